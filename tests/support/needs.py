@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What a test needs from the machine, and what happens where it is missing.
+
+On a student's laptop a test that lacks a program or a device is skipped, and the
+reason says how to get it. In CI (the environment has CI=true) nothing may be
+skipped: there the same lack fails the test.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+
+import pytest
+
+PACKAGES = {
+    "qemu-img": "qemu-utils",
+    "qemu-io": "qemu-utils",
+    "qemu-nbd": "qemu-utils",
+    "qemu-system-x86_64": "qemu-system-x86",
+}
+
+
+def lacking(what: str, remedy: str) -> None:
+    """Skips the running test, or fails it in CI."""
+    message = f"{what} is missing: {remedy}"
+    if os.environ.get("CI"):
+        pytest.fail(message, pytrace=False)
+    pytest.skip(message)
+
+
+def program(name: str) -> str:
+    """Returns the path of a program, or skips (fails in CI) and names its package."""
+    path = shutil.which(name)
+    if path is None:
+        lacking(name, f"apt-get install {PACKAGES.get(name, name)}")
+        raise AssertionError("lacking() always raises")
+    return path
+
+
+def kvm() -> None:
+    """Skips (fails in CI) where /dev/kvm cannot be opened."""
+    try:
+        os.close(os.open("/dev/kvm", os.O_RDWR | os.O_CLOEXEC))
+    except OSError as error:
+        lacking(f"/dev/kvm ({error.strerror})", "modprobe kvm_intel or kvm_amd, or join group kvm")
