@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""`python -m benchmarks`: measures everything, prints the table, draws the picture.
+
+With --only, results of other cases stay in results.json as they were. With --quick
+nothing is written: such figures are for seeing that everything runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from rich.console import Console
+
+from benchmarks import aio_cases, block_cases, guest_cases, picture, report
+from benchmarks.harness import Case, Missing, Result, measure
+
+console = Console(highlight=False)
+
+
+def options() -> argparse.Namespace:
+    """Reads the command line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--only", metavar="NAME", help="only cases whose name contains NAME")
+    parser.add_argument("--pairs", type=int, default=7, help="pairs per case (default 7)")
+    parser.add_argument("--quick", action="store_true", help="short runs; writes no files")
+    return parser.parse_args()
+
+
+def all_cases(quick: bool) -> list[Case]:
+    """Returns every case, in the order of the table."""
+    parts = (block_cases, aio_cases, guest_cases)
+    return [case for part in parts for case in part.cases(quick)]
+
+
+def run(cases: list[Case], pairs: int) -> list[Result]:
+    """Measures the cases one after the other; one that lacks something is named and left out."""
+    results: list[Result] = []
+    for number, case in enumerate(cases, 1):
+        console.print(f"[dim]{number}/{len(cases)}[/] {case.name} ...")
+        try:
+            results += measure(case, pairs)
+        except Missing as lack:
+            console.print(f"[yellow]left out[/], missing {lack}")
+    return results
+
+
+def main() -> None:
+    """Measures and reports."""
+    chosen = options()
+    cases = [c for c in all_cases(chosen.quick) if not chosen.only or chosen.only in c.name]
+    results = run(cases, chosen.pairs)
+    report.print_table(results)
+    if chosen.quick:
+        return
+    kept = report.merge(report.read_results() if chosen.only else [], results)
+    report.write_results(kept, chosen.pairs)
+    picture.draw(kept)
+
+
+if __name__ == "__main__":
+    main()

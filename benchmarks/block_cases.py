@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""4 KiB requests to a raw file in the page cache, ours against `qemu-img bench`.
+
+Both sides open the same file by the same format (raw) and cache mode (writeback, the
+default of qemu-img bench), send the same sequence of offsets, and measure inside
+the run, without the start of the process. The file is written just before, so that
+the page cache holds it. It lies in build/, not in /tmp: that may be a tmpfs, which refuses
+RWF_NOWAIT on reads.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from benchmarks.harness import Case, Missing, Other
+
+FOLDER = Path(__file__).parent.parent / "build" / "bench"
+IMAGE_SIZE = 64 << 20
+GOALS = {("read", 1): 1.5, ("read", 32): 1.2, ("write", 1): 0.5, ("write", 32): 0.9}
+COMPLETED = re.compile(r"Run completed in ([0-9.]+) seconds")
+
+
+def cases(quick: bool) -> list[Case]:
+    """Returns reads and writes at depth 1 and 32."""
+    count = 10_000 if quick else 75_000
+    return [case(operation, depth, count, goal) for (operation, depth), goal in GOALS.items()]
+
+
+def case(operation: str, depth: int, count: int, goal: float) -> Case:
+    """Returns one operation at one depth."""
+    return Case(
+        name=f"raw 4 KiB {operation}, depth {depth}",
+        unit="thousand/s",
+        better="higher",
+        ours=functools.partial(ours, operation, depth, count),
+        others=(
+            Other("qemu-img bench", functools.partial(qemu_img, operation, depth, count), goal),
+        ),
+    )
+
+
+@functools.cache
+def image() -> str:
+    """Returns the path of an image full of data, made once a run."""
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    path = FOLDER / "disk.raw"
+    chunk = os.urandom(1 << 20)
+    with path.open("wb") as file:
+        for _ in range(IMAGE_SIZE // len(chunk)):
+            file.write(chunk)
+        file.flush()
+        os.fsync(file.fileno())
+    return str(path)
+
+
+def ours(operation: str, depth: int, count: int) -> float:
+    """Runs benchmarks.block_run; returns thousand requests a second."""
+    words = [sys.executable, "-m", "benchmarks.block_run", image(), str(count), str(depth)]
+    done = subprocess.run([*words, operation], capture_output=True, text=True, check=True)
+    return count / float(done.stdout) / 1000
+
+
+def qemu_img(operation: str, depth: int, count: int) -> float:
+    """Runs qemu-img bench with its default engine; returns thousand requests a second."""
+    program = shutil.which("qemu-img")
+    if program is None:
+        raise Missing("qemu-img: apt-get install qemu-utils")
+    words = [program, "bench", "-f", "raw", "-c", str(count), "-d", str(depth), "-s", "4096"]
+    flags = ["-w"] if operation == "write" else []
+    done = subprocess.run([*words, *flags, image()], capture_output=True, text=True, check=True)
+    return count / parse_seconds(done.stdout) / 1000
+
+
+def parse_seconds(text: str) -> float:
+    """Finds the seconds in what qemu-img bench prints."""
+    found = COMPLETED.search(text)
+    if found is None:
+        raise ValueError(f"qemu-img bench printed no time: {text!r}")
+    return float(found.group(1))

@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Our side of `qemu-img bench`: one process, one image, N requests, the time they took.
+
+`python -m benchmarks.block_run IMAGE COUNT DEPTH read|write` prints the seconds. It does what
+img_bench() in QEMU's qemu-img.c does: COUNT requests of 4 KiB at sequential offsets
+that wrap at the image's end, DEPTH of them under way at any time, the next one submitted
+from the callback of the last, all of them into one buffer; the clock runs from the first
+submission to the last completion.
+
+A process of its own, because the other side is one too: neither inherits a warm heap.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+
+import block
+from block.aio.world import the_world
+from block.core.backend import BlockBackend
+
+REQUEST = 4096
+
+
+class Bench:
+    """The state of one run (BenchData)."""
+
+    def __init__(self, blk: BlockBackend, count: int, depth: int, write: bool) -> None:
+        self.size = blk.length
+        self.left = count
+        self.depth = depth
+        self.in_flight = 0
+        self.offset = 0
+        self.qiov = [memoryview(bytearray(REQUEST))]
+        self.submit = blk.aio_pwritev if write else blk.aio_preadv
+
+    def done(self, ret: int) -> None:
+        """Counts a request that completed, and starts the next (bench_cb)."""
+        if ret < 0:
+            raise OSError(-ret, "the request failed")
+        self.left -= 1
+        self.in_flight -= 1
+        self.fill()
+
+    def fill(self) -> None:
+        """Submits until `depth` requests are under way, or none is left."""
+        while self.left > self.in_flight and self.in_flight < self.depth:
+            offset = self.offset
+            self.in_flight += 1
+            self.offset = (offset + REQUEST) % self.size
+            self.submit(offset, self.qiov, self.done)
+
+
+def run(path: str, count: int, depth: int, write: bool) -> float:
+    """Returns the seconds that `count` requests take."""
+    blk = block.open(path, format="raw", read_only=not write, cache="writeback")
+    poll = the_world().main_context.poll
+    bench = Bench(blk, count, depth, write)
+    start = time.perf_counter()
+    bench.fill()
+    while bench.left:
+        poll(True)
+    seconds = time.perf_counter() - start
+    blk.close()
+    return seconds
+
+
+if __name__ == "__main__":
+    image, requests, parallel, operation = sys.argv[1:]
+    print(run(image, int(requests), int(parallel), operation == "write"))

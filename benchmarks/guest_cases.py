@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The whole machine: guest reads, start, memory and idleness, beside QEMU's microvm with kvm.
+
+The guest counts its own reads and prints them (`bench N QD irq|poll`). Start is measured from
+before the exec to the first byte on the serial line, interpreter and imports included.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from pathlib import Path
+
+from benchmarks.harness import Case, Other
+from benchmarks.machine import MEMORY_MIB, Machine, cpu_seconds, resident_beyond_guest
+
+SHELL = rb"> $"
+READS = rb"(\d+) reads/s"
+COUNTS = {1: 2_000, 8: 5_000, 32: 8_000}
+MEGABYTE = 1_000_000
+
+
+def cases(quick: bool) -> list[Case]:
+    """Returns the guest's reads at three depths, by interrupt and by polling, and the rest."""
+    scale = 5 if quick else 1
+    reads = [
+        read_case(depth, how, count // scale)
+        for how in ("irq", "poll")
+        for depth, count in COUNTS.items()
+    ]
+    return [*reads, *process_cases(1.0 if quick else 3.0)]
+
+
+def read_case(depth: int, how: str, count: int) -> Case:
+    """Returns the guest's 4 KiB reads at one depth, one way of waiting."""
+    run = functools.partial(reads_per_second, depth, how, count)
+    return Case(
+        name=f"guest 4 KiB read, depth {depth}, {how}",
+        unit="thousand/s",
+        better="higher",
+        ours=functools.partial(run, "ours"),
+        others=(Other("QEMU kvm", functools.partial(run, "qemu"), 1.0),),
+    )
+
+
+def process_cases(idle_seconds: float) -> list[Case]:
+    """Returns start, memory and idleness of the program."""
+    start = functools.partial(first_byte, "ours")
+    other = Other("QEMU kvm", functools.partial(first_byte, "qemu"), 1.0)
+    idle = functools.partial(idle_percent, idle_seconds)
+    return [
+        Case("start to the first serial byte", "ms", "lower", start, (other,)),
+        Case("resident memory beyond the guest's", "MB", "lower", resident, goal=60.0),
+        Case("idle guest at the shell", "% of a core", "lower", idle, goal=1.0),
+    ]
+
+
+def reads_per_second(depth: int, how: str, count: int, which: str) -> float:
+    """Boots a machine that runs one `bench`; returns thousand reads a second."""
+    with Machine(which, f"bench {count} {depth} {how}; poweroff") as machine:
+        return int(machine.read_until(READS).group(1)) / 1000
+
+
+def first_byte(which: str) -> float:
+    """Returns the milliseconds from before the exec to the first serial byte."""
+    with Machine(which, "poweroff") as machine:
+        machine.read()
+        return (time.perf_counter() - machine.started) * 1000
+
+
+def resident() -> float:
+    """Returns the megabytes at the shell, after a `bench` has used the whole data path."""
+    with Machine("ours", "bench 500 8 irq") as machine:
+        machine.read_until(SHELL)
+        smaps = Path(f"/proc/{machine.pid}/smaps").read_text()
+    return resident_beyond_guest(smaps, MEMORY_MIB << 20) / MEGABYTE
+
+
+def idle_percent(seconds: float) -> float:
+    """Returns what an idle guest at its shell costs, in percent of one core."""
+    with Machine("ours", "info") as machine:
+        machine.read_until(SHELL)
+        before = cpu_seconds(machine.pid)
+        time.sleep(seconds)
+        return (cpu_seconds(machine.pid) - before) / seconds * 100

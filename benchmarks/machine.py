@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Starts a virtual machine, ours or QEMU's, and watches it from outside.
+
+R1 Both programs get the same words after the program's name: same guest, same disk,
+   same IOThread, same board.
+R2 What a running process costs is asked of the kernel (/proc), not of the program.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import select
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import TracebackType
+
+from benchmarks.block_cases import image
+from benchmarks.harness import Missing
+
+ROOT = Path(__file__).parent.parent
+GUEST = ROOT / "guest" / "guest.elf"
+MEMORY_MIB = 64
+PATIENCE = 60.0
+
+
+def program(which: str) -> str:
+    """Returns the path of `miniqemu` (this environment's) or of QEMU."""
+    if which == "ours":
+        return str(Path(sys.executable).with_name("miniqemu"))
+    path = shutil.which("qemu-system-x86_64")
+    if path is None:
+        raise Missing("qemu-system-x86_64: apt-get install qemu-system-x86")
+    return path
+
+
+def words(which: str, append: str) -> list[str]:
+    """Returns the command line, the same for both (R1)."""
+    if not GUEST.exists():
+        raise Missing("guest/guest.elf: make guest")
+    if not os.access("/dev/kvm", os.R_OK | os.W_OK):
+        raise Missing("/dev/kvm: modprobe kvm_intel or kvm_amd, or join group kvm")
+    board = "-M microvm,acpi=off -accel kvm -nodefaults -no-user-config -display none"
+    devices = (
+        f"-m {MEMORY_MIB} -serial stdio -no-reboot -global virtio-mmio.force-legacy=false "
+        f"-drive file={image()},format=raw,if=none,id=d0 -object iothread,id=io0 "
+        "-device virtio-blk-device,drive=d0,iothread=io0 "
+        "-device isa-debug-exit,iobase=0xf4,iosize=0x4"
+    )
+    kernel = ["-kernel", str(GUEST), "-append", append]
+    return [program(which), *board.split(), *devices.split(), *kernel]
+
+
+class Machine:
+    """A running machine with its serial line on pipes; `with` ends it."""
+
+    def __init__(self, which: str, append: str) -> None:
+        line = words(which, append)
+        self.text = b""
+        self.started = time.perf_counter()
+        self.process = subprocess.Popen(
+            line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
+
+    def __enter__(self) -> Machine:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        where: TracebackType | None,
+    ) -> None:
+        self.process.kill()
+        self.process.communicate()
+
+    @property
+    def pid(self) -> int:
+        """The process, for /proc."""
+        return self.process.pid
+
+    def read(self) -> bytes:
+        """Waits for some bytes of the serial line; b"" is its end."""
+        assert self.process.stdout is not None
+        descriptor = self.process.stdout.fileno()
+        ready, _, _ = select.select([descriptor], [], [], PATIENCE)
+        if not ready:
+            raise TimeoutError(f"the guest said nothing more after {self.text!r}")
+        piece = os.read(descriptor, 65536)
+        self.text += piece
+        return piece
+
+    def read_until(self, pattern: bytes) -> re.Match[bytes]:
+        """Reads the serial line until the pattern is on it."""
+        while (found := re.search(pattern, self.text)) is None:
+            if not self.read():
+                raise EOFError(f"the machine ended, and had said {self.text!r}")
+        return found
+
+
+def cpu_seconds(pid: int, proc: Path = Path("/proc")) -> float:
+    """Returns the time that all threads of a process have run, the guest's included (R2).
+
+    /proc/PID/task/TID/schedstat counts in nanoseconds; utime in ticks of 10 ms would
+    be too coarse for an idle guest.
+    """
+    tasks = (proc / str(pid) / "task").iterdir()
+    return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1e9
+
+
+def resident_beyond_guest(smaps: str, guest_bytes: int) -> int:
+    """Returns the resident bytes of a process without its guest's RAM, from its smaps text.
+
+    The guest's RAM is the smallest mapping that is large enough to hold it: the process
+    itself has none of that size, for MEMORY_MIB is chosen so.
+    """
+    sizes = [int(found) * 1024 for found in re.findall(r"^Size:\s+(\d+) kB", smaps, re.M)]
+    resident = [int(found) * 1024 for found in re.findall(r"^Rss:\s+(\d+) kB", smaps, re.M)]
+    pairs = zip(sizes, resident, strict=True)
+    guest = min(pair for pair in pairs if pair[0] >= guest_bytes)
+    return sum(resident) - guest[1]
