@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The texts that the program prints when asked: help, version, properties (QEMU: vl.c's help)."""
+
+from __future__ import annotations
+
+from miniqemu.machine import debug
+
+from .options import GROUPS, Row
+
+VERSION = "0.1.0"
+INDENT = 16
+
+KEYS = """
+During emulation with -nographic or -serial mon:stdio, the following keys are useful:
+ctrl-a h        print this help
+ctrl-a x        exit emulator
+ctrl-a t        toggle console timestamps
+ctrl-a b        send break (magic sysrq)
+ctrl-a c        would switch to the monitor: miniqemu has none yet
+ctrl-a ctrl-a   send ctrl-a
+
+Options take one or two dashes. What is not listed here and QEMU has is refused by name.
+"""
+
+
+def version() -> str:
+    """What --version prints."""
+    return (
+        f"miniqemu emulator version {VERSION} (command line of QEMU 7.2)\n"
+        "Free software under the GNU GPL, version 2; there is no warranty\n"
+    )
+
+
+def usage(program: str) -> str:
+    """What --help prints: the table of options by groups."""
+    parts = [version(), f"usage: {program} [options]\n"]
+    for title, rows in GROUPS.items():
+        parts.append(f"\n{title}:\n")
+        parts += [describe(row) for row in rows]
+    return "".join(parts) + KEYS
+
+
+def describe(row: Row) -> str:
+    """The lines of one option, in QEMU's columns."""
+    names = " or ".join(f"-{name}" for name in row.names)
+    head = f"{names} {row.argument}".rstrip()
+    lines = row.help.split("\n")
+    first = f"{head:<{INDENT}}{lines.pop(0)}" if len(head) < INDENT else head
+    return first + "\n" + "".join(f"{'':<{INDENT}}{line}\n" for line in lines)
+
+
+def log_help() -> str:
+    """What '-d help' prints."""
+    lines = [f"{name:<15} {what}\n" for name, what in debug.CATEGORIES.items()]
+    return "Log items (comma separated):\n" + "".join(lines)
