@@ -16,7 +16,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from benchmarks.harness import Result, reached, times_better
-from benchmarks.report import IMAGES, bar, compared, figure
+from benchmarks.report import IMAGES, bar, compared
+from benchmarks.words import figure
 
 TICKS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20)
 

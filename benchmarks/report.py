@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.harness import Result, reached, times_better
+from benchmarks.words import figure, goal, spread
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results.json"
@@ -27,26 +28,6 @@ CONDITIONS = HERE / "conditions.json"
 IMAGES = HERE.parent / "docs" / "images"
 
 VERDICT = {True: "[green]reached[/]", False: "[red]missed[/]", None: ""}
-
-
-def figure(value: float | None) -> str:
-    """Prints a figure with three significant digits, as a person writes it."""
-    if value is None:
-        return ""
-    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
-
-
-def spread(result: Result) -> str:
-    """Prints the range of the pairs."""
-    low, high = result["spread"] or (0.0, 0.0)
-    return f"{figure(low)}..{figure(high)}"
-
-
-def goal(result: Result) -> str:
-    """Prints the goal with its direction."""
-    if result["goal"] is None:
-        return ""
-    return f"{'≥' if result['better'] == 'higher' else '≤'} {figure(result['goal'])}"
 
 
 def table(results: Sequence[Result]) -> Table:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from benchmarks import picture, report
+from benchmarks import picture, report, words
 from benchmarks.harness import Better, Result
 
 
@@ -29,7 +29,7 @@ def row(name: str, ratio: float | None, better: Better = "higher") -> Result:
 
 
 def test_figures_have_three_digits() -> None:
-    assert [report.figure(x) for x in (1234.5, 99.94, 2.114, 0.01234, None)] == [
+    assert [words.figure(x) for x in (1234.5, 99.94, 2.114, 0.01234, None)] == [
         "1234",
         "99.9",
         "2.11",

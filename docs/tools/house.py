@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The house: which room stands on which (docs/images/house.svg)."""
+
+from __future__ import annotations
+
+from docs.tools.draw import Box, Picture
+
+ROOM = 46
+
+
+def picture() -> Picture:
+    """Draws the rooms from the guest down to the kernel; arrows are imports."""
+    made = Picture("house", 860, 640, "The rooms of miniqemu, and which imports which")
+    guest = made.box(
+        20,
+        12,
+        820,
+        50,
+        "guest/",
+        "~the toy kernel, in C and assembly: boots, finds its disk, reads and writes it",
+        kind="amber",
+    )
+    machine = upper(made)
+    layer = lower(made)
+    kernel = made.box(
+        20, 586, 820, 44, "the host's kernel", "~/dev/kvm, eventfd, epoll, preadv, pwritev"
+    )
+    made.arrow(guest.bottom(), machine.top(), dashed=True)
+    made.text(440, 82, "~registers and interrupts, no import")
+    made.arrow(machine.bottom(0.25), layer.top(0.25))
+    made.text(240, 275, "~imports; never the other way round")
+    made.arrow(layer.bottom(), kernel.top(), dashed=True)
+    return made
+
+
+def upper(made: Picture) -> Box:
+    """Draws miniqemu/, the virtual machine."""
+    whole = made.region(20, 96, 820, 160, "miniqemu/   the virtual machine", kind="blue")
+    made.box(36, 132, 180, ROOM, "`cli`", "~QEMU's command line")
+    made.box(236, 132, 180, ROOM, "`machine`", "~memory, loader, board")
+    made.box(436, 132, 188, ROOM, "`hw`", "~UART, virtio, data-plane")
+    made.box(644, 132, 180, ROOM, "`chardev`", "~where serial bytes go")
+    made.box(236, 198, 180, ROOM, "`accel`", "~what runs a vCPU")
+    made.box(436, 198, 188, ROOM, "`pykvm`", "~the ioctls of /dev/kvm")
+    made.arrow((216, 155), (236, 155))
+    made.arrow((416, 155), (436, 155))
+    made.arrow((326, 178), (326, 198))
+    made.arrow((624, 155), (644, 155))
+    made.arrow((416, 221), (436, 221))
+    return whole
+
+
+def lower(made: Picture) -> Box:
+    """Draws block/, the block layer, with the rooms that are planned dashed."""
+    whole = made.region(20, 286, 820, 274, "block/   the block layer, usable alone", kind="green")
+    drivers = [
+        made.box(36, 322, 180, ROOM, "`formats`", "~raw"),
+        made.box(236, 322, 180, ROOM, "`protocols`", "~file, null-co"),
+        made.box(436, 322, 388, ROOM, "~planned: filters, jobs, ops, export", kind="plain dashed"),
+    ]
+    core = made.box(
+        36,
+        402,
+        788,
+        58,
+        "`core`",
+        "~nodes, edges, the device's handle, opening, requests, drain, moving between loops",
+    )
+    aio = made.box(
+        36,
+        490,
+        788,
+        58,
+        "`aio`",
+        "~the event loop: bottom halves, timers, fd handlers, coroutines, IOThreads, thread pool",
+    )
+    for driver in drivers:
+        x, y = driver.bottom()
+        made.arrow((x, y), (x, core.y))
+    made.arrow(core.bottom(), aio.top())
+    return whole

@@ -1,0 +1,16 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Every picture that is drawn by docs/tools; `python -m docs.tools` writes them all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from docs.tools import attach, house, request, two_ways
+from docs.tools.draw import Picture
+
+PICTURES: tuple[Callable[[], Picture], ...] = (
+    house.picture,
+    request.picture,
+    attach.picture,
+    two_ways.picture,
+)
