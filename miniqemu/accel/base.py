@@ -18,12 +18,16 @@ R3. Before registers are changed or saved, `finish_io` completes a half-done por
 from __future__ import annotations
 
 import enum
-from typing import TYPE_CHECKING, Protocol
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Protocol
+
     from block.aio.notifier import EventNotifier
     from miniqemu.machine.biglock import BigLock
     from miniqemu.machine.memory import AddressSpace, GuestMemory
+else:
+    Protocol = object
 
 
 class AccelError(Exception):
@@ -119,11 +123,17 @@ class Vcpu(Protocol):
     def kick(self) -> None:
         """Ends the running or the next `run` soon, from any thread (qemu_cpu_kick)."""
 
+    def leave_thread(self) -> None:
+        """Called in that thread before it ends: later kicks reach nobody."""
+
     def finish_io(self) -> None:
         """Completes a port or MMIO read whose value has been supplied (R3)."""
 
     def registers(self) -> Registers:
         """A copy of its registers, for dumps and debuggers."""
+
+    def translate(self, linear: int) -> int | None:
+        """The physical address of a linear one, by the guest's page tables."""
 
     def reset(self) -> None:
         """Power-on state; every vCPU but the first then waits for INIT and SIPI."""

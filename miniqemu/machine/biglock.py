@@ -6,46 +6,72 @@ R1. A vCPU thread holds it while it touches a device's registers, never while th
 R2. The main loop holds it always, but gives it away while it waits for events.
 R3. A data-plane request takes it nowhere: `counts` says for each thread how often it did.
 R4. It is not recursive; a second acquire by its holder is a bug and is asserted.
+R5. It is fair: `release` hands it to whoever has waited longest.
 
-Who may call it: any thread. `_owner` and `counts` are written only by the holder;
-`held()` of a thread that does not hold it may read a stale owner, but never its own name.
+Who may call it: any thread. `_owner` and `_queue` change under `_mutex`, `counts` under the big
+lock itself. `held()` reads `_owner` without a lock: another thread may find a stale name there,
+but never its own.
+
+What once went wrong here: with a plain lock a busy main loop, which releases and takes the lock
+within a microsecond, starved the vCPUs: the one that was woken came too late each time. (QEMU
+had the same and raised thread priorities, then batched; a queue is simpler.)
 """
 
 from __future__ import annotations
 
-from types import TracebackType
+from collections import deque
 
 from block.aio.world import World, the_world
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from block.aio.world import Lock
 
 
 class BigLock:
     """The lock that vCPU threads and the main loop share (QEMU's qemu_global_mutex)."""
 
-    __slots__ = ("_lock", "_owner", "_world", "counts")
+    __slots__ = ("_current", "_mutex", "_owner", "_queue", "_world", "counts")
 
     def __init__(self, world: World | None = None) -> None:
         self._world = world or the_world()
-        self._lock = self._world.new_lock()
-        self._owner: int | None = None
+        self._current = self._world.current
+        self._mutex = self._world.new_lock()
+        self._owner = 0
+        self._queue: deque[tuple[Lock, int]] = deque()  # a closed gate for each who waits
         self.counts: dict[int, int] = {}  # thread identity (World.current()) -> acquisitions
 
     def acquire(self) -> None:
         """Waits for the lock and takes it (qemu_mutex_lock_iothread)."""
-        me = self._world.current()
+        me = self._current()
         assert self._owner != me, "R4: this thread already holds the big lock"
-        self._lock.acquire()
-        self._owner = me
+        gate = None
+        with self._mutex:
+            if self._owner:
+                gate = self._world.new_lock()
+                gate.acquire()
+                self._queue.append((gate, me))
+            else:
+                self._owner = me
+        if gate is not None:
+            gate.acquire()  # opened by `release`, which has made us the owner
         self.counts[me] = self.counts.get(me, 0) + 1
 
     def release(self) -> None:
-        """Gives the lock away (qemu_mutex_unlock_iothread)."""
-        assert self.held(), "only the holder may release the big lock"
-        self._owner = None
-        self._lock.release()
+        """Gives the lock away, to the longest waiter if there is one (R5)."""
+        assert self._owner == self._current(), "only the holder may release the big lock"
+        with self._mutex:
+            if self._queue:
+                gate, self._owner = self._queue.popleft()
+                gate.release()
+            else:
+                self._owner = 0
 
     def held(self) -> bool:
         """Whether the running thread holds it (qemu_mutex_iothread_locked)."""
-        return self._owner == self._world.current()
+        return self._owner == self._current()
 
     def taken_by(self, thread: int) -> int:
         """How often a thread (its `World.current()`) has taken the lock."""

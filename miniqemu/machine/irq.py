@@ -15,10 +15,15 @@ R3. `irqfd()` and `release_irqfd()` are called under the big lock, in pairs.
 
 from __future__ import annotations
 
-from typing import Protocol
-
-from block.aio.notifier import EventNotifier
 from block.aio.world import World, the_world
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Protocol
+
+    from block.aio.notifier import EventNotifier
+else:
+    Protocol = object
 
 
 class IrqController(Protocol):

@@ -16,13 +16,21 @@ R4. Guest addresses and lengths are lies until checked: a view lies in one RAM r
 from __future__ import annotations
 
 import mmap
+import os
 from bisect import bisect_right
-from typing import Protocol
 
-from block.aio.notifier import EventNotifier
 from miniqemu.machine import debug
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Protocol
+
+    from block.aio.notifier import EventNotifier
+else:
+    Protocol = object
+
 PAGE = 4096
+RAM_NAME = "miniqemu-ram"
 ALL_ONES = {1: 0xFF, 2: 0xFFFF, 4: 0xFFFF_FFFF, 8: 0xFFFF_FFFF_FFFF_FFFF}
 MAP_NORESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000)
 
@@ -36,14 +44,21 @@ class GuestMemoryError(Exception):
 
 
 class RamRegion:
-    """A piece of RAM: where the guest sees it, and the anonymous mapping behind it."""
+    """A piece of RAM: where the guest sees it, and the mapping behind it.
+
+    The mapping is a memfd, so that `/proc/PID/smaps` tells which pages are the guest's.
+    """
 
     __slots__ = ("base", "end", "map", "size", "view")
 
     def __init__(self, base: int, size: int) -> None:
         self.base, self.size, self.end = base, size, base + size
-        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_NORESERVE
-        self.map = mmap.mmap(-1, size, flags=flags)
+        fd = os.memfd_create(RAM_NAME)
+        try:
+            os.ftruncate(fd, size)
+            self.map = mmap.mmap(fd, size, flags=mmap.MAP_SHARED | MAP_NORESERVE)
+        finally:
+            os.close(fd)
         self.view = memoryview(self.map)
 
     def close(self) -> None:
