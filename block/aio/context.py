@@ -1,0 +1,435 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The event loop (AioContext; async.c and aio-posix.c).
+
+A context holds bottom halves, timers and handlers of file descriptors. `poll` waits until
+there is something to do and does it. One thread at a time is at home in a context: the one
+that holds its lock; while nobody does, the one that made it (an IOThread's context is
+always held by its thread).
+
+R1  Rule 5 of the design: any thread may call bh.schedule, bh_schedule_oneshot, co_schedule,
+    notify, acquire and release. All else is for the thread at home, and an assertion says so.
+    Where several threads are at home by turns, each acquires it for its turn.
+R2  poll(True) does not sleep while a bottom half is pending, and sleeps no longer than until
+    the first timer. What another thread schedules meanwhile wakes it.
+R3  poll returns True if a callback ran. A mere wake-up, and an idle bottom half, are none.
+R4  Every callback may call poll again (a nested poll).
+R5  A callback's exception leaves poll; what had not run yet runs in the next poll.
+
+State that several threads write:
+    _notified, _notify_me, _kicked   under _notify_lock
+    _bhs, _idle_bhs                  see bh.py
+    _home, _awake                    under the context's lock. Only a thread itself writes its
+                                     own identity there, or the lock's last holder the maker's,
+                                     so "it is me" is never stale.
+
+How a wake-up is not lost (2015, in the form of 2020). notify() first sets `_notified`, then asks
+for `_notify_me`; poll first raises `_notify_me`, then asks for `_notified`, and does not sleep if
+it is set. Whoever comes second sees the other. The thread at home needs no wake-up for what it
+does itself, so it saves the whole business: it is `_awake`.
+
+What went wrong here once:
+    eabc977973 (2015)  one flag, "dispatching", let notify be skipped while another thread slept
+                       in poll. `_notify_me` says that somebody sleeps, not that somebody runs.
+    21a03d17f2 (2015)  the notifier was cleared after the callbacks, so a nested poll ate the
+                       wake-up. It is accepted right after the wait, before any callback.
+    ca96ac44dc (2015)  a notify was dropped because nobody slept yet; the holder then slept
+                       without knowing of the thread that wanted the lock. `_notified` stays
+                       set until a poll returns.
+    b37548fcd1 (2018)  a poll of another thread took the notify away. Only home may poll.
+    a076972a4d (2015)  deleted bottom halves stayed in the list of a context that was never
+                       polled again. `close` empties the lists.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from itertools import repeat
+from types import MethodType
+
+from block.aio.audit import Registration
+from block.aio.bh import BH, SCHEDULED, SCHEDULED_IDLE, BottomHalf
+from block.aio.errors import UsedAfterFree
+from block.aio.fd_handler import FdHandler, FdHandlers
+from block.aio.lock import RFifoLock
+from block.aio.timer import Timer, TimerList
+from block.aio.world import ClockType, World, the_world
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from typing import Any
+
+    from block.aio.coroutine import Coroutine
+    from block.aio.notifier import EventNotifier
+    from block.aio.thread_pool import ThreadPool
+
+IDLE_BH_TIMEOUT_NS = 10_000_000
+MAX_SKIPPED_WAITS = 32
+
+
+class AioContext:
+    """An event loop (aio_context_new).
+
+    name   what messages call it
+    world  where time, threads and descriptors come from; default: the real one
+    """
+
+    __slots__ = (
+        "__weakref__", "_awake", "_bh_budget", "_bh_registry", "_bhs", "_current", "_home",
+        "_idle_bhs", "_kicked", "_maker", "_notified", "_notifier", "_notify_lock", "_notify_me",
+        "_skipped_waits", "_thread_pool", "_timer_lists", "_timer_registry", "closed", "fds",
+        "lock", "name", "world",
+    )  # fmt: skip
+
+    def __init__(self, name: str = "ctx", world: World | None = None) -> None:
+        self.name = name
+        self.world = world = world or the_world()
+        self._current = world.current
+        self._maker = self._home = self._awake = world.current()
+        self.lock = RFifoLock(self.notify, world)
+        self.fds = FdHandlers(world.new_poller())
+        self._bhs: deque[Any] = deque()  # of BottomHalf, and of (callback, owner): one-shots
+        self._idle_bhs: deque[BottomHalf] = deque()
+        self._bh_budget: Iterator[None] = iter(())
+        self._bh_registry: dict[BH, None] = {}
+        self._timer_lists = tuple(TimerList(clock, world.clock_ns) for clock in ClockType)
+        self._timer_registry: dict[Timer, None] = {}
+        self._thread_pool: ThreadPool | None = None
+        self._notify_lock = world.new_lock()
+        self._notified = False
+        self._notify_me = 0
+        self._kicked = False
+        self._skipped_waits = 0
+        self._notifier = world.new_notifier()
+        self.fds.watch_notifier(self._notifier)
+        self.closed = False
+
+    def __repr__(self) -> str:
+        return f"<AioContext {self.name}>"
+
+    # --8<-- [start:poll]
+    def poll(self, blocking: bool) -> bool:
+        """Waits if it may, runs what is ready, and says whether anything ran (aio_poll)."""
+        assert self._current() == self._home, self.stranger()
+        timeout = self.timeout_ns() if blocking else 0
+
+        # Wait. A loop that is busy with bottom halves looks at descriptors only now and then.
+        ready: Iterable[tuple[int, int]] = ()
+        if timeout:
+            ready = self._sleep(timeout)
+        elif self._bhs and self._skipped_waits < MAX_SKIPPED_WAITS:
+            self._skipped_waits += 1
+        else:
+            self._skipped_waits = 0
+            ready = self.fds.wait(0)
+        this_pass = self.fds.pass_number
+
+        # Accept the wake-up before any callback runs: what is scheduled later notifies again.
+        if self._notified:
+            self._accept_notify()
+
+        # Bottom halves: those that are there now. A nested poll takes over what we have left.
+        progress = False
+        bhs = self._bhs
+        for _ in self._bh_budget:
+            pass
+        self._bh_budget = budget = repeat(None, len(bhs))
+        for _ in budget:
+            bh = bhs.popleft()
+            if type(bh) is tuple:
+                progress = True
+                bh[0]()
+            elif bh.state == SCHEDULED:
+                bh.state = 0
+                progress = True
+                bh.callback()
+        if self._idle_bhs:
+            self._run_idle_bhs()
+
+        # Descriptors, then timers.
+        if ready and self.fds.dispatch(ready, this_pass):
+            progress = True
+        for timers in self._timer_lists:
+            if timers.n_armed and timers.run():
+                progress = True
+        return progress
+
+    # --8<-- [end:poll]
+
+    def timeout_ns(self) -> int:
+        """Returns how long a poll may sleep, -1 for ever (aio_compute_timeout). Home only."""
+        bhs = self._bhs
+        while bhs and type(bhs[0]) is not tuple and bhs[0].state != SCHEDULED:
+            bhs.popleft()  # cancelled or deleted
+            self._bh_budget = iter(())
+        if bhs:
+            return 0
+        timeout = -1
+        if self._idle_bhs:
+            timeout = IDLE_BH_TIMEOUT_NS
+        for timers in self._timer_lists:
+            if timers.n_armed:
+                deadline = timers.timeout_ns()
+                if timeout < 0 or 0 <= deadline < timeout:
+                    timeout = deadline
+        return timeout
+
+    def _sleep(self, timeout_ns: int) -> Iterable[tuple[int, int]]:
+        """Waits for descriptors; other threads see that a notify must wake us."""
+        with self._notify_lock:
+            self._notify_me += 2
+            if self._notified:
+                timeout_ns = 0
+        try:
+            return self.fds.wait(timeout_ns)
+        finally:
+            with self._notify_lock:
+                self._notify_me -= 2
+
+    def notify(self) -> None:
+        """Makes the next or the present poll(True) return; any thread (aio_notify)."""
+        with self._notify_lock:
+            self._notified = True
+            if self._notify_me and not self._kicked:
+                self._kicked = True
+                self._notifier.set()
+
+    def _accept_notify(self) -> None:
+        """Takes note of all notifies so far (aio_notify_accept)."""
+        with self._notify_lock:
+            self._notified = False
+            if self._kicked:
+                self._kicked = False
+                self._notifier.test_and_clear()
+            if not self._notify_me & 1:
+                self._awake = self._home
+
+    def _run_idle_bhs(self) -> None:
+        idle_bhs = self._idle_bhs
+        for _ in repeat(None, len(idle_bhs)):
+            bh = idle_bhs.popleft()
+            if bh.state == SCHEDULED_IDLE:
+                bh.state = 0
+                bh.callback()
+
+    def bh_new(self, callback: Callable[[], None], *, owner: object = None) -> BH:
+        """Makes a bottom half, which must be deleted in the end (aio_bh_new)."""
+        assert self._current() == self._home, self.stranger()
+        return BH(self, callback, owner)
+
+    def bh_schedule_oneshot(self, callback: Callable[[], None], *, owner: object = None) -> None:
+        """Runs a callback once in the next pass; any thread (aio_bh_schedule_oneshot)."""
+        self._bhs.append((callback, owner))
+        if self._awake != self._current():
+            self.notify()
+
+    def timer_new(
+        self, clock: ClockType, callback: Callable[[], None], *, owner: object = None
+    ) -> Timer:
+        """Makes a timer, which is not armed, and must be deleted in the end (aio_timer_new)."""
+        assert self._current() == self._home, self.stranger()
+        timer = Timer(self, clock, callback, owner)
+        self._timer_registry[timer] = None
+        return timer
+
+    def clock_ns(self, clock: ClockType) -> int:
+        """Reads a clock of the context's world (qemu_clock_get_ns)."""
+        return self.world.clock_ns(clock)
+
+    def set_fd_handler(
+        self,
+        fd: int,
+        on_read: Callable[[], None] | None,
+        on_write: Callable[[], None] | None,
+        *,
+        owner: object = None,
+        is_external: bool = False,
+    ) -> None:
+        """Calls one function when fd is readable, another when writable (aio_set_fd_handler).
+
+        Replaces what was set for fd; None for both removes it. Remove before you close fd.
+        """
+        assert self._current() == self._home, self.stranger()
+        if on_read is None and on_write is None:
+            self.fds.remove(fd)
+        else:
+            handler = FdHandler(fd, on_read, on_write, owner, is_external)
+            self.fds.set(handler, self.world.audit)
+        self._wake()
+
+    def set_event_notifier(
+        self,
+        notifier: EventNotifier,
+        handler: Callable[[EventNotifier], None] | None,
+        *,
+        owner: object = None,
+        is_external: bool = False,
+    ) -> None:
+        """Calls handler(notifier) while it is set (aio_set_event_notifier).
+
+        The handler clears it. None for the handler removes it.
+        """
+        assert self._current() == self._home, self.stranger()
+        fd = notifier.fileno()
+        if handler is None:
+            self.fds.remove(fd)
+        else:
+            entry = FdHandler(fd, MethodType(handler, notifier), None, owner, is_external)
+            entry.kind = "notifier"
+            self.fds.set(entry, self.world.audit)
+        self._wake()
+
+    def _wake(self) -> None:
+        """Lets a foreign loop that sleeps in our stead look again."""
+        if self._awake != self._current():
+            self.notify()
+
+    def disable_external(self) -> None:
+        """Stops watching external handlers until enable_external (aio_disable_external)."""
+        assert self._current() == self._home, self.stranger()
+        self.fds.disable_external()
+
+    def enable_external(self) -> None:
+        """Ends one disable_external (aio_enable_external)."""
+        assert self._current() == self._home, self.stranger()
+        self.fds.enable_external()
+        self._wake()
+
+    @property
+    def external_disabled(self) -> bool:
+        """Whether external handlers are off (aio_external_disabled)."""
+        return self.fds.n_disabled > 0
+
+    def acquire(self) -> None:
+        """Makes the calling thread at home here, waiting for its turn (aio_context_acquire)."""
+        if self.lock.lock():
+            self._home = self._awake = self._current()
+
+    def release(self) -> None:
+        """Ends one acquire (aio_context_release)."""
+        if self.lock.nesting == 1 and not self.closed:
+            me = self._current()
+            assert me == self._home, self.stranger()
+            self._home = self._maker
+            self._awake = me if me == self._maker and not self._notify_me & 1 else 0
+        self.lock.unlock()
+
+    def __enter__(self) -> AioContext:
+        self.acquire()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.release()
+
+    def disown(self) -> None:
+        """Its maker is no longer at home here unless it holds the lock (for IOThread)."""
+        assert self._current() == self._home, self.stranger()
+        self._maker = 0
+        if not self.lock.nesting:
+            self._home = self._awake = 0
+
+    def is_home(self) -> bool:
+        """Whether the running thread may use this context (rule 5)."""
+        return self._current() == self._home
+
+    def stranger(self) -> str:
+        """Returns what an assertion of rule 5 says: both contexts, and what to do."""
+        from block.aio.iothread import current_context
+
+        if self.closed:
+            raise UsedAfterFree(f"context {self.name} is closed")
+        mine = current_context(self.world)
+        return (
+            f"rule 5: a thread of context {mine.name!r} uses context {self.name!r}, where it is "
+            f"not at home: acquire it, or schedule a bottom half there"
+        )
+
+    @property
+    def thread_pool(self) -> ThreadPool:
+        """The context's worker threads, started when there is work (aio_get_thread_pool)."""
+        if self._thread_pool is None:
+            from block.aio.thread_pool import ThreadPool
+
+            assert self._current() == self._home, self.stranger()
+            self._thread_pool = ThreadPool(self)
+        return self._thread_pool
+
+    def co_schedule(self, co: Coroutine) -> None:
+        """Enters a coroutine in this context's next pass; any thread (aio_co_schedule)."""
+        co.mark_scheduled(self)
+        self.bh_schedule_oneshot(co.run_scheduled, owner=co)
+
+    def co_enter(self, co: Coroutine) -> None:
+        """Enters a coroutine here: now if at home and in no coroutine, else soon (aio_co_enter)."""
+        co.ctx = self
+        co.wake()
+
+    def fileno(self) -> int | None:
+        """Returns a descriptor that is readable when a handler has work; None: see watched()."""
+        return self.fds.poller.fileno()
+
+    def prepare(self) -> int:
+        """Says how long a foreign loop may sleep for us, in ns, -1 for ever (aio_ctx_prepare).
+
+        From here to `dispatch` nobody counts as awake, so every change notifies.
+        """
+        assert self._current() == self._home, self.stranger()
+        with self._notify_lock:
+            self._notify_me |= 1
+            notified = self._notified
+        self._awake = 0
+        if notified or self.fds.poller.always_ready:
+            return 0
+        return self.timeout_ns()
+
+    def dispatch(self) -> bool:
+        """Runs what is ready after the foreign loop's sleep (aio_ctx_dispatch)."""
+        assert self._current() == self._home, self.stranger()
+        self._awake = self._home
+        with self._notify_lock:
+            self._notify_me &= ~1
+        return self.poll(False)
+
+    def registrations(self, owner: object = None) -> list[Registration]:
+        """Returns what the context holds, for one owner or for all (see audit.py). Home only."""
+        assert self._current() == self._home, self.stranger()
+        return [entry for entry in self._all_registrations()
+                if owner is None or entry.owner is owner]  # fmt: skip
+
+    def _all_registrations(self) -> Iterator[Registration]:
+        for fd in self.fds.all.values():
+            yield Registration(fd.kind, fd.owner, fd.where, f"fd {fd.fd}")
+        for timer in self._timer_registry:
+            yield Registration("timer", timer.owner, timer.where, timer.clock.name.lower())
+        bhs: dict[BottomHalf, None] = dict.fromkeys(self._bh_registry)
+        for bh in (*self._bhs, *self._idle_bhs):
+            if type(bh) is tuple:
+                yield Registration("bh", bh[1], "", "one-shot")
+            elif bh.scheduled:
+                bhs[bh] = None
+        for bh in bhs:
+            what = "scheduled" if bh.scheduled else "not scheduled"
+            yield Registration("bh", bh.owner, bh.where, what)
+        if self._thread_pool is not None:
+            yield from self._thread_pool.registrations()
+
+    def close(self) -> None:
+        """Ends the context: nothing it held is left behind (aio_ctx_finalize). Home only.
+
+        Waits for the thread pool's workers. Bottom halves and timers are deleted, not run.
+        """
+        if self.closed:
+            return
+        assert self._current() == self._home, self.stranger()
+        if self._thread_pool is not None:
+            self._thread_pool.close()
+        for bh in list(self._bh_registry):
+            bh.delete()
+        for timer in list(self._timer_registry):
+            timer.delete()
+        self._bhs.clear()
+        self._idle_bhs.clear()
+        self.fds.close()
+        self._notifier.close()
+        self._maker = self._home = self._awake = 0
+        self.closed = True

@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Handlers of file descriptors (aio-posix.c, AioHandler).
+
+One descriptor has at most one handler: a function for "readable", one for "writable", or both.
+
+R1  Home only (rule 5 of the design).
+R2  A handler that was removed, replaced or disabled is not called any more, not even for
+    an event that this pass of the loop has already collected.
+R3  An event that a nested poll has handled is not handled again by the outer one.
+R4  External handlers (requests from guests and network clients come in there) are not
+    watched while `disable_external` is in force: the loop does not even wake up for them.
+
+Discussion of R2 and R3: passes are numbered, from one wait to the next. A handler carries the
+number of the pass it may first be called in, or, later, the last one it was called in. A pass
+calls nothing with a number above its own. That covers a descriptor that is closed and reused
+within a pass.
+"""
+
+from __future__ import annotations
+
+from block.aio.audit import caller
+from block.aio.poller import READ, READABLE, WRITABLE
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from block.aio.notifier import EventNotifier
+    from block.aio.poller import Poller
+
+
+class FdHandler:
+    """What to call when a descriptor is ready (AioHandler)."""
+
+    __slots__ = ("__weakref__", "fd", "is_external", "kind", "on_read", "on_write", "owner",
+                 "pass_number", "where")  # fmt: skip
+
+    def __init__(
+        self,
+        fd: int,
+        on_read: Callable[[], None] | None,
+        on_write: Callable[[], None] | None,
+        owner: object,
+        is_external: bool,
+    ) -> None:
+        self.fd = fd
+        self.on_read = on_read
+        self.on_write = on_write
+        self.owner = owner
+        self.is_external = is_external
+        self.pass_number = 0
+        self.kind = "fd"
+        self.where = ""
+
+    def events(self) -> int:
+        """Returns what to wait for."""
+        return (READABLE if self.on_read else 0) | (WRITABLE if self.on_write else 0)
+
+
+class FdHandlers:
+    """The handlers of one context, and the poller that watches their descriptors."""
+
+    __slots__ = ("all", "enabled", "n_disabled", "pass_number", "poller")
+
+    def __init__(self, poller: Poller) -> None:
+        self.poller = poller
+        self.all: dict[int, FdHandler] = {}
+        self.enabled: dict[int, FdHandler] = {}  # all but the disabled external ones (R4)
+        self.n_disabled = 0
+        self.pass_number = 0
+
+    def watch_notifier(self, notifier: EventNotifier) -> None:
+        """Lets a notifier end waits; the context clears it, so it has no handler."""
+        self.poller.update(notifier.fileno(), READ)
+
+    def wait(self, timeout_ns: int) -> Iterable[tuple[int, int]]:
+        """Waits for events; they are for `dispatch` (R2)."""
+        ready = self.poller.wait(timeout_ns)
+        self.pass_number += 1
+        return ready
+
+    def close(self) -> None:
+        """Forgets all handlers and gives the poller's descriptor back."""
+        self.all.clear()
+        self.enabled.clear()
+        self.poller.close()
+
+    def set(self, handler: FdHandler, audit: bool) -> None:
+        """Enters a handler in the place of the one that its descriptor had."""
+        handler.pass_number = self.pass_number + 1
+        if audit:
+            handler.where = caller()
+        self.all[handler.fd] = handler
+        if handler.is_external and self.n_disabled:
+            self._disable(handler.fd)
+        else:
+            self.poller.update(handler.fd, handler.events())
+            self.enabled[handler.fd] = handler
+
+    def remove(self, fd: int) -> None:
+        """Forgets the handler of a descriptor; it may be closed already."""
+        if self.all.pop(fd, None) is not None:
+            self._disable(fd)
+
+    def _disable(self, fd: int) -> None:
+        if self.enabled.pop(fd, None) is not None:
+            self.poller.remove(fd)
+
+    def disable_external(self) -> None:
+        """Stops watching for external events; counts (aio_disable_external)."""
+        self.n_disabled += 1
+        if self.n_disabled == 1:
+            for handler in self.all.values():
+                if handler.is_external:
+                    self._disable(handler.fd)
+
+    def enable_external(self) -> None:
+        """Ends one disable_external (aio_enable_external)."""
+        assert self.n_disabled > 0, "enable_external without disable_external"
+        self.n_disabled -= 1
+        if self.n_disabled == 0:
+            for handler in self.all.values():
+                if handler.is_external:
+                    self.set(handler, audit=False)
+
+    def dispatch(self, ready: Iterable[tuple[int, int]], this_pass: int) -> bool:
+        """Calls the handlers of what a wait returned; says whether there were any.
+
+        `this_pass` is `pass_number` as it was right after that wait.
+        """
+        get = self.enabled.get
+        progress = False
+        for fd, events in ready:
+            handler = get(fd)
+            if handler is None or handler.pass_number > this_pass:
+                continue
+            handler.pass_number = this_pass
+            if events & READABLE and handler.on_read is not None:
+                progress = True
+                handler.on_read()
+                if get(fd) is not handler or handler.pass_number > this_pass:
+                    continue
+            if events & WRITABLE and handler.on_write is not None:
+                progress = True
+                handler.on_write()
+        return progress

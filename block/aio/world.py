@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Everything that the event loop takes from the outside, in one object (rule 6 of the design).
+
+Clocks, the poller, notifiers, locks, threads, and "who am I". No other module of `block` reads
+a clock, polls, starts a thread or asks for its identity. So the same code runs under a
+virtual clock, or under a scheduler that decides which thread takes the next step: such
+a test hands in a subclass.
+
+R1  Any thread may call any method.
+R2  `current` is on the hottest path. The real one is the interpreter's own function.
+"""
+
+from __future__ import annotations
+
+import enum
+import os
+import select
+import threading
+import time
+
+from block.aio.notifier import EventNotifier, PipeNotifier
+from block.aio.poller import EpollPoller, Poller, PollPoller
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+    from typing import Protocol
+
+    from block.aio.context import AioContext
+
+    class Lock(Protocol):
+        """What `new_lock` returns."""
+
+        def acquire(self, blocking: bool = True, timeout: float = -1) -> bool: ...
+        def release(self) -> None: ...
+        def __enter__(self) -> bool: ...
+        def __exit__(
+            self,
+            kind: type[BaseException] | None,
+            value: BaseException | None,
+            trace: TracebackType | None,
+        ) -> None: ...
+
+    class Condition(Protocol):
+        """What `new_condition` returns; used with its lock held."""
+
+        def wait(self, timeout: float | None = None) -> bool: ...
+        def notify(self, n: int = 1) -> None: ...
+        def notify_all(self) -> None: ...
+
+    class ThreadHandle(Protocol):
+        """What `start_thread` returns."""
+
+        def join(self) -> None: ...
+
+
+class ClockType(enum.IntEnum):
+    """QEMU's clocks (QEMUClockType)."""
+
+    REALTIME = 0  # runs always, and never jumps
+    VIRTUAL = 1  # the guest's time
+    HOST = 2  # the wall clock: jumps when somebody sets it
+
+
+class World:
+    """The real world: the system's clocks, threads and descriptors."""
+
+    def __init__(self) -> None:
+        self.audit = False  # remember who registers what (costs time; see block/aio/audit.py)
+        self._main_context: AioContext | None = None
+        self._main_lock = threading.Lock()
+
+    current = staticmethod(threading.get_ident)
+
+    def clock_ns(self, clock: ClockType) -> int:
+        """Reads a clock, in nanoseconds (qemu_clock_get_ns)."""
+        return time.time_ns() if clock is ClockType.HOST else time.monotonic_ns()
+
+    def new_poller(self) -> Poller:
+        """Returns the best poller of this system."""
+        return EpollPoller() if hasattr(select, "epoll") else PollPoller()
+
+    def new_notifier(self) -> EventNotifier:
+        """Returns an eventfd, or a pipe where there is none."""
+        return EventNotifier() if hasattr(os, "eventfd") else PipeNotifier()
+
+    def new_lock(self) -> Lock:
+        """Returns an ordinary lock (qemu_mutex_init)."""
+        return threading.Lock()
+
+    def new_condition(self, lock: Lock) -> Condition:
+        """Returns a condition variable that goes with a lock (qemu_cond_init)."""
+        return threading.Condition(lock)  # type: ignore[arg-type]  # ours is a Protocol
+
+    def start_thread(self, name: str, target: Callable[[], None]) -> ThreadHandle:
+        """Starts a thread (qemu_thread_create). It does not keep the process alive."""
+        thread = threading.Thread(target=target, name=name, daemon=True)
+        thread.start()
+        return thread
+
+    @property
+    def main_context(self) -> AioContext:
+        """The main loop's context, made on first use (qemu_get_aio_context)."""
+        context = self._main_context
+        if context is None:
+            from block.aio.context import AioContext
+
+            with self._main_lock:
+                if self._main_context is None:
+                    self._main_context = AioContext("main", self)
+                context = self._main_context
+        return context
+
+
+_world: World | None = None
+
+
+def the_world() -> World:
+    """Returns the process's World: what `world=None` means everywhere."""
+    global _world
+    if _world is None:
+        _world = World()
+    return _world
+
+
+def set_world(world: World | None) -> World | None:
+    """Replaces the process's World, for a test; returns the one before, to put back."""
+    global _world
+    before, _world = _world, world
+    return before
