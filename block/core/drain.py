@@ -1,0 +1,242 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Drained sections: a tree stands still while somebody works on it (block/io.c, 2015-2022).
+
+    drained_begin(bs)   quiesce: the node's context serves no external handlers; parents
+                        stop submitting; then poll until nothing of bs is in flight
+    drained_end(bs)     the same backwards; does not wait
+
+R1  Sections nest; each begin needs its end. `bs.quiesce_counter` counts them, and each
+    edge counts how often its parent has been told (`parent_quiesce_counter`).
+R2  Parents are told before children; they do not wait in that callback.
+R3  A subtree section covers all nodes below; edges that come or go meanwhile are told
+    (apply_subtree_drain, unapply_subtree_drain).
+R4  Only the main thread drains nodes of a context that is not its own; a coroutine uses
+    the co_ form, which leaves the coroutine and drains from a BH.
+Who may call it: the main thread, or the home thread of the node.
+
+    event on an edge     parent is a node                 parent is a BlockBackend
+    drained_begin        quiesce it, and so its parents   park new requests, tell the device
+    drained_poll         requests of it in flight?        requests of it in flight?
+    drained_end          unquiesce it                     resume parked requests in order
+
+What once went wrong: drain_all polled once for each node instead of once for each context
+(f406c03c09, 2015), and a drained node still got requests from its device, since nobody
+had disabled the external handlers (2015).
+"""
+
+from __future__ import annotations
+
+from block.aio.coroutine import co_yield, current, in_coroutine
+from block.core import graph
+from block.core.wait import poll_while
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from block.aio.context import AioContext
+    from block.core.edge import BdrvChild
+    from block.core.node import BlockDriverState
+
+
+# -- telling parents
+
+
+def parent_drained_begin_single(child: BdrvChild, poll_in: AioContext | None = None) -> None:
+    """Tells one parent to stop; with `poll_in`, waits there until it has (R2)."""
+    child.parent_quiesce_counter += 1
+    child.klass.drained_begin(child)
+    if poll_in is not None:
+        poll_while(poll_in, lambda: child.klass.drained_poll(child))
+
+
+def parent_drained_end_single(child: BdrvChild) -> None:
+    """Tells one parent that it may go on."""
+    assert child.parent_quiesce_counter > 0, "R1: more ends than begins"
+    child.parent_quiesce_counter -= 1
+    child.klass.drained_end(child)
+
+
+def _parents(bs: BlockDriverState, ignore: BdrvChild | None, no_nodes: bool) -> list[BdrvChild]:
+    return [
+        c for c in bs.parents if c is not ignore and not (no_nodes and c.klass.parent_is_bds)
+    ]
+
+
+# -- one node
+
+
+def quiesce(bs: BlockDriverState, ignore: BdrvChild | None, no_nodes: bool) -> None:
+    """Stops what feeds a node, without waiting (bdrv_do_drained_begin_quiesce)."""
+    bs.quiesce_counter += 1
+    if bs.quiesce_counter == 1:
+        bs.aio_context.disable_external()
+    for child in _parents(bs, ignore, no_nodes):
+        parent_drained_begin_single(child)
+    if bs.drv is not None:
+        bs.drv.drain_begin(bs)
+
+
+def unquiesce(
+    bs: BlockDriverState, recursive: bool, ignore: BdrvChild | None, no_nodes: bool
+) -> None:
+    """Lets a node be fed again (bdrv_do_drained_end)."""
+    assert bs.quiesce_counter > 0, "R1: more ends than begins"
+    if bs.drv is not None:
+        bs.drv.drain_end(bs)
+    for child in _parents(bs, ignore, no_nodes):
+        parent_drained_end_single(child)
+    bs.quiesce_counter -= 1
+    if bs.quiesce_counter == 0:
+        bs.aio_context.enable_external()
+    if recursive:
+        bs.recursive_quiesce_counter -= 1
+        for child in list(bs.children):
+            unquiesce(child.bs, True, child, False)
+
+
+def drain_poll(
+    bs: BlockDriverState, recursive: bool, ignore: BdrvChild | None, no_nodes: bool
+) -> bool:
+    """Says whether something is still on its way to or in a node (bdrv_drain_poll)."""
+    for child in bs.parents:
+        if child is ignore or (no_nodes and child.klass.parent_is_bds):
+            continue
+        if child.klass.drained_poll(child):
+            return True
+    if bs.in_flight:
+        return True
+    return recursive and any(drain_poll(c.bs, True, c, False) for c in bs.children)
+
+
+def _begin(bs: BlockDriverState, recursive: bool, ignore: BdrvChild | None) -> None:
+    quiesce(bs, ignore, False)
+    if recursive:
+        bs.recursive_quiesce_counter += 1
+        for child in list(bs.children):
+            _begin(child.bs, True, child)
+
+
+def _begin_and_poll(bs: BlockDriverState, recursive: bool, ignore: BdrvChild | None) -> None:
+    with bs.aio_context:
+        _begin(bs, recursive, ignore)
+        poll_while(bs.aio_context, lambda: drain_poll(bs, recursive, ignore, False))
+
+
+# -- sections
+
+
+def drained_begin(bs: BlockDriverState) -> None:
+    """Begins a section in which no request reaches the node (bdrv_drained_begin)."""
+    _begin_and_poll(bs, False, None)
+
+
+def drained_end(bs: BlockDriverState) -> None:
+    """Ends it (bdrv_drained_end)."""
+    with bs.aio_context:
+        unquiesce(bs, False, None, False)
+
+
+def subtree_drained_begin(bs: BlockDriverState) -> None:
+    """Begins a section for a node and all below it (bdrv_subtree_drained_begin)."""
+    _begin_and_poll(bs, True, None)
+
+
+def subtree_drained_end(bs: BlockDriverState) -> None:
+    """Ends it (bdrv_subtree_drained_end)."""
+    with bs.aio_context:
+        unquiesce(bs, True, None, False)
+
+
+def apply_subtree_drain(child: BdrvChild, parent: BlockDriverState) -> None:
+    """Brings a new child into the sections of its parent (R3)."""
+    for _ in range(parent.recursive_quiesce_counter):
+        _begin_and_poll(child.bs, True, child)
+
+
+def unapply_subtree_drain(child: BdrvChild, parent: BlockDriverState) -> None:
+    """Lets a child that goes out of the sections of its parent (R3)."""
+    for _ in range(parent.recursive_quiesce_counter):
+        unquiesce(child.bs, True, child, False)
+
+
+def drain(bs: BlockDriverState) -> None:
+    """Waits until no request of a node is in flight (bdrv_drain)."""
+    drained_begin(bs)
+    drained_end(bs)
+
+
+# -- inside a coroutine
+
+
+async def _leave_and(bs: BlockDriverState, work: Callable[[BlockDriverState], None]) -> None:
+    """Leaves the coroutine and calls `work` from a BH (bdrv_co_yield_to_drain)."""
+    assert in_coroutine(), "R4: outside a coroutine call the plain form"
+    co = current()
+    assert co is not None
+    failure: list[BaseException] = []
+
+    def from_bh() -> None:
+        try:
+            work(bs)
+        except BaseException as error:
+            failure.append(error)
+        co.wake()
+
+    bs.aio_context.bh_schedule_oneshot(from_bh, owner=bs)
+    await co_yield()
+    if failure:
+        raise failure[0]
+
+
+async def co_drained_begin(bs: BlockDriverState) -> None:
+    """As drained_begin, for coroutines."""
+    await _leave_and(bs, drained_begin)
+
+
+async def co_drained_end(bs: BlockDriverState) -> None:
+    """As drained_end, for coroutines."""
+    await _leave_and(bs, drained_end)
+
+
+async def co_drain(bs: BlockDriverState) -> None:
+    """As drain, for coroutines (bdrv_co_drain)."""
+    await _leave_and(bs, drain)
+
+
+# -- all nodes
+
+
+def drain_all_begin() -> None:
+    """Begins a section for every node there is (bdrv_drain_all_begin); main thread only."""
+    assert not in_coroutine(), "R4: drain_all belongs into the main loop"
+    for bs in graph.all_states:
+        with bs.aio_context:
+            quiesce(bs, None, True)
+    while _poll_contexts():
+        pass
+
+
+def _poll_contexts() -> bool:
+    """Polls each context once, if a node of it is busy; says whether one was."""
+    busy = False
+    for ctx in graph.contexts_of(graph.all_states):
+        with ctx:
+            nodes = [bs for bs in graph.all_states if bs.aio_context is ctx]
+            if any(drain_poll(bs, False, None, True) for bs in nodes):
+                ctx.poll(True)
+                busy = True
+    return busy
+
+
+def drain_all_end() -> None:
+    """Ends it (bdrv_drain_all_end)."""
+    for bs in graph.all_states:
+        with bs.aio_context:
+            unquiesce(bs, False, None, True)
+
+
+def drain_all() -> None:
+    """Waits until no request is in flight anywhere (bdrv_drain_all)."""
+    drain_all_begin()
+    drain_all_end()

@@ -1,0 +1,270 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What a driver is: the hooks that the core calls (QEMU's BlockDriver, block_int.h).
+
+R1  A driver is one stateless object; the state of a node is in `bs.opaque`.
+R2  Hooks are optional. `drv.hooks` names those that a class has written itself, and the
+    core asks it where the absence of a hook means something of its own.
+R3  Hooks named co_* are coroutines (or plain functions that return an awaitable, which
+    saves a level): they raise BlockError and make no synchronous call on a node.
+R4  The core has checked bounds, permissions, alignment (bs.bl.request_alignment) and
+    max_transfer before it calls a request hook.
+R5  Whatever a driver registers, it registers with `bs.aio_context`, read at that moment,
+    with owner=bs; what stays registered without a request in flight is removed in
+    detach_aio_context and put back in attach_aio_context (DESIGN.md, rules 1 and 2).
+Who may call it: block.core, in the thread that holds the node's context.
+"""
+
+from __future__ import annotations
+
+import errno
+
+from block.core import flags as f
+from block.core.error import BlockError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+    from typing import ClassVar
+
+    from block.aio.context import AioContext
+    from block.core.edge import BdrvChild
+    from block.core.iov import Iov
+    from block.core.node import BlockDriverState
+    from block.core.options import Option
+
+
+class BlockLimits:
+    """What requests a node takes as they are (QEMU's BlockLimits); all in bytes, 0: no limit."""
+
+    __slots__ = (
+        "max_iov",
+        "max_pdiscard",
+        "max_pwrite_zeroes",
+        "max_transfer",
+        "min_mem_alignment",
+        "opt_mem_alignment",
+        "opt_transfer",
+        "pdiscard_alignment",
+        "pwrite_zeroes_alignment",
+        "request_alignment",
+    )
+
+    def __init__(self) -> None:
+        self.request_alignment = 1
+        self.max_pdiscard = 0
+        self.pdiscard_alignment = 0
+        self.max_pwrite_zeroes = 0
+        self.pwrite_zeroes_alignment = 0
+        self.opt_transfer = 0
+        self.max_transfer = 0
+        self.min_mem_alignment = 512
+        self.opt_mem_alignment = 4096
+        self.max_iov = f.IOV_MAX
+
+
+class BlockDriverInfo:
+    """What get_info tells of an image (QEMU's BlockDriverInfo)."""
+
+    __slots__ = ("cluster_size", "is_dirty", "subcluster_size", "vm_state_offset")
+
+    def __init__(self, cluster_size: int = 0) -> None:
+        self.cluster_size = cluster_size
+        self.subcluster_size = 0
+        self.vm_state_offset = 0
+        self.is_dirty = False
+
+
+class BlockDriver:
+    """The hooks; the class itself is the driver that can do nothing."""
+
+    format_name: ClassVar[str] = ""
+    protocol_name: ClassVar[str | None] = None
+    is_filter: ClassVar[bool] = False
+    supports_backing: ClassVar[bool] = False
+    needs_filename: ClassVar[bool] = False
+    has_variable_length: ClassVar[bool] = False
+    runtime_opts: ClassVar[tuple[Option, ...]] = ()
+    create_opts: ClassVar[tuple[Option, ...]] = ()
+    strong_runtime_opts: ClassVar[tuple[str, ...]] = ()
+    hooks: ClassVar[frozenset[str]] = frozenset()
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        names = (n for n in vars(BlockDriver) if not n.startswith("_") and n != "hooks")
+        cls.hooks = frozenset(n for n in names if getattr(cls, n) is not getattr(BlockDriver, n))
+
+    def _unsupported(self, bs: BlockDriverState, what: str) -> BlockError:
+        message = f"Block driver '{self.format_name}' does not support {what}"
+        return BlockError(errno.ENOTSUP, message, bs.node_name, self.format_name)
+
+    # -- opening and closing
+
+    def parse_filename(self, filename: str, options: dict[str, object]) -> None:
+        """Turns `proto:...` into options of the driver (bdrv_parse_filename)."""
+
+    def probe(self, head: bytes, filename: str) -> int:
+        """Scores the first bytes of an image, 0 to 100 (bdrv_probe)."""
+        return 0
+
+    def open(self, bs: BlockDriverState, options: dict[str, object], flags: int) -> None:
+        """Opens the image (bdrv_open, bdrv_file_open).
+
+        Pops what it understands from `options`, opens its children, sets bs.opaque and,
+        where it knows it, bs.total_sectors. `flags` are BDRV_O_*. Raises BlockError.
+        """
+        raise self._unsupported(bs, "opening images")
+
+    def close(self, bs: BlockDriverState) -> None:
+        """Frees what open made (bdrv_close). The children are closed by the core, afterwards."""
+
+    def create(self, filename: str, options: dict[str, object]) -> None:
+        """Makes an empty image by that name (bdrv_co_create_opts).
+
+        Pops what it understands of `create_opts` from the flat `options`; blocks.
+        """
+        message = f"Driver '{self.format_name}' does not support image creation"
+        raise BlockError(errno.ENOTSUP, message, driver=self.format_name)
+
+    def refresh_filename(self, bs: BlockDriverState) -> None:
+        """Sets bs.exact_filename anew where a name opens the same node (bdrv_refresh_filename)."""
+
+    def refresh_limits(self, bs: BlockDriverState) -> None:
+        """Changes bs.bl, which holds the children's limits merged (bdrv_refresh_limits)."""
+
+    def getlength(self, bs: BlockDriverState) -> int:
+        """Returns the length in bytes (bdrv_getlength)."""
+        return bs.total_sectors * f.SECTOR_SIZE
+
+    def get_info(self, bs: BlockDriverState) -> BlockDriverInfo | None:
+        """Tells cluster size and state of the image, or None (bdrv_get_info)."""
+        return None
+
+    def gather_child_options(
+        self, bs: BlockDriverState, target: dict[str, object], backing_overridden: bool
+    ) -> bool:
+        """Adds the children's options for json:{...} names; False: use the default."""
+        return False
+
+    def reopen_prepare(self, bs: BlockDriverState, options: dict[str, object], flags: int) -> object:
+        """Makes ready for new options and flags; may raise (bdrv_reopen_prepare).
+
+        What it returns is handed to reopen_commit or reopen_abort.
+        """
+        return None
+
+    def reopen_commit(self, bs: BlockDriverState, prepared: object) -> None:
+        """Takes over what reopen_prepare made ready; cannot fail (bdrv_reopen_commit)."""
+
+    def reopen_abort(self, bs: BlockDriverState, prepared: object) -> None:
+        """Throws away what reopen_prepare made ready (bdrv_reopen_abort)."""
+
+    # -- permissions
+
+    def child_perm(
+        self,
+        bs: BlockDriverState,
+        child: BdrvChild | None,
+        role: int,
+        perm: int,
+        shared: int,
+    ) -> tuple[int, int]:
+        """Says what the node needs of a child, and shares (bdrv_child_perm).
+
+        `perm` and `shared` are what the node's own parents need and share. `child` is None
+        while the edge is being made. The default is bdrv_default_perms for the role.
+        """
+        from block.core.permissions import default_perms
+
+        return default_perms(bs, role, perm, shared)
+
+    def check_perm(self, bs: BlockDriverState, perm: int, shared: int) -> None:
+        """Makes ready for new cumulative permissions, for example locks the file; may raise."""
+
+    def set_perm(self, bs: BlockDriverState, perm: int, shared: int) -> None:
+        """Takes over what check_perm made ready; cannot fail (bdrv_set_perm)."""
+
+    def abort_perm_update(self, bs: BlockDriverState) -> None:
+        """Undoes check_perm (bdrv_abort_perm_update)."""
+
+    # -- requests
+
+    def try_preadv(self, bs: BlockDriverState, offset: int, nbytes: int, qiov: Iov) -> int | None:
+        """Reads at once and returns 0, or declines with None (DESIGN.md, rule 13).
+
+        May fill the vector partly before it declines, and never waits. A failure is
+        declined too: the coroutine then meets it and raises.
+        """
+        return None
+
+    def try_pwritev(self, bs: BlockDriverState, offset: int, nbytes: int, qiov: Iov) -> int | None:
+        """Writes at once and returns 0, or declines with None, as try_preadv."""
+        return None
+
+    def co_preadv(
+        self, bs: BlockDriverState, offset: int, nbytes: int, qiov: Iov, flags: int
+    ) -> Awaitable[None]:
+        """Reads `nbytes` bytes at `offset` into the vector (bdrv_co_preadv)."""
+        raise self._unsupported(bs, "reads")
+
+    def co_pwritev(
+        self, bs: BlockDriverState, offset: int, nbytes: int, qiov: Iov, flags: int
+    ) -> Awaitable[None]:
+        """Writes the vector (bdrv_co_pwritev); `flags` within bs.supported_write_flags."""
+        raise self._unsupported(bs, "writes")
+
+    def co_pwrite_zeroes(
+        self, bs: BlockDriverState, offset: int, nbytes: int, flags: int
+    ) -> Awaitable[None]:
+        """Writes zeroes in a better way than by writing; ENOTSUP means there is none here."""
+        raise self._unsupported(bs, "efficient zero writes")
+
+    def co_pdiscard(self, bs: BlockDriverState, offset: int, nbytes: int) -> Awaitable[None]:
+        """Tells that the content of a range is not needed any more (bdrv_co_pdiscard)."""
+        raise self._unsupported(bs, "discard")
+
+    async def co_flush_to_os(self, bs: BlockDriverState) -> None:
+        """Hands the driver's own caches to the layer below (bdrv_co_flush_to_os)."""
+
+    async def co_flush_to_disk(self, bs: BlockDriverState) -> None:
+        """Makes what was written durable, here (bdrv_co_flush_to_disk)."""
+
+    def co_block_status(
+        self, bs: BlockDriverState, want_zero: bool, offset: int, nbytes: int
+    ) -> Awaitable[tuple[int, int, int, BlockDriverState | None]]:
+        """Returns (BDRV_BLOCK_* flags, bytes they hold for, offset in file, file).
+
+        `want_zero` False: only the allocation is asked for, so zeroes need not be looked
+        for (bdrv_co_block_status).
+        """
+        raise self._unsupported(bs, "block status")
+
+    def co_truncate(
+        self, bs: BlockDriverState, offset: int, exact: bool, prealloc: str, flags: int
+    ) -> Awaitable[None]:
+        """Makes the image `offset` bytes long (bdrv_co_truncate)."""
+        raise self._unsupported(bs, "resize")
+
+    # -- the event loop
+
+    def drain_begin(self, bs: BlockDriverState) -> None:
+        """Stops submitting requests of the driver's own (bdrv_drain_begin)."""
+
+    def drain_end(self, bs: BlockDriverState) -> None:
+        """Takes them up again (bdrv_drain_end)."""
+
+    def detach_aio_context(self, bs: BlockDriverState) -> None:
+        """Removes everything that is registered with bs.aio_context (bdrv_detach_aio_context).
+
+        Children other than `file` and `backing` are detached here, after the own.
+        """
+
+    def attach_aio_context(self, bs: BlockDriverState, ctx: AioContext) -> None:
+        """Registers it with the new context (bdrv_attach_aio_context).
+
+        Children other than `file` and `backing` are attached here, before the own.
+        """
+
+    # -- write notification
+
+    def child_resized(self, bs: BlockDriverState, child: BdrvChild) -> None:
+        """A child has another length now (the parent's side of BdrvChildClass.resize)."""

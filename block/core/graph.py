@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""All nodes and their names, and walks over them (the lists at the head of block.c).
+
+R1  Node names are unique, also against the ids of BlockBackends; a node without a name
+    gets `#blockNNN`.
+R2  Chains may be MAX_DEPTH nodes deep; Python's stack is made deep enough for that, and
+    an edge that would go deeper is refused (DESIGN.md, rule 14).
+R3  The tree has no loops.
+Who may call it: the main thread.
+"""
+
+from __future__ import annotations
+
+import errno
+import sys
+
+from block.core.error import BlockError
+from block.core.flags import MAX_DEPTH
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from block.aio.context import AioContext
+    from block.core.backend import BlockBackend
+    from block.core.node import BlockDriverState
+
+# Dicts used as ordered sets; who is in them lives until unref.
+all_states: dict[BlockDriverState, None] = {}
+backends: dict[BlockBackend, None] = {}
+_by_name: dict[str, BlockDriverState] = {}
+_counter = 100
+
+NAME_MAX = 31
+# Python frames that one node may need on a request's way (measured: raw 4, qcow2 7).
+_FRAMES_PER_NODE = 12
+
+
+def well_formed(name: str) -> bool:
+    """Says whether a person may use this as an id (id_wellformed)."""
+    rest = name.replace("-", "").replace(".", "").replace("_", "")
+    return name.isascii() and name[:1].isalpha() and rest.isalnum()
+
+
+def assign_node_name(bs: BlockDriverState, name: str | None) -> None:
+    """Names a node, or finds a name for it (bdrv_assign_node_name)."""
+    global _counter
+    if not name:
+        name = f"#block{_counter:03d}"
+        _counter += 1
+    elif not well_formed(name):
+        raise BlockError(errno.EINVAL, f"Invalid node-name: '{name}'")
+    if find_backend(name) is not None:
+        raise BlockError(errno.EINVAL, f"node-name={name} is conflicting with a device id")
+    if name in _by_name:
+        raise BlockError(errno.EINVAL, f"Duplicate nodes with node-name='{name}'")
+    if len(name) > NAME_MAX:
+        raise BlockError(errno.EINVAL, "Node name too long")
+    bs.node_name = name
+    _by_name[name] = bs
+
+
+def forget_node(bs: BlockDriverState) -> None:
+    """Takes a closed node off the lists."""
+    all_states.pop(bs, None)
+    if _by_name.get(bs.node_name) is bs:
+        del _by_name[bs.node_name]
+
+
+def find_node(name: str) -> BlockDriverState | None:
+    """Finds a node by its name (bdrv_find_node)."""
+    return _by_name.get(name)
+
+
+def find_backend(name: str) -> BlockBackend | None:
+    """Finds a BlockBackend by its id (blk_by_name)."""
+    for blk in backends:
+        if blk.name == name:
+            return blk
+    return None
+
+
+def lookup_bs(name: str) -> BlockDriverState:
+    """Finds a node by a drive's id or by its own name (bdrv_lookup_bs)."""
+    blk = find_backend(name)
+    if blk is not None:
+        if blk.root is None:
+            raise BlockError(errno.ENOMEDIUM, f"Device '{name}' has no medium")
+        return blk.root.bs
+    bs = find_node(name)
+    if bs is None:
+        message = f"Cannot find device='{name}' nor node-name='{name}'"
+        raise BlockError(errno.ENOENT, message)
+    return bs
+
+
+def contexts_of(nodes: Iterable[BlockDriverState]) -> list[AioContext]:
+    """Returns the contexts of some nodes, each once (f406c03c09: poll each once a round)."""
+    return list(dict.fromkeys(bs.aio_context for bs in nodes))
+
+
+# -- walks
+
+
+def parents_of(bs: BlockDriverState) -> Iterator[BlockDriverState]:
+    """Yields the nodes right above a node."""
+    for child in bs.parents:
+        if child.klass.parent_is_bds:
+            yield child.parent
+
+
+def children_of(bs: BlockDriverState) -> Iterator[BlockDriverState]:
+    """Yields the nodes right below a node."""
+    return (child.bs for child in bs.children)
+
+
+def subtree(bs: BlockDriverState) -> dict[BlockDriverState, None]:
+    """Returns a node and all below it, each once, parents before their children's children."""
+    seen = {bs: None}
+    stack = [bs]
+    while stack:
+        for child in stack.pop().children:
+            if child.bs not in seen:
+                seen[child.bs] = None
+                stack.append(child.bs)
+    return seen
+
+
+def is_below(bs: BlockDriverState, top: BlockDriverState) -> bool:
+    """Says whether `bs` is `top` or one of the nodes below it."""
+    return bs in subtree(top)
+
+
+def component(bs: BlockDriverState) -> dict[BlockDriverState, None]:
+    """Returns all nodes that hang together with a node: they share one context."""
+    seen = {bs: None}
+    stack = [bs]
+    while stack:
+        node = stack.pop()
+        for near in [*parents_of(node), *children_of(node)]:
+            if near not in seen:
+                seen[near] = None
+                stack.append(near)
+    return seen
+
+
+def _longest(
+    bs: BlockDriverState,
+    near: Callable[[BlockDriverState], Iterable[BlockDriverState]],
+    known: dict[BlockDriverState, int],
+) -> int:
+    """Counts the nodes of the longest chain from `bs` on in one direction."""
+    if bs not in known:
+        known[bs] = 1 + max((_longest(n, near, known) for n in near(bs)), default=0)
+    return known[bs]
+
+
+def check_new_edge(parent: BlockDriverState, child: BlockDriverState) -> None:
+    """Raises where a new edge would close a loop or make a chain too deep (R2, R3)."""
+    if parent in subtree(child):
+        message = f"Making '{child.node_name}' a child of '{parent.node_name}' would create a cycle"
+        raise BlockError(errno.EINVAL, message, parent.node_name)
+    depth = _longest(parent, parents_of, {}) + _longest(child, children_of, {})
+    if depth > MAX_DEPTH:
+        message = f"The chain would be {depth} nodes deep; at most {MAX_DEPTH} are supported"
+        raise BlockError(errno.EINVAL, message, parent.node_name)
+    needed = 1000 + depth * _FRAMES_PER_NODE
+    if sys.getrecursionlimit() < needed:
+        sys.setrecursionlimit(needed)

@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Limits of a node: the children's merged, then the driver's word (bdrv_refresh_limits).
+
+R1  A limit of 0 means that there is none; of two maxima the smaller holds, of two
+    alignments the larger.
+Who may call it: the thread at home in the node's context.
+"""
+
+from __future__ import annotations
+
+from block.core import flags as f
+from block.core.driver import BlockLimits
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from block.core.node import BlockDriverState
+
+
+def min_non_zero(a: int, b: int) -> int:
+    """Returns the smaller of two limits, where 0 is none (MIN_NON_ZERO)."""
+    return min(a, b) if a and b else a or b
+
+
+def _merge(into: BlockLimits, other: BlockLimits) -> None:
+    into.opt_transfer = max(into.opt_transfer, other.opt_transfer)
+    into.max_transfer = min_non_zero(into.max_transfer, other.max_transfer)
+    into.opt_mem_alignment = max(into.opt_mem_alignment, other.opt_mem_alignment)
+    into.min_mem_alignment = max(into.min_mem_alignment, other.min_mem_alignment)
+    into.max_iov = min_non_zero(into.max_iov, other.max_iov)
+
+
+def refresh_limits(bs: BlockDriverState) -> None:
+    """Computes bs.bl anew, after the children's (bdrv_refresh_limits)."""
+    bl = BlockLimits()
+    if bs.drv is not None:
+        bl.min_mem_alignment = bl.opt_mem_alignment = bl.max_iov = 0
+        inherits = f.BDRV_CHILD_DATA | f.BDRV_CHILD_FILTERED | f.BDRV_CHILD_COW
+        for child in bs.children:
+            if child.role & inherits:
+                refresh_limits(child.bs)
+                _merge(bl, child.bs.bl)
+        bl.min_mem_alignment = bl.min_mem_alignment or 512
+        bl.opt_mem_alignment = bl.opt_mem_alignment or 4096
+        bl.max_iov = bl.max_iov or f.IOV_MAX
+    bs.bl = bl
+    if bs.drv is not None:
+        bs.drv.refresh_limits(bs)
+    align = bs.bl.request_alignment
+    assert align > 0 and align & (align - 1) == 0, "request_alignment is no power of two"
