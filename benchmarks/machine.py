@@ -23,6 +23,7 @@ from benchmarks.harness import Missing
 
 ROOT = Path(__file__).parent.parent
 GUEST = ROOT / "guest" / "guest.elf"
+GUEST_RAM = "/memfd:miniqemu-ram"
 MEMORY_MIB = 64
 PATIENCE = 60.0
 
@@ -111,14 +112,12 @@ def cpu_seconds(pid: int, proc: Path = Path("/proc")) -> float:
     return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1e9
 
 
-def resident_beyond_guest(smaps: str, guest_bytes: int) -> int:
+def resident_beyond_guest(smaps: str) -> int:
     """Returns the resident bytes of a process without its guest's RAM, from its smaps text.
 
-    The guest's RAM is the smallest mapping that is large enough to hold it: the process
-    itself has none of that size, for MEMORY_MIB is chosen so.
+    Our guest's RAM is the memfd with the name miniqemu-ram; ValueError where there is none.
     """
-    sizes = [int(found) * 1024 for found in re.findall(r"^Size:\s+(\d+) kB", smaps, re.M)]
-    resident = [int(found) * 1024 for found in re.findall(r"^Rss:\s+(\d+) kB", smaps, re.M)]
-    pairs = zip(sizes, resident, strict=True)
-    guest = min(pair for pair in pairs if pair[0] >= guest_bytes)
-    return sum(resident) - guest[1]
+    mappings = re.findall(r"^[0-9a-f]+-[0-9a-f]+ (.*)\n(?:.*\n)*?Rss:\s+(\d+) kB", smaps, re.M)
+    if not any(GUEST_RAM in name for name, _ in mappings):
+        raise ValueError(f"no mapping is named {GUEST_RAM}")
+    return sum(int(resident) * 1024 for name, resident in mappings if GUEST_RAM not in name)

@@ -8,6 +8,10 @@ import json
 from pathlib import Path
 
 import pytest
+
+pytest.importorskip("matplotlib", reason='pip install -e ".[bench]"')
+pytest.importorskip("rich", reason='pip install -e ".[bench]"')
+
 from rich.console import Console
 
 from benchmarks import picture, report, words
