@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# `make help` lists what there is. Nothing here needs root.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+DISK   ?= demo.img
+ARGS   ?=
+
+# The same line runs on QEMU: put qemu-system-x86_64 in front of it.
+LINE = -M microvm,acpi=off -accel kvm -m 128 -nographic -no-reboot \
+	-kernel guest/guest.elf -global virtio-mmio.force-legacy=false \
+	-object iothread,id=io0 \
+	-drive file=$(DISK),format=raw,if=none,id=disk0 \
+	-device virtio-blk-device,drive=disk0,iothread=io0
+
+# Without a C compiler for x86-64 the guest is built by zig, which comes as a Python package.
+HAVE_CC := $(findstring x86_64,$(shell $(CC) -dumpmachine 2>/dev/null))
+
+.PHONY: help run guest test test-all lint docs bench clean distclean
+
+help:            ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+run: $(VENV)/.base guest $(DISK)  ## boot the guest from a disk image; ARGS='-append selftest'
+	$(BIN)/miniqemu $(LINE) $(ARGS)
+
+guest: $(if $(HAVE_CC),,$(VENV)/.guest)  ## build the guest's kernel, guest/guest.elf
+	@$(MAKE) --no-print-directory -C guest PYTHON=$(abspath $(BIN)/python)
+
+test: $(VENV)/.test guest  ## all tests that need neither root nor servers, in five minutes
+	$(BIN)/pytest -q -m "not full"
+
+test-all: $(VENV)/.test guest  ## every test, those with QEMU beside ours too
+	$(BIN)/pytest -q
+
+lint: $(VENV)/.test  ## ruff, and mypy --strict
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+docs: $(VENV)/.docs  ## build the site into site/
+	$(BIN)/mkdocs build --strict --quiet
+
+bench: $(VENV)/.bench guest  ## measure against qemu-img, QEMU, asyncio and uvloop
+	$(BIN)/python -m benchmarks
+
+clean:           ## remove what was built; keeps .venv and the disk
+	@$(MAKE) --no-print-directory -C guest clean
+	rm -rf site build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find block miniqemu guest tests benchmarks docs -name __pycache__ -prune -exec rm -rf {} +
+
+distclean: clean ## also remove .venv and the demo disk
+	rm -rf $(VENV) demo.img
+
+# A demo disk is made once and then left alone: the guest writes to it.
+demo.img:
+	$(BIN)/python -m guest.demo_disk $@
+
+# Each stamp stands for one set of packages; pip runs again only when pyproject.toml changes.
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	    { echo "miniqemu needs Python 3.11 or newer; try: make PYTHON=python3.11"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+# The compat mode is a plain path instead of an import hook: 15 ms less for every start.
+INSTALL = $(PIP) --config-settings editable_mode=compat --editable
+
+$(VENV)/.base: pyproject.toml | $(BIN)/python
+	$(INSTALL) .
+	@touch $@
+
+$(VENV)/.guest: $(VENV)/.base
+	$(INSTALL) '.[guest]'
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.base
+	$(INSTALL) '.[test]'
+	@touch $@
+
+$(VENV)/.docs: $(VENV)/.base
+	$(INSTALL) '.[docs]'
+	@touch $@
+
+$(VENV)/.bench: $(VENV)/.base
+	$(INSTALL) '.[bench,test]'
+	@touch $@
