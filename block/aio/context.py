@@ -303,7 +303,8 @@ class AioContext:
     def acquire(self) -> None:
         """Makes the calling thread at home here, waiting for its turn (aio_context_acquire)."""
         if self.lock.lock():
-            self._home = self._awake = self._current()
+            self._home = me = self._current()
+            self._awake = 0 if self._notify_me & 1 else me
 
     def release(self) -> None:
         """Ends one acquire (aio_context_release)."""
@@ -384,11 +385,15 @@ class AioContext:
 
     def dispatch(self) -> bool:
         """Runs what is ready after the foreign loop's sleep (aio_ctx_dispatch)."""
+        self.end_prepare()
+        return self.poll(False)
+
+    def end_prepare(self) -> None:
+        """The foreign loop does not sleep for us any more, and will not dispatch."""
         assert self._current() == self._home, self.stranger()
         self._awake = self._home
         with self._notify_lock:
             self._notify_me &= ~1
-        return self.poll(False)
 
     def registrations(self, owner: object = None) -> list[Registration]:
         """Returns what the context holds, for one owner or for all (see audit.py). Home only."""
