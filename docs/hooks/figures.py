@@ -75,10 +75,10 @@ def line(row: Result) -> str:
         row["name"].replace(" | ", " &nbsp;·&nbsp; "),
         figure(row["ours"]),
         figure(row["other"]),
-        row["unit"],
+        row["unit"].replace(" ", "&nbsp;"),
         figure(row["ratio"]),
         spread(row),
-        goal(row),
+        goal(row).replace(" ", "&nbsp;"),
         VERDICT[reached(row)],
     )
     return "| " + " | ".join(cells) + " |"

@@ -3,44 +3,51 @@
 
 from __future__ import annotations
 
-import itertools
-
 from docs.tools.draw import Picture
 
-NODES = ("the device's handle", "raw", "file")
+HANDLE, RAW, FILE = 112, 204, 296  # the rows' middles
 
 
 def picture() -> Picture:
-    """Draws the five phases of set_aio_context from left to right."""
-    made = Picture("attach", 860, 372, "set_aio_context: drain, detach, attach, go on")
-    old = made.region(20, 50, 270, 300, "main loop", kind="blue")
-    new = made.region(570, 50, 270, 300, "IOThread", kind="green")
-    made.region(310, 50, 240, 300, "no loop", kind="none")
-    for column in (old.x, 310 - 15, new.x):
-        tree(made, column + 65)
+    """Draws the phases of set_aio_context from left to right."""
+    made = Picture("attach", 860, 390, "set_aio_context: drain, detach, attach, go on")
+    made.region(20, 50, 240, 300, "the old loop: main loop", kind="blue")
+    made.region(310, 50, 240, 300, "in no loop", kind="none")
+    made.region(600, 50, 240, 300, "the new loop: IOThread", kind="green")
+    for x in (70, 650):
+        tree(made, x, ((HANDLE, "BlockBackend"), (RAW, "raw"), (FILE, "file")))
+    tree(made, 360, ((RAW, "raw"), (FILE, "file")))
     steps(made)
     return made
 
 
-def tree(made: Picture, x: float) -> None:
-    """Draws the handle and the two nodes below it."""
-    boxes = [made.box(x, 92 + 92 * level, 140, 40, name) for level, name in enumerate(NODES)]
-    for parent, child in itertools.pairwise(boxes):
-        made.arrow(parent.bottom(), child.top())
+def tree(made: Picture, x: float, rows: tuple[tuple[int, str], ...]) -> None:
+    """Draws nodes below each other."""
+    above = None
+    for y, name in rows:
+        box = made.box(x, y - 20, 140, 40, name)
+        if above is not None:
+            made.arrow(above.bottom(), box.top())
+        above = box
 
 
 def steps(made: Picture) -> None:
     """Draws the order: detach goes from the top down, attach from the bottom up."""
-    made.number(34, 24, 1)
-    made.text(52, 29, "drained_begin: new requests park, those under way end")
-    made.text(838, 29, "drained_end: the parked ones go on", anchor="end")
-    made.number(838 - 246, 24, 6)
-    for number, y in ((2, 204), (3, 296)):
-        made.arrow((225, y), (360, y))
-        made.text(300, y - 8, "~detach", anchor="middle")
-        made.number(250, y, number)
-    for number, y in ((4, 296), (5, 204)):
-        made.arrow((500, y), (635, y))
-        made.text(568, y - 8, "~attach", anchor="middle")
+    made.number(31, 28, 1)
+    made.text(48, 33, "drained_begin: late requests park, the others end")
+    made.text(829, 33, "drained_end: the parked ones go on", anchor="end")
+    made.number(586, 28, 7)
+    for number, y in ((2, RAW), (3, FILE)):
+        made.arrow((210, y), (360, y))
+        made.text(285, y - 10, "~detach", anchor="middle")
+        made.number(232, y, number)
+    for number, y in ((4, FILE), (5, RAW)):
+        made.arrow((500, y), (650, y))
+        made.text(575, y - 10, "~attach", anchor="middle")
         made.number(522, y, number)
-    made.text(430, 340, "~parents leave before children, and come after them", anchor="middle")
+    made.arrow((210, HANDLE), (650, HANDLE))
+    made.text(430, HANDLE - 10, "~the user of the tree follows", anchor="middle")
+    made.number(522, HANDLE, 6)
+    made.text(
+        430, 374, "~parents leave before their children, and come after them", anchor="middle"
+    )

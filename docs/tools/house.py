@@ -35,7 +35,7 @@ def picture() -> Picture:
 
 def upper(made: Picture) -> Box:
     """Draws miniqemu/, the virtual machine."""
-    whole = made.region(20, 96, 820, 160, "miniqemu/   the virtual machine", kind="blue")
+    whole = made.region(20, 96, 820, 160, "miniqemu/: the virtual machine", kind="blue")
     made.box(36, 132, 180, ROOM, "`cli`", "~QEMU's command line")
     made.box(236, 132, 180, ROOM, "`machine`", "~memory, loader, board")
     made.box(436, 132, 188, ROOM, "`hw`", "~UART, virtio, data-plane")
@@ -52,7 +52,7 @@ def upper(made: Picture) -> Box:
 
 def lower(made: Picture) -> Box:
     """Draws block/, the block layer, with the rooms that are planned dashed."""
-    whole = made.region(20, 286, 820, 274, "block/   the block layer, usable alone", kind="green")
+    whole = made.region(20, 286, 820, 274, "block/: the block layer, usable alone", kind="green")
     drivers = [
         made.box(36, 322, 180, ROOM, "`formats`", "~raw"),
         made.box(236, 322, 180, ROOM, "`protocols`", "~file, null-co"),

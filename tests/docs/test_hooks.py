@@ -51,8 +51,8 @@ def test_a_page_gets_its_figures_from_the_measurement() -> None:
 @pytest.mark.usefixtures("measured")
 def test_the_table_says_which_goal_was_missed() -> None:
     *_, read, memory = figures.on_page_markdown("[[bench:table]]").splitlines()
-    assert read.endswith("| 2.5 | 2..3 | ≥ 1.5 | reached |")
-    assert memory.endswith("|  | 69..71 | ≤ 60 | **missed** |")
+    assert read.endswith("| 2.5 | 2..3 | ≥&nbsp;1.5 | reached |")
+    assert memory.endswith("|  | 69..71 | ≤&nbsp;60 | **missed** |")
 
 
 @pytest.mark.usefixtures("measured")
