@@ -13,7 +13,7 @@ struct disk;
 
 #define KB 1024
 #define SECTOR 512         // virtio-blk counts in these, whatever the disk's block size
-#define BLOCK 4096         // a request's data buffer, and what bench reads
+#define PAGE 4096          // the data of a request, at most
 #define ARRAY_LEN(a) (sizeof(a) / sizeof((a)[0]))
 
 static inline void
@@ -38,6 +38,7 @@ rdtsc(void)
   return (u64)high << 32 | low;
 }
 
+static inline void relax(void) { asm volatile("pause"); }
 static inline void intr_on(void) { asm volatile("sti" : : : "memory"); }
 static inline void intr_off(void) { asm volatile("cli" : : : "memory"); }
 
@@ -87,4 +88,4 @@ void shell(void) __attribute__((noreturn));
 
 // selftest.c
 int selftest(struct disk *);
-int reset_under_io(struct disk *, u32 rounds);
+int reset_under_io(struct disk *, u64 rounds);

@@ -41,9 +41,9 @@ number(char **args, const char *name, u64 *value)
 }
 
 static void
-hex_dump(const u8 *p)
+hex_dump(const u8 *p, u32 n)
 {
-  for(u32 line = 0; line < SECTOR; line += 16, p += 16){
+  for(u32 line = 0; line < n; line += 16, p += 16){
     printf("%03x ", line);
     for(u32 i = 0; i < 16; i++)
       printf(" %02x", p[i]);
@@ -62,32 +62,32 @@ read_sector(char *args, enum layout layout)
 
   if(!number(&args, "SECTOR", &sector))
     return;
-  status = blk_do(disk, BLK_IN, sector, SECTOR, layout);
+  status = blk_do(disk, BLK_IN, sector, disk->block * SECTOR, layout);
   if(status == BLK_OK)
-    hex_dump(data[0]);
+    hex_dump(data[0], disk->block * SECTOR);
   else
     report("read", status);
 }
 
-// The sector is filled with the byte, or with the text over and over.
+// The block is filled with the byte, or with lines of the text.
 static void
 write_sector(char *args, enum layout layout)
 {
   u64 sector, byte;
-  char *text = args;
+  u32 n, nbytes = disk->block * SECTOR;
 
   if(!number(&args, "SECTOR", &sector))
     return;
-  text = args;
-  if(parse(text, &byte))
-    memset(data[0], byte, SECTOR);
-  else
-    for(u32 i = 0; i < SECTOR; i++){
-      data[0][i] = *text ? *text++ : '\n';
-      if(data[0][i] == '\n')
-        text = args;
-    }
-  report("write", blk_do(disk, BLK_OUT, sector, SECTOR, layout));
+  if(parse(args, &byte)){
+    memset(data[0], byte, nbytes);
+  } else {
+    for(n = 0; args[n] && n < nbytes - 1; n++)
+      data[0][n] = args[n];
+    data[0][n] = '\n';
+    for(u32 i = n + 1; i < nbytes; i++)
+      data[0][i] = data[0][i - n - 1];
+  }
+  report("write", blk_do(disk, BLK_OUT, sector, nbytes, layout));
 }
 
 static void do_read(char *args) { read_sector(args, DIRECT); }
@@ -104,9 +104,9 @@ do_fill(char *args)
   if(!number(&args, "SECTOR", &sector) || !number(&args, "COUNT", &count) ||
      !number(&args, "BYTE", &byte))
     return;
-  memset(data[0], byte, BLOCK);
+  memset(data[0], byte, PAGE);
   while(count > 0 && status == BLK_OK){
-    u32 n = count < BLOCK / SECTOR ? count : BLOCK / SECTOR;
+    u32 n = count < PAGE / SECTOR ? count : PAGE / SECTOR;
     status = blk_do(disk, BLK_OUT, sector, n * SECTOR, DIRECT);
     sector += n;
     count -= n;
@@ -127,7 +127,7 @@ range(char *args, const char *what, u32 type)
   u64 sector, count;
 
   if(number(&args, "SECTOR", &sector) && number(&args, "COUNT", &count))
-    report(what, blk_range(disk, type, sector, count));
+    report(what, blk_range(disk, type, sector, count, 0));
 }
 
 static void do_discard(char *args) { range(args, "discard", BLK_DISCARD); }
@@ -183,10 +183,11 @@ bench(u64 n, u64 depth)
 {
   u64 end = disk->capacity & ~7UL, sector = 0, started, finished = 0, failed = 0;
   u64 ticks_per_ms = tsc_per_ms(), start = rdtsc(), us;
+  u32 doorbells = disk->v.doorbells, interrupts = disk->v.interrupts;
   int i;
 
   for(started = 0; started < depth; started++, sector += 8)
-    blk_prepare(disk, started, BLK_IN, sector % end, BLOCK, DIRECT), blk_add(disk, started);
+    blk_prepare(disk, started, BLK_IN, sector % end, PAGE, DIRECT), blk_add(disk, started);
   blk_kick(disk);
   while(finished < n){
     if((i = blk_take(disk)) < 0){
@@ -205,15 +206,16 @@ bench(u64 n, u64 depth)
     }
   }
   us = (rdtsc() - start) * 1000 / ticks_per_ms;
-  printf("bench: %lu reads of %u bytes, depth %lu, %s: %lu us, %lu reads/s, %lu failed\n", n,
-         BLOCK, depth, disk->polling ? "poll" : "irq", us, n * 1000000 / (us ? us : 1), failed);
+  printf("bench: %lu reads of %d bytes, depth %lu, %s: %lu reads/s (%lu us, %u doorbells, "
+         "%u interrupts, %lu failed)\n", n, PAGE, depth, disk->polling ? "poll" : "irq",
+         n * 1000000 / (us + !us), us, disk->v.doorbells - doorbells,
+         disk->v.interrupts - interrupts, failed);
 }
 
 static void
 do_bench(char *args)
 {
   u64 n, depth;
-  u32 doorbells = disk->v.doorbells, interrupts = disk->v.interrupts;
   char *how;
 
   if(!number(&args, "N", &n) || !number(&args, "QD", &depth))
@@ -227,8 +229,6 @@ do_bench(char *args)
   blk_set_polling(disk, how[0] == 'p');
   bench(n, depth);
   blk_set_polling(disk, 0);
-  printf("bench: %u doorbells, %u interrupts\n", disk->v.doorbells - doorbells,
-         disk->v.interrupts - interrupts);
 }
 
 static void
@@ -302,8 +302,8 @@ static const struct {
 } commands[] = {
   { "help", "", "this list", do_help, 0 },
   { "disk", "[N]", "list the disks; the commands below work on disk N from now on", do_disk, 0 },
-  { "read", "SECTOR", "print 512 bytes", do_read, 1 },
-  { "write", "SECTOR BYTE|TEXT", "fill 512 bytes with it", do_write, 1 },
+  { "read", "SECTOR", "print a block: 512 bytes, on most disks", do_read, 1 },
+  { "write", "SECTOR BYTE|TEXT", "fill a block with it", do_write, 1 },
   { "iread", "SECTOR", "read, by an indirect descriptor", do_iread, 1 },
   { "iwrite", "SECTOR BYTE|TEXT", "write, by an indirect descriptor", do_iwrite, 1 },
   { "fill", "SECTOR COUNT BYTE", "write COUNT sectors", do_fill, 1 },
@@ -314,7 +314,7 @@ static const struct {
   { "info", "", "features, sizes, counters", do_info, 1 },
   { "bench", "N QD irq|poll", "time N reads of 4 KiB, QD at a time", do_bench, 1 },
   { "reset", "[ROUNDS]", "reset the disk while it writes; look for losses", do_reset, 1 },
-  { "selftest", "", "test the disk (its last 32 KiB are used and put back)", do_selftest, 1 },
+  { "selftest", "", "test the disk; 32 blocks at its end are used and put back", do_selftest, 1 },
   { "cpus", "", "start the other processors, list all", do_cpus, 0 },
   { "crash", "", "touch memory that is not there, to see a register dump", do_crash, 0 },
   { "poweroff", "[VERDICT]", "end the machine, with exit status 2 * VERDICT + 1", do_poweroff, 0 },

@@ -33,7 +33,7 @@ wait_ms(u32 ms)
   u64 end = rdtsc() + ms * tsc_per_ms();
 
   while(rdtsc() < end)
-    asm volatile("pause");
+    relax();
 }
 
 static void

@@ -109,6 +109,7 @@ int virtq_take(struct virtq *, u32 *len);
 #define BLK_UNSUPP 2
 #define NO_STATUS 0xff     // the device has not written one
 #define TIMED_OUT 0xfe     // the request did not come back
+#define PATIENCE 50        // how many ticks to wait for one
 
 enum layout {              // how a request's chain is laid out
   DIRECT,
@@ -126,6 +127,7 @@ struct request {           // what one request needs besides its data
 struct disk {
   struct virtio v;
   u64 capacity;            // sectors
+  u32 block;               // sectors in the disk's logical block: a request is of whole blocks
   int polling;             // wait by looking at the ring, not by interrupt
   struct virtq queue[MAXQUEUE];
   struct request request[NREQ];
@@ -133,7 +135,7 @@ struct disk {
 
 extern struct disk disks[MAXDISK];
 extern u32 ndisk;
-extern u8 data[NREQ][BLOCK];                   // request i's data
+extern u8 data[NREQ][PAGE];                   // request i's data
 
 void blk_found(u64 base, u32 pin);
 void blk_start(struct disk *);
@@ -144,7 +146,7 @@ void blk_kick(struct disk *);
 int blk_take(struct disk *);
 int blk_wait(struct disk *);
 int blk_do(struct disk *, u32 type, u64 sector, u32 nbytes, enum layout);
-int blk_range(struct disk *, u32 type, u64 sector, u32 nsectors);
+int blk_range(struct disk *, u32 type, u64 sector, u32 nsectors, u32 flags);
 
 static inline volatile void *
 blk_config(struct disk *d, u32 offset)

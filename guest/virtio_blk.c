@@ -12,11 +12,10 @@
 #define WANTED (F_SIZE_MAX | F_SEG_MAX | F_RO | F_BLK_SIZE | F_FLUSH | F_TOPOLOGY | \
                 F_CONFIG_WCE | F_MQ | F_DISCARD | F_WRITE_ZEROES | F_INDIRECT_DESC | \
                 F_EVENT_IDX | F_VERSION_1)
-#define PATIENCE 50          // ticks
 
 struct disk disks[MAXDISK];
 u32 ndisk;
-u8 data[NREQ][BLOCK] __attribute__((aligned(BLOCK)));
+u8 data[NREQ][PAGE] __attribute__((aligned(PAGE)));
 
 // From virtio_discover.
 void
@@ -64,6 +63,10 @@ blk_start(struct disk *d)
 {
   const char *error = virtio_negotiate(&d->v, WANTED);
 
+  d->capacity = read_capacity(d);
+  d->block = d->v.features & F_BLK_SIZE ? CONFIG32(d, CONFIG_BLK_SIZE) / SECTOR : 1;
+  if(!error && (d->block < 1 || d->block > PAGE / SECTOR || d->block & (d->block - 1)))
+    error = "its blocks are not of 512, 1024, 2048 or 4096 bytes";
   d->v.nqueue = 1;
   if(d->v.features & F_MQ && CONFIG16(d, CONFIG_NUM_QUEUES) > 1)
     d->v.nqueue = CONFIG16(d, CONFIG_NUM_QUEUES);
@@ -80,17 +83,21 @@ blk_start(struct disk *d)
   }
   blk_set_polling(d, d->polling);
   virtio_write(&d->v, REG_STATUS, virtio_read(&d->v, REG_STATUS) | STATUS_DRIVER_OK);
-  d->capacity = read_capacity(d);
 }
 
-// With EVENT_IDX the device interrupts only where used_event says, and a polling driver leaves
-// that behind; without, a flag asks it not to.
+// Polling or not. With EVENT_IDX the device interrupts when used.idx passes used_event, and a
+// polling driver leaves that behind; without, a flag asks it not to interrupt.
 void
 blk_set_polling(struct disk *d, int polling)
 {
+  u16 flag = d->v.features & F_EVENT_IDX ? 0 : AVAIL_NO_INTERRUPT;
+
   d->polling = polling;
-  for(u32 i = 0; i < d->v.nqueue; i++)
-    d->queue[i].avail.flags = polling && !(d->v.features & F_EVENT_IDX) ? AVAIL_NO_INTERRUPT : 0;
+  for(u32 i = 0; i < d->v.nqueue; i++){
+    d->queue[i].avail.flags = polling ? flag : 0;
+    if(polling)
+      *d->queue[i].used_event = d->queue[i].taken - 1;
+  }
 }
 
 // Write request i's chain. nbytes may be 0: then it has no data.
@@ -172,7 +179,7 @@ blk_wait(struct disk *d)
     if(ticks - start > PATIENCE)
       return -1;
     if(d->polling)
-      asm volatile("pause");
+      relax();
     else
       sleep_for(d);
   }
@@ -194,12 +201,12 @@ blk_do(struct disk *d, u32 type, u64 sector, u32 nbytes, enum layout layout)
 
 // DISCARD or WRITE_ZEROES: the range is data (5.2.6).
 int
-blk_range(struct disk *d, u32 type, u64 sector, u32 nsectors)
+blk_range(struct disk *d, u32 type, u64 sector, u32 nsectors, u32 flags)
 {
   struct { u64 sector; u32 nsectors, flags; } *range = (void *)data[0];
 
   range->sector = sector;
   range->nsectors = nsectors;
-  range->flags = 0;
+  range->flags = flags;
   return blk_do(d, type, 0, sizeof(*range), DIRECT);
 }
