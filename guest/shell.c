@@ -54,15 +54,16 @@ hex_dump(const u8 *p, u32 n)
   }
 }
 
+// A command gets the rest of its line and, from the table below, `how`: a layout or a type.
 static void
-read_sector(char *args, enum layout layout)
+do_read(char *args, u32 how)
 {
   u64 sector;
   int status;
 
   if(!number(&args, "SECTOR", &sector))
     return;
-  status = blk_do(disk, BLK_IN, sector, disk->block * SECTOR, layout);
+  status = blk_do(disk, BLK_IN, sector, disk->block * SECTOR, how);
   if(status == BLK_OK)
     hex_dump(data[0], disk->block * SECTOR);
   else
@@ -71,7 +72,7 @@ read_sector(char *args, enum layout layout)
 
 // The block is filled with the byte, or with lines of the text.
 static void
-write_sector(char *args, enum layout layout)
+do_write(char *args, u32 how)
 {
   u64 sector, byte;
   u32 n, nbytes = disk->block * SECTOR;
@@ -87,16 +88,11 @@ write_sector(char *args, enum layout layout)
     for(u32 i = n + 1; i < nbytes; i++)
       data[0][i] = data[0][i - n - 1];
   }
-  report("write", blk_do(disk, BLK_OUT, sector, nbytes, layout));
+  report("write", blk_do(disk, BLK_OUT, sector, nbytes, how));
 }
 
-static void do_read(char *args) { read_sector(args, DIRECT); }
-static void do_iread(char *args) { read_sector(args, INDIRECT); }
-static void do_write(char *args) { write_sector(args, DIRECT); }
-static void do_iwrite(char *args) { write_sector(args, INDIRECT); }
-
 static void
-do_fill(char *args)
+do_fill(char *args, u32 how)
 {
   u64 sector, count, byte;
   int status = BLK_OK;
@@ -115,30 +111,25 @@ do_fill(char *args)
 }
 
 static void
-do_flush(char *args)
+do_flush(char *args, u32 how)
 {
-  (void)args;
   report("flush", blk_do(disk, BLK_FLUSH, 0, 0, DIRECT));
 }
 
 static void
-range(char *args, const char *what, u32 type)
+do_range(char *args, u32 how)
 {
   u64 sector, count;
 
   if(number(&args, "SECTOR", &sector) && number(&args, "COUNT", &count))
-    report(what, blk_range(disk, type, sector, count, 0));
+    report(how == BLK_DISCARD ? "discard" : "zero", blk_range(disk, how, sector, count, 0));
 }
 
-static void do_discard(char *args) { range(args, "discard", BLK_DISCARD); }
-static void do_zero(char *args) { range(args, "zero", BLK_WRITE_ZEROES); }
-
 static void
-do_id(char *args)
+do_id(char *args, u32 how)
 {
   int status;
 
-  (void)args;
   memset(data[0], 0, 21);
   status = blk_do(disk, BLK_GET_ID, 0, 20, DIRECT);
   if(status == BLK_OK)
@@ -148,7 +139,7 @@ do_id(char *args)
 }
 
 static void
-do_info(char *args)
+do_info(char *args, u32 how)
 {
   static const struct { u64 bit; const char *name; } names[] = {
     { F_SIZE_MAX, "SIZE_MAX" }, { F_SEG_MAX, "SEG_MAX" }, { F_RO, "RO" },
@@ -159,7 +150,6 @@ do_info(char *args)
   };
   struct virtio *v = &disk->v;
 
-  (void)args;
   printf("registers %lx, pin %u, %u queue%s of %u\n", v->base, v->pin, v->nqueue,
          v->nqueue == 1 ? "" : "s", disk->queue[0].size);
   printf("capacity %lu sectors (%lu KiB)\n", disk->capacity, disk->capacity / 2);
@@ -213,26 +203,26 @@ bench(u64 n, u64 depth)
 }
 
 static void
-do_bench(char *args)
+do_bench(char *args, u32 how)
 {
   u64 n, depth;
-  char *how;
+  char *mode;
 
   if(!number(&args, "N", &n) || !number(&args, "QD", &depth))
     return;
-  how = next_word(&args);
+  mode = next_word(&args);
   if(depth < 1 || depth > NREQ || n < depth || disk->capacity < 8 ||
-     (strcmp(how, "irq") && strcmp(how, "poll"))){
+     (strcmp(mode, "irq") && strcmp(mode, "poll"))){
     printf("bench N QD irq|poll: QD is 1 to %d, N is at least QD\n", NREQ);
     return;
   }
-  blk_set_polling(disk, how[0] == 'p');
+  blk_set_polling(disk, mode[0] == 'p');
   bench(n, depth);
   blk_set_polling(disk, 0);
 }
 
 static void
-do_disk(char *args)
+do_disk(char *args, u32 how)
 {
   u64 n;
 
@@ -251,7 +241,7 @@ do_disk(char *args)
 }
 
 static void
-do_reset(char *args)
+do_reset(char *args, u32 how)
 {
   u64 rounds = 1;
 
@@ -261,17 +251,16 @@ do_reset(char *args)
 }
 
 static void
-do_selftest(char *args)
+do_selftest(char *args, u32 how)
 {
   int verdict = selftest(disk);
 
-  (void)args;
   if(booting)
     power_off(verdict);
 }
 
 static void
-do_poweroff(char *args)
+do_poweroff(char *args, u32 how)
 {
   u64 verdict = 0;
 
@@ -280,50 +269,47 @@ do_poweroff(char *args)
 }
 
 static void
-do_cpus(char *args)
+do_cpus(char *args, u32 how)
 {
-  (void)args;
   cpus();
 }
 
 static void
-do_crash(char *args)
+do_crash(char *args, u32 how)
 {
-  (void)args;
   *(volatile u32 *)0x80000000 = 0;
 }
 
-static void do_help(char *args);
+static void do_help(char *args, u32 how);
 
 static const struct {
   const char *name, *args, *help;
-  void (*run)(char *);
-  int needs_disk;
+  void (*run)(char *, u32);
+  u32 how, needs_disk;
 } commands[] = {
-  { "help", "", "this list", do_help, 0 },
-  { "disk", "[N]", "list the disks; the commands below work on disk N from now on", do_disk, 0 },
-  { "read", "SECTOR", "print a block: 512 bytes, on most disks", do_read, 1 },
-  { "write", "SECTOR BYTE|TEXT", "fill a block with it", do_write, 1 },
-  { "iread", "SECTOR", "read, by an indirect descriptor", do_iread, 1 },
-  { "iwrite", "SECTOR BYTE|TEXT", "write, by an indirect descriptor", do_iwrite, 1 },
-  { "fill", "SECTOR COUNT BYTE", "write COUNT sectors", do_fill, 1 },
-  { "flush", "", "what is written stays, come what may", do_flush, 1 },
-  { "discard", "SECTOR COUNT", "the contents are needed no more", do_discard, 1 },
-  { "zero", "SECTOR COUNT", "write zeroes without sending them", do_zero, 1 },
-  { "id", "", "the disk's serial number", do_id, 1 },
-  { "info", "", "features, sizes, counters", do_info, 1 },
-  { "bench", "N QD irq|poll", "time N reads of 4 KiB, QD at a time", do_bench, 1 },
-  { "reset", "[ROUNDS]", "reset the disk while it writes; look for losses", do_reset, 1 },
-  { "selftest", "", "test the disk; 32 blocks at its end are used and put back", do_selftest, 1 },
-  { "cpus", "", "start the other processors, list all", do_cpus, 0 },
-  { "crash", "", "touch memory that is not there, to see a register dump", do_crash, 0 },
-  { "poweroff", "[VERDICT]", "end the machine, with exit status 2 * VERDICT + 1", do_poweroff, 0 },
+  { "help", "", "this list", do_help, 0, 0 },
+  { "disk", "[N]", "list the disks; from now on the commands below are for disk N", do_disk, 0, 0 },
+  { "read", "SECTOR", "print a block: 512 bytes, on most disks", do_read, DIRECT, 1 },
+  { "write", "SECTOR BYTE|TEXT", "fill a block with it", do_write, DIRECT, 1 },
+  { "iread", "SECTOR", "read, by an indirect descriptor", do_read, INDIRECT, 1 },
+  { "iwrite", "SECTOR BYTE|TEXT", "write, by an indirect descriptor", do_write, INDIRECT, 1 },
+  { "fill", "SECTOR COUNT BYTE", "write COUNT sectors", do_fill, 0, 1 },
+  { "flush", "", "what is written stays, come what may", do_flush, 0, 1 },
+  { "discard", "SECTOR COUNT", "the contents are needed no more", do_range, BLK_DISCARD, 1 },
+  { "zero", "SECTOR COUNT", "write zeroes without sending them", do_range, BLK_WRITE_ZEROES, 1 },
+  { "id", "", "the disk's serial number", do_id, 0, 1 },
+  { "info", "", "features, sizes, counters", do_info, 0, 1 },
+  { "bench", "N QD irq|poll", "time N reads of 4 KiB, QD at a time", do_bench, 0, 1 },
+  { "reset", "[ROUNDS]", "reset the disk while it writes; look for losses", do_reset, 0, 1 },
+  { "selftest", "", "test the disk; 32 blocks at its end are used and put back", do_selftest, 0, 1 },
+  { "cpus", "", "start the other processors, list all", do_cpus, 0, 0 },
+  { "crash", "", "touch memory that is not there, to see a register dump", do_crash, 0, 0 },
+  { "poweroff", "[VERDICT]", "end; the exit status is 2 * VERDICT + 1", do_poweroff, 0, 0 },
 };
 
 static void
-do_help(char *args)
+do_help(char *args, u32 how)
 {
-  (void)args;
   for(u32 i = 0; i < ARRAY_LEN(commands); i++){
     int n = 0;
     printf("%s %s", commands[i].name, commands[i].args);
@@ -349,7 +335,7 @@ run(char *line)
       if(commands[i].needs_disk && !disk)
         printf("%s: there is no disk\n", name);
       else
-        commands[i].run(line);
+        commands[i].run(line, commands[i].how);
       return;
     }
   printf("%s: no such command; try help\n", name);
@@ -437,7 +423,7 @@ main(struct start_info *info)
     cmdline = (char *)info->cmdline;
   virtio_discover(cmdline, blk_found);
   disk = ndisk ? &disks[0] : 0;
-  do_disk("");
+  do_disk("", 0);
   booting = 1;
   shell_run(cmdline);
   booting = 0;

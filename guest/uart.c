@@ -58,7 +58,6 @@ uart_putc(int c)
 static void
 uart_irq(void *arg)
 {
-  (void)arg;
   while(inb(LSR) & LSR_RECEIVED){
     if((u8)(head + 1) == tail){
       outb(IER, 0);
