@@ -54,7 +54,7 @@ distclean: clean ## also remove .venv and the demo disk
 	rm -rf $(VENV) demo.img
 
 # A demo disk is made once and then left alone: the guest writes to it.
-demo.img:
+demo.img: | $(VENV)/.base
 	$(BIN)/python -m guest.demo_disk $@
 
 # Each stamp stands for one set of packages; pip runs again only when pyproject.toml changes.
