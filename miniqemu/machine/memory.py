@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from typing import Protocol
 
     from block.aio.notifier import EventNotifier
+
+    Ioeventfd = tuple[int, int | None, EventNotifier]  # size (0: any), datamatch, notifier
 else:
     Protocol = object
 
@@ -186,9 +188,6 @@ class IoTable:
             region.write(addr - region.base, size, value)
         elif debug.enabled:
             debug.unassigned(self.kind, "write", addr, size, value)
-
-
-Ioeventfd = tuple[int, int | None, EventNotifier]  # size (0: any), datamatch, notifier
 
 
 class AddressSpace:
