@@ -15,7 +15,7 @@ from benchmarks.harness import Case, Other
 from benchmarks.machine import Machine, cpu_seconds, resident_beyond_guest
 
 SHELL = rb"> $"
-READS = rb"(\d+) reads/s, (\d+) failed"
+READS = rb"(\d+) reads/s \([^)]*?(\d+) failed\)"
 COUNTS = {1: 2_000, 8: 5_000, 32: 8_000}
 MEGABYTE = 1_000_000
 

@@ -16,6 +16,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -32,7 +33,9 @@ VERDICT = {True: "[green]reached[/]", False: "[red]missed[/]", None: ""}
 
 def table(results: Sequence[Result]) -> Table:
     """Returns the table that the terminal shows."""
-    made = Table("", "ours", "other", "unit", "ratio", "spread", "goal", "")
+    made = Table("", "ours", "other", "unit", "ratio", "spread", "goal", "", box=SIMPLE_HEAD)
+    for column in made.columns[1:]:
+        column.no_wrap = True
     for column in made.columns[1:3] + made.columns[4:7]:
         column.justify = "right"
     for row in results:

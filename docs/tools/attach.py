@@ -35,8 +35,8 @@ def steps(made: Picture) -> None:
     """Draws the order: detach goes from the top down, attach from the bottom up."""
     made.number(31, 28, 1)
     made.text(48, 33, "drained_begin: late requests park, the others end")
-    made.text(829, 33, "drained_end: the parked ones go on", anchor="end")
-    made.number(586, 28, 7)
+    made.text(622, 33, "drained_end: the parked ones go on")
+    made.number(605, 28, 7)
     for number, y in ((2, RAW), (3, FILE)):
         made.arrow((210, y), (360, y))
         made.text(285, y - 10, "~detach", anchor="middle")

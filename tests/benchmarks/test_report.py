@@ -47,8 +47,8 @@ def test_the_table_says_which_goal_was_reached() -> None:
     screen.print(report.table([row("fast", 2.115), row("slow", 1.0)]))
     assert isinstance(screen.file, io.StringIO)
     fast, slow = (line for line in screen.file.getvalue().splitlines() if "thousand/s" in line)
-    assert [cell.strip() for cell in fast.split("│")[1:-1]] == [
-        *("fast", "252", "119", "thousand/s", "2.12", "1.06..4.23", "≥ 1.5", "reached"),
+    assert fast.split() == [
+        *("fast", "252", "119", "thousand/s", "2.12", "1.06..4.23", "≥", "1.5", "reached"),
     ]
     assert "missed" in slow
 
