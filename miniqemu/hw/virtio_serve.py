@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Serving a device's queues on the main loop, and what both ways of serving share.
+
+    MainLoopService (this)      doorbells and requests on the main loop, under the big lock
+    dataplane.DataPlane         the same in an IOThread, without it
+
+A service rings in (doorbells -> `device.handle_queue`), and rings out (`notify` -> one interrupt
+for a batch of completions, by a bottom half; QEMU's notify_guest_bh).
+
+Rules:
+R1. `start` and `stop` are called in the main thread, by turns. After `stop` nothing is in flight,
+    no handler is registered, and the driver has been told of everything that was completed.
+R2. `notify` and `kick` of a running service: `notify` in the context's thread, `kick` anywhere.
+R3. `running` changes while the context is held, so a bottom half that was scheduled before a stop
+    and runs after it sees that there is nothing to do.
+R4. A doorbell's handler is external: a drained section turns it off, and what the driver adds
+    meanwhile waits in the ring.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from block.aio.bh import BottomHalf
+from miniqemu.hw.virtio import ISR_QUEUE
+
+if TYPE_CHECKING:
+    from block.aio.context import AioContext
+    from block.aio.notifier import EventNotifier
+    from miniqemu.hw.virtio import VirtioDevice
+    from miniqemu.hw.virtio_blk import VirtioBlk
+    from miniqemu.hw.virtqueue import VirtQueue
+
+
+class NotifyBatch(BottomHalf):
+    """Tells the driver once of all that was completed in a pass (notify_guest_bh)."""
+
+    __slots__ = ("_device", "_queues")
+
+    def __init__(self, ctx: AioContext, device: VirtioDevice) -> None:
+        super().__init__(ctx, device)
+        self._device = device
+        self._queues: list[VirtQueue] = []
+
+    def add(self, queue: VirtQueue) -> None:
+        """The queue has a new used buffer (virtio_blk_data_plane_notify)."""
+        if not queue.notify_pending:
+            queue.notify_pending = True
+            self._queues.append(queue)
+            self.schedule()
+
+    def callback(self) -> None:
+        """Raises one interrupt if any of the queues wants it."""
+        queues, self._queues = self._queues, []
+        wanted = False
+        for queue in queues:
+            queue.notify_pending = False
+            wanted = queue.needs_interrupt() or wanted
+        if wanted:
+            self._device.interrupt(ISR_QUEUE)
+
+
+class Service:
+    """The doorbells of a device's queues in one context."""
+
+    def __init__(self, device: VirtioBlk, ctx: AioContext) -> None:
+        self.device = device
+        self.ctx = ctx
+        self.batch = NotifyBatch(ctx, device)
+        self.notify = self.batch.add
+        self.running = False
+
+    def start(self) -> None:
+        """Begins to serve the queues."""
+        raise NotImplementedError
+
+    def stop(self) -> None:
+        """Ends it (R1)."""
+        raise NotImplementedError
+
+    def kick(self, queue: VirtQueue) -> None:
+        """Looks into a queue soon, as if the driver had rung (R2)."""
+        notifier = queue.host_notifier
+        if notifier is not None:
+            notifier.set()
+        else:
+            self.ctx.bh_schedule_oneshot(partial(self._look, queue), owner=self.device)
+
+    def kick_all(self) -> None:
+        """Looks into all queues: for what came while nobody served them."""
+        for queue in self.device.queues:
+            if queue.ready:
+                self.kick(queue)
+
+    def _look(self, queue: VirtQueue) -> None:
+        if self.running:
+            self.device.handle_queue(queue)
+
+    def _resubmit(self) -> None:
+        if self.running:
+            self.device.resubmit()
+
+    def assign_doorbells(self) -> None:
+        """Turns each queue's doorbell into a notifier (virtio_bus_set_host_notifier)."""
+        for queue in self.device.queues:
+            if queue.ready:
+                self.device.transport.set_host_notifier(queue, True)
+
+    def unassign_doorbells(self) -> None:
+        """Turns them back into register writes."""
+        for queue in self.device.queues:
+            self.device.transport.set_host_notifier(queue, False)
+
+    def attach_handlers(self) -> None:
+        """Listens to the doorbells in the context (virtio_queue_aio_set_host_notifier_handler)."""
+        for queue in self.device.queues:
+            if queue.host_notifier is not None:
+                self.ctx.set_event_notifier(
+                    queue.host_notifier,
+                    partial(self._doorbell, queue),
+                    owner=self.device,
+                    is_external=True,
+                )
+
+    def detach_handlers(self) -> None:
+        """Listens no more."""
+        for queue in self.device.queues:
+            if queue.host_notifier is not None:
+                self.ctx.set_event_notifier(queue.host_notifier, None)
+
+    def _doorbell(self, queue: VirtQueue, notifier: EventNotifier) -> None:
+        notifier.test_and_clear()
+        self.device.handle_queue(queue)
+
+    def flush_notifications(self) -> None:
+        """Tells the driver now of what the bottom half has not told it yet. At home."""
+        self.batch.cancel()
+        self.batch.callback()
+
+
+class MainLoopService(Service):
+    """Requests on the main loop, under the big lock (virtio_device_start_ioeventfd).
+
+    With `ioeventfd` a doorbell wakes the main loop; without, the vCPU that rings it takes the
+    requests in its own thread, inside the register write.
+    """
+
+    def __init__(self, device: VirtioBlk, ctx: AioContext, ioeventfd: bool) -> None:
+        super().__init__(device, ctx)
+        self._ioeventfd = ioeventfd
+
+    def start(self) -> None:
+        """Listens on the main loop, and looks into each queue once."""
+        self.running = True
+        if self._ioeventfd:
+            self.assign_doorbells()
+            self.attach_handlers()
+        self.ctx.bh_schedule_oneshot(self._resubmit, owner=self.device)
+        self.kick_all()
+
+    def stop(self) -> None:
+        """Listens no more, and waits for what is in flight."""
+        self.detach_handlers()
+        self.running = False
+        self.device.drain()
+        self.unassign_doorbells()
+        self.flush_notifications()
