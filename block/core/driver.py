@@ -145,7 +145,9 @@ class BlockDriver:
         """Adds the children's options for json:{...} names; False: use the default."""
         return False
 
-    def reopen_prepare(self, bs: BlockDriverState, options: dict[str, object], flags: int) -> object:
+    def reopen_prepare(
+        self, bs: BlockDriverState, options: dict[str, object], flags: int
+    ) -> object:
         """Makes ready for new options and flags; may raise (bdrv_reopen_prepare).
 
         What it returns is handed to reopen_commit or reopen_abort.

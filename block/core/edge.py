@@ -15,9 +15,20 @@ Who may call it: the main thread for changes, the context's thread for requests.
 from __future__ import annotations
 
 from block.aio.errors import UsedAfterFree
-from block.core import context, discard, drain, flush, graph, io, permissions, status, truncate
+from block.core import (
+    context,
+    discard,
+    drain,
+    flush,
+    graph,
+    io,
+    permissions,
+    status,
+    truncate,
+    wait,
+    zero,
+)
 from block.core import flags as f
-from block.core import wait, zero
 from block.core.error import BlockError
 
 TYPE_CHECKING = False

@@ -39,7 +39,7 @@ def as_iov(data: ReadableBuffer | Iov) -> Iov:
 
 def iov_slice(iov: Iov, offset: int, nbytes: int) -> Iov:
     """Returns views of `nbytes` bytes from `offset` on (qemu_iovec_concat)."""
-    if len(iov) == 1:
+    if len(iov) == 1 and nbytes:
         view = iov[0]
         assert offset + nbytes <= len(view), "iov_slice: range beyond the vector"
         return [view[offset : offset + nbytes]]

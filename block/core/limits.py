@@ -46,4 +46,4 @@ def refresh_limits(bs: BlockDriverState) -> None:
     if bs.drv is not None:
         bs.drv.refresh_limits(bs)
     align = bs.bl.request_alignment
-    assert align > 0 and align & (align - 1) == 0, "request_alignment is no power of two"
+    assert align.bit_count() == 1, "request_alignment is no power of two"

@@ -1,0 +1,302 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Reads and writes on their way through a node (block/io.c).
+
+    co_preadv                     co_pwritev
+      bounds                        bounds, read-only
+      pad to the alignment          pad; read head and tail first (serialising)
+      track the request             track; wait for serialising requests that overlap
+      split by the limits           split; FUA by a flush where the driver has none
+      driver.co_preadv              driver.co_pwritev
+      zeroes beyond the end         grow the node, tell parents, count the generation
+
+R1  A request is bounded: 0 <= offset, at most REQUEST_MAX_BYTES; else EIO.
+R2  A write needs permission on its edge, a writable node, and the resize permission where
+    it goes beyond the end; else EPERM. A driver that breaks this has a bug.
+R3  What lies beyond the end of a node reads as zeroes.
+R4  try_preadv and try_pwritev make the same checks and decline whatever is not simple:
+    unaligned, at the end, too long, waiting for others (DESIGN.md, rule 13).
+Who may call it: BdrvChild, in the node's context.
+
+Discussion: the common case (aligned, inside, nobody serialising) is handled in
+co_preadv and co_pwritev themselves, since each further await costs 0.1 us and a node
+more on the way costs them all again.
+"""
+
+from __future__ import annotations
+
+import errno
+
+from block.core import flags as f
+from block.core import flush, zero
+from block.core.align import Padding, blockalign, needs_bounce, split
+from block.core.error import BlockError
+from block.core.iov import iov_from_bytes, iov_is_zero, iov_memset_zero, iov_slice, iov_to_bytes
+from block.core.serialise import DISCARD, READ, TRUNCATE, WRITE, TrackedRequest
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from block.core.edge import BdrvChild
+    from block.core.iov import Iov
+    from block.core.node import BlockDriverState
+
+_WRITE_PERMS = f.BLK_PERM_WRITE | f.BLK_PERM_WRITE_UNCHANGED
+
+
+def check_request(bs: BlockDriverState, offset: int, nbytes: int) -> None:
+    """Raises unless the request is within what a node takes (bdrv_check_byte_request, R1)."""
+    if not 0 <= nbytes <= f.REQUEST_MAX_BYTES:
+        raise BlockError(errno.EIO, f"Request of {nbytes} bytes", bs.node_name, offset=offset)
+    if bs.drv is None:
+        raise BlockError(errno.ENOMEDIUM, "No medium inserted", bs.node_name)
+    if not 0 <= offset <= f.MAX_LENGTH - nbytes:
+        raise BlockError(errno.EIO, f"Request at offset {offset}", bs.node_name, offset=offset)
+
+
+# -- reads
+
+
+def try_preadv(child: BdrvChild, offset: int, nbytes: int, qiov: Iov) -> int | None:
+    """Reads at once if that is simple, else declines with None (R4)."""
+    bs = child.bs
+    drv = bs.drv
+    bl = bs.bl
+    if (
+        drv is None
+        or bs.serialising_in_flight
+        or offset < 0
+        or (offset | nbytes) & (bl.request_alignment - 1)
+        or offset + nbytes > bs.total_sectors << 9
+        or 0 < bl.max_transfer < nbytes
+        or len(qiov) > bl.max_iov
+        or nbytes > f.REQUEST_MAX_BYTES
+    ):
+        return None
+    return drv.try_preadv(bs, offset, nbytes, qiov)
+
+
+async def co_preadv(child: BdrvChild, offset: int, nbytes: int, qiov: Iov, flags: int) -> None:
+    """Reads `nbytes` bytes at `offset` into a vector of that size (bdrv_co_preadv)."""
+    bs = child.bs
+    bl = bs.bl
+    check_request(bs, offset, nbytes)
+    if nbytes == 0:
+        return
+    align = bl.request_alignment
+    if (offset | nbytes) & (align - 1):
+        pad = Padding(offset, nbytes, align)
+        qiov = pad.extend(qiov)
+        offset -= pad.head
+        nbytes += pad.head + pad.tail
+    req = TrackedRequest(bs, offset, nbytes, READ)
+    try:
+        if bs.serialising_in_flight:
+            await req.wait_serialising()
+        if (
+            offset + nbytes <= bs.total_sectors << 9
+            and not 0 < bl.max_transfer < nbytes
+            and len(qiov) <= bl.max_iov
+            and bs.drv is not None
+        ):
+            await bs.drv.co_preadv(bs, offset, nbytes, qiov, flags)
+        else:
+            await aligned_preadv(bs, offset, nbytes, qiov, flags)
+    finally:
+        req.end()
+
+
+def _max_transfer(bs: BlockDriverState) -> int:
+    align = bs.bl.request_alignment
+    return (bs.bl.max_transfer or f.INT_MAX) // align * align
+
+
+async def aligned_preadv(
+    bs: BlockDriverState, offset: int, nbytes: int, qiov: Iov, flags: int
+) -> None:
+    """Reads aligned bytes: in parts where limits say so, and zeroes beyond the end (R3)."""
+    align = bs.bl.request_alignment
+    inside = max(0, bs.getlength() - offset)
+    inside = min(-(-inside // align) * align, nbytes)
+    drv = bs.drv
+    assert drv is not None
+    if needs_bounce(qiov, bs.bl):
+        bounce = blockalign(nbytes)
+        await aligned_preadv(bs, offset, nbytes, [bounce], flags)
+        iov_from_bytes(qiov, 0, bounce)
+        return
+    for start, size, part in split(qiov, inside, _max_transfer(bs), bs.bl.max_iov, align):
+        await drv.co_preadv(bs, offset + start, size, part, flags)
+    if inside < nbytes:
+        iov_memset_zero(qiov, inside, nbytes - inside)
+
+
+# -- writes
+
+
+def try_pwritev(child: BdrvChild, offset: int, nbytes: int, qiov: Iov) -> int | None:
+    """Writes at once if that is simple, else declines with None (R4)."""
+    bs = child.bs
+    drv = bs.drv
+    bl = bs.bl
+    if (
+        drv is None
+        or bs.read_only
+        or not child.perm & f.BLK_PERM_WRITE
+        or bs.serialising_in_flight
+        or bs.before_write_notifiers
+        or bs.detect_zeroes != "off"
+        or offset < 0
+        or (offset | nbytes) & (bl.request_alignment - 1)
+        or offset + nbytes > bs.total_sectors << 9
+        or 0 < bl.max_transfer < nbytes
+        or len(qiov) > bl.max_iov
+        or nbytes > f.REQUEST_MAX_BYTES
+    ):
+        return None
+    ret = drv.try_pwritev(bs, offset, nbytes, qiov)
+    if ret is not None:
+        bs.write_gen += 1
+        bs.wr_highest_offset = max(bs.wr_highest_offset, offset + nbytes)
+    return ret
+
+
+async def co_pwritev(child: BdrvChild, offset: int, nbytes: int, qiov: Iov, flags: int) -> None:
+    """Writes a vector of `nbytes` bytes (bdrv_co_pwritev); flags are REQ_*."""
+    bs = child.bs
+    check_request(bs, offset, nbytes)
+    align = bs.bl.request_alignment
+    unaligned = (offset | nbytes) & (align - 1)
+    if unaligned and flags & f.REQ_NO_FALLBACK:
+        raise BlockError(errno.ENOTSUP, "Unaligned request", bs.node_name, offset=offset)
+    req = TrackedRequest(bs, offset, nbytes, WRITE)
+    try:
+        if nbytes == 0:
+            check_write(child, offset, nbytes, flags)
+        elif unaligned:
+            pad = Padding(offset, nbytes, align)
+            await req.mark_serialising(align)
+            await read_padding(bs, req, pad)
+            offset, nbytes = offset - pad.head, nbytes + pad.head + pad.tail
+            await aligned_pwritev(child, req, offset, nbytes, pad.extend(qiov), flags)
+        else:
+            await aligned_pwritev(child, req, offset, nbytes, qiov, flags)
+    finally:
+        req.end()
+
+
+async def read_padding(bs: BlockDriverState, req: TrackedRequest, pad: Padding) -> None:
+    """Reads the blocks that a write changes only partly (bdrv_padding_rmw_read)."""
+    assert req.serialising, "align.R3"
+    if pad.merged or pad.head:
+        size = len(pad.buf) if pad.merged else pad.align
+        await aligned_preadv(bs, req.overlap_offset, size, [pad.buf[:size]], 0)
+    if pad.tail and not pad.merged:
+        last = req.overlap_end - pad.align
+        await aligned_preadv(bs, last, pad.align, [pad.tail_buf], 0)
+
+
+async def aligned_pwritev(
+    child: BdrvChild, req: TrackedRequest, offset: int, nbytes: int, qiov: Iov | None, flags: int
+) -> None:
+    """Writes aligned bytes; a vector of None means zeroes (bdrv_aligned_pwritev)."""
+    bs = child.bs
+    await write_prepare(child, req, offset, nbytes, flags)
+    done = False
+    try:
+        if qiov is not None and bs.detect_zeroes != "off":
+            flags = _detect_zeroes(bs, nbytes, qiov, flags)
+        if qiov is None or flags & f.REQ_ZERO_WRITE:
+            await zero.do_pwrite_zeroes(bs, offset, nbytes, flags)
+        elif not 0 < bs.bl.max_transfer < nbytes and len(qiov) <= bs.bl.max_iov:
+            await driver_pwritev(bs, offset, nbytes, qiov, flags)
+        else:
+            await _pwritev_in_parts(bs, offset, nbytes, qiov, flags)
+        done = True
+    finally:
+        write_finish(req, offset, nbytes, done)
+
+
+async def _pwritev_in_parts(
+    bs: BlockDriverState, offset: int, nbytes: int, qiov: Iov, flags: int
+) -> None:
+    """Splits by the limits; a flush for FUA comes after the last part only."""
+    if needs_bounce(qiov, bs.bl):
+        bounce = blockalign(nbytes)
+        bounce[:] = iov_to_bytes(qiov, 0, nbytes)
+        qiov = [bounce]
+    by_flush = flags & f.REQ_FUA & ~bs.supported_write_flags
+    align = bs.bl.request_alignment
+    for start, size, part in split(qiov, nbytes, _max_transfer(bs), bs.bl.max_iov, align):
+        last = start + size == nbytes
+        await driver_pwritev(bs, offset + start, size, part, flags if last else flags & ~by_flush)
+
+
+async def driver_pwritev(
+    bs: BlockDriverState, offset: int, nbytes: int, qiov: Iov, flags: int
+) -> None:
+    """Calls the driver; FUA by a flush where it has none (bdrv_driver_pwritev)."""
+    drv = bs.drv
+    assert drv is not None
+    assert not flags & f.REQ_NO_FALLBACK, "a request without fallback got this far"
+    await drv.co_pwritev(bs, offset, nbytes, qiov, flags & bs.supported_write_flags)
+    if flags & f.REQ_FUA & ~bs.supported_write_flags:
+        await flush.co_flush(bs)
+
+
+def _detect_zeroes(bs: BlockDriverState, nbytes: int, qiov: Iov, flags: int) -> int:
+    """Turns a write of nothing but zeroes into a zero write (detect-zeroes=on|unmap)."""
+    assert bs.drv is not None
+    if "co_pwrite_zeroes" in bs.drv.hooks and iov_is_zero(iov_slice(qiov, 0, nbytes)):
+        flags |= f.REQ_ZERO_WRITE
+        if bs.detect_zeroes == "unmap":
+            flags |= f.REQ_MAY_UNMAP
+    return flags
+
+
+# -- what every change of a node's content begins and ends with
+
+
+def check_write(child: BdrvChild, offset: int, nbytes: int, flags: int) -> None:
+    """Raises unless this edge may write there (R2)."""
+    bs = child.bs
+    if bs.read_only:
+        raise BlockError(errno.EPERM, "Block node is read-only", bs.node_name, offset=offset)
+    assert not bs.open_flags & (f.BDRV_O_INACTIVE | f.BDRV_O_NO_IO), "the node takes no I/O"
+    enough = _WRITE_PERMS if flags & f.REQ_WRITE_UNCHANGED else f.BLK_PERM_WRITE
+    if not child.perm & enough:
+        message = f"'{child.name}' has no 'write' permission on {bs.node_name}"
+        raise BlockError(errno.EPERM, message, bs.node_name, offset=offset)
+    if offset + nbytes > bs.total_sectors << 9 and not child.perm & f.BLK_PERM_RESIZE:
+        message = f"'{child.name}' has no 'resize' permission on {bs.node_name}"
+        raise BlockError(errno.EPERM, message, bs.node_name, offset=offset)
+
+
+async def write_prepare(
+    child: BdrvChild, req: TrackedRequest, offset: int, nbytes: int, flags: int
+) -> None:
+    """Checks, waits for others, tells who wants to know (bdrv_co_write_req_prepare)."""
+    bs = child.bs
+    if req.type == TRUNCATE:
+        await req.wait_serialising()
+        return
+    in_bounds = 0 if req.type == DISCARD else nbytes
+    check_write(child, offset, in_bounds, flags)
+    if flags & f.REQ_SERIALISING:
+        info = bs.get_info()
+        await req.mark_serialising((info and info.cluster_size) or bs.bl.request_alignment)
+    elif bs.serialising_in_flight:
+        await req.wait_serialising()
+    for notifier in list(bs.before_write_notifiers):
+        await notifier(req)
+
+
+def write_finish(req: TrackedRequest, offset: int, nbytes: int, done: bool) -> None:
+    """Counts the generation; a longer node tells its parents (bdrv_co_write_req_finish)."""
+    bs = req.bs
+    bs.write_gen += 1
+    end_sector = -(-(offset + nbytes) // f.SECTOR_SIZE)
+    grown = req.type == TRUNCATE or (req.type == WRITE and end_sector > bs.total_sectors)
+    if done and grown:
+        bs.total_sectors = end_sector
+        bs.parents_resized()
+    if req.type == WRITE:
+        bs.wr_highest_offset = max(bs.wr_highest_offset, offset + nbytes)

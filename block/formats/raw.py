@@ -1,0 +1,212 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Raw images: the disk is the file, or a part of it (block/raw-format.c).
+
+R1  Without `offset` and `size` the node is as good as a filter: requests go down unchanged.
+R2  With `size` a request beyond it is refused; with `offset` everything is shifted.
+R3  Where the format was guessed, the first sector may not be made to look like another
+    format: the next guess would believe it, and the guest could read any file of the host.
+Who may call it: block.core.
+
+What once went wrong: R3 is CVE-2008-2004.
+"""
+
+from __future__ import annotations
+
+import errno
+
+from block.core import flags as f
+from block.core import io, permissions
+from block.core.align import blockalign
+from block.core.driver import BlockDriver, BlockDriverInfo
+from block.core.error import BlockError
+from block.core.iov import iov_size, iov_slice, iov_to_bytes
+from block.core.open import open_child
+from block.core.options import Option, take_options
+from block.core.registry import PROBE_BUF_SIZE, probe_all
+from block.core.report import warn_report
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
+    from block.core.edge import BdrvChild
+    from block.core.iov import Iov
+    from block.core.node import BlockDriverState
+
+_ZERO_FLAGS = f.REQ_FUA | f.REQ_MAY_UNMAP | f.REQ_NO_FALLBACK
+
+
+class RawState:
+    """What a raw node knows; `size` is None where the image reaches to the end of the file."""
+
+    __slots__ = ("offset", "plain", "size")
+
+    def __init__(self, offset: int, size: int | None) -> None:
+        self.offset = offset
+        self.size = size
+        self.plain = offset == 0 and size is None
+
+
+def _file(bs: BlockDriverState) -> BdrvChild:
+    assert bs.file is not None
+    return bs.file
+
+
+def _refused(bs: BlockDriverState, number: int, message: str) -> BlockError:
+    return BlockError(number, message, bs.node_name, "raw")
+
+
+class RawDriver(BlockDriver):
+    """The driver `raw` (bdrv_raw)."""
+
+    format_name = "raw"
+    runtime_opts = (
+        Option("offset", "size", "offset in the disk where the image starts", 0),
+        Option("size", "size", "virtual disk size"),
+    )
+    create_opts = (Option("size", "size", "Virtual disk size"),)
+    strong_runtime_opts = ("offset", "size")
+
+    def open(self, bs: BlockDriverState, options: dict[str, object], flags: int) -> None:
+        taken = take_options(options, self.runtime_opts)
+        offset, size = taken["offset"], taken["size"]
+        whole = not offset and size is None
+        role = f.BDRV_CHILD_FILTERED if whole else f.BDRV_CHILD_DATA
+        bs.opaque = RawState(offset, size)
+        bs.file = open_child(None, options, "file", bs, role | f.BDRV_CHILD_PRIMARY)
+        below = _file(bs).bs
+        bs.supported_write_flags = f.REQ_WRITE_UNCHANGED | f.REQ_FUA & below.supported_write_flags
+        bs.supported_zero_flags = f.REQ_WRITE_UNCHANGED | _ZERO_FLAGS & below.supported_zero_flags
+        bs.supported_truncate_flags = f.REQ_ZERO_WRITE & below.supported_truncate_flags
+        _check_range(bs, offset, size, below.getlength())
+        if bs.probed and not bs.read_only:
+            warn_report(GUESSED.format(name=below.filename))
+
+    def child_perm(
+        self, bs: BlockDriverState, child: BdrvChild | None, role: int, perm: int, shared: int
+    ) -> tuple[int, int]:
+        """As every parent of data, but writes and resizes only where its own parents do."""
+        new_perm, new_shared = permissions.default_perms(bs, role, perm, shared)
+        changes = f.BLK_PERM_WRITE | f.BLK_PERM_RESIZE
+        return new_perm & ~changes | perm & changes, new_shared
+
+    def refresh_limits(self, bs: BlockDriverState) -> None:
+        if bs.probed:
+            bs.bl.request_alignment = max(bs.bl.request_alignment, PROBE_BUF_SIZE)
+
+    def getlength(self, bs: BlockDriverState) -> int:
+        state: RawState = bs.opaque
+        room = max(0, _file(bs).bs.getlength() - state.offset)
+        return room if state.size is None else min(room, state.size)
+
+    def get_info(self, bs: BlockDriverState) -> BlockDriverInfo | None:
+        return _file(bs).bs.get_info()
+
+    def child_resized(self, bs: BlockDriverState, child: BdrvChild) -> None:
+        before = bs.total_sectors
+        bs.refresh_total_sectors()
+        if bs.total_sectors != before:
+            bs.parents_resized()
+
+    # -- requests
+
+    def try_preadv(self, bs: BlockDriverState, offset: int, nbytes: int, qiov: Iov) -> int | None:
+        if not bs.opaque.plain:
+            return None
+        return io.try_preadv(_file(bs), offset, nbytes, qiov)
+
+    def try_pwritev(self, bs: BlockDriverState, offset: int, nbytes: int, qiov: Iov) -> int | None:
+        if bs.probed or not bs.opaque.plain:
+            return None
+        return io.try_pwritev(_file(bs), offset, nbytes, qiov)
+
+    def co_preadv(
+        self, bs: BlockDriverState, offset: int, nbytes: int, qiov: Iov, flags: int
+    ) -> Awaitable[None]:
+        offset = _shift(bs, offset, nbytes, errno.EINVAL)
+        return io.co_preadv(_file(bs), offset, nbytes, qiov, flags)
+
+    def co_pwritev(
+        self, bs: BlockDriverState, offset: int, nbytes: int, qiov: Iov, flags: int
+    ) -> Awaitable[None]:
+        if bs.probed and offset < PROBE_BUF_SIZE and nbytes:
+            qiov = _guard_first_sector(bs, nbytes, qiov)
+        offset = _shift(bs, offset, nbytes, errno.ENOSPC)
+        return io.co_pwritev(_file(bs), offset, nbytes, qiov, flags)
+
+    def co_pwrite_zeroes(
+        self, bs: BlockDriverState, offset: int, nbytes: int, flags: int
+    ) -> Awaitable[None]:
+        offset = _shift(bs, offset, nbytes, errno.ENOSPC)
+        return _file(bs).co_pwrite_zeroes(offset, nbytes, flags)
+
+    def co_pdiscard(self, bs: BlockDriverState, offset: int, nbytes: int) -> Awaitable[None]:
+        return _file(bs).co_pdiscard(_shift(bs, offset, nbytes, errno.ENOSPC), nbytes)
+
+    async def co_block_status(
+        self, bs: BlockDriverState, want_zero: bool, offset: int, nbytes: int
+    ) -> tuple[int, int, int, BlockDriverState | None]:
+        place = f.BDRV_BLOCK_RAW | f.BDRV_BLOCK_OFFSET_VALID
+        return place, nbytes, offset + bs.opaque.offset, _file(bs).bs
+
+    async def co_truncate(
+        self, bs: BlockDriverState, offset: int, exact: bool, prealloc: str, flags: int
+    ) -> None:
+        state: RawState = bs.opaque
+        if state.size is not None:
+            raise _refused(bs, errno.ENOTSUP, "Cannot resize fixed-size raw disks")
+        if offset > f.INT64_MAX - state.offset:
+            raise _refused(bs, errno.EINVAL, "Disk size too large for the chosen offset")
+        await _file(bs).co_truncate(offset + state.offset, exact, prealloc, flags)
+
+
+GUESSED = (
+    "Image format was not specified for '{name}' and probing guessed raw.\n"
+    "         Automatically detecting the format is dangerous for raw images, write operations"
+    " on block 0 will be restricted.\n"
+    "         Specify the 'raw' format explicitly to remove the restrictions."
+)
+
+
+def _check_range(bs: BlockDriverState, offset: int, size: int | None, file_length: int) -> None:
+    """Raises where `offset` and `size` do not fit into the file (raw_apply_options)."""
+    if offset > file_length:
+        message = (
+            f"Offset ({offset}) cannot be greater than size of the containing file ({file_length})"
+        )
+        raise _refused(bs, errno.EINVAL, message)
+    if size is None:
+        return
+    if file_length - offset < size:
+        message = (
+            f"The sum of offset ({offset}) and size ({size}) has to be smaller or equal to the "
+            f"actual size of the containing file ({file_length})"
+        )
+        raise _refused(bs, errno.EINVAL, message)
+    if size % f.SECTOR_SIZE:
+        message = f"Specified size is not multiple of {f.SECTOR_SIZE}"
+        raise _refused(bs, errno.EINVAL, message)
+
+
+def _shift(bs: BlockDriverState, offset: int, nbytes: int, number: int) -> int:
+    """Returns where a request goes in the file, or raises `number` (raw_adjust_offset, R2)."""
+    state: RawState = bs.opaque
+    if state.size is not None and (offset > state.size or nbytes > state.size - offset):
+        raise _refused(bs, number, f"Request beyond the size of {state.size} bytes")
+    if offset > f.INT64_MAX - state.offset:
+        raise _refused(bs, errno.EINVAL, f"Request at offset {offset}")
+    return offset + state.offset
+
+
+def _guard_first_sector(bs: BlockDriverState, nbytes: int, qiov: Iov) -> Iov:
+    """Refuses a first sector that looks like another format (R3).
+
+    The guest can change its memory meanwhile, so what was looked at is what is written.
+    """
+    size = min(nbytes, PROBE_BUF_SIZE)
+    bounce = blockalign(size)
+    bounce[:] = iov_to_bytes(qiov, 0, size)
+    if probe_all(bytes(bounce)) != "raw":
+        message = "Writing this to block 0 would change the guessed format of the image"
+        raise _refused(bs, errno.EPERM, message)
+    return [bounce, *iov_slice(qiov, size, iov_size(qiov) - size)]
