@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Names of images: protocol prefixes, names relative to another image, json: names.
+
+R1  'name:rest' has a protocol when the colon comes before the first slash: './a:b' has none.
+R2  A backing name is relative to the image that mentions it, not to the working directory.
+R3  A node's `exact_filename` opens the same tree again by itself; where no plain name does,
+    `filename` is 'json:{...}' with all options that matter.
+
+Called in the main thread while a tree is opened or shown. Source: block.c.
+"""
+
+from __future__ import annotations
+
+import errno
+
+from block.core.error import BlockError
+from block.core.keyval import parse_json_object
+from block.core.options import crumple, flatten
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from block.core.node import BlockDriverState
+
+JSON_PREFIX = "json:"
+
+# Options that never change what a guest can read: they do not belong into a json: name.
+WEAK_OPTIONS = frozenset(
+    (
+        "driver",
+        "node-name",
+        "read-only",
+        "auto-read-only",
+        "discard",
+        "detect-zeroes",
+        "force-share",
+        "cache.direct",
+        "cache.no-flush",
+    )
+)
+
+
+def path_has_protocol(path: str) -> bool:
+    """True for 'nbd:...' and 'http://...', False for './a:b' (path_has_protocol)."""
+    head, colon, _ = path.partition(":")
+    return bool(colon) and "/" not in head
+
+
+def path_is_absolute(path: str) -> bool:
+    """True when the name begins at the root (path_is_absolute)."""
+    return path.startswith("/")
+
+
+def path_combine(base: str, name: str) -> str:
+    """`name` as seen from the directory of `base`; both may be URLs (path_combine)."""
+    if path_is_absolute(name):
+        return name
+    start = base.index(":") + 1 if path_has_protocol(base) else 0
+    return base[: max(start, base.rfind("/") + 1)] + name
+
+
+def strip_protocol(filename: str, prefix: str, options: dict[str, object]) -> None:
+    """Stores the name without 'file:' into options['filename']
+    (bdrv_parse_filename_strip_prefix).
+
+    What remains may look like a protocol of its own ('file:a:b'): './' in front prevents it.
+    """
+    if filename.startswith(prefix):
+        rest = filename[len(prefix) :]
+        options["filename"] = "./" + rest if path_has_protocol(rest) else rest
+
+
+def parse_json_filename(filename: str) -> dict[str, object]:
+    """The flat options of a 'json:{...}' name. Raises BlockError(EINVAL)."""
+    try:
+        return flatten(parse_json_object(filename[len(JSON_PREFIX) :]))
+    except BlockError as error:
+        if str(error).startswith("JSON parse error"):
+            raise BlockError(errno.EINVAL, f"Could not parse the JSON options: {error}") from None
+        raise
+
+
+def full_backing_filename(backed: str, backing: str) -> str:
+    """Where the backing name found in the image `backed` points to; '' when there is none
+    (bdrv_get_full_backing_filename_from_filename)."""
+    if not backing or path_has_protocol(backing) or path_is_absolute(backing):
+        return backing
+    if not backed or backed.startswith(JSON_PREFIX):
+        raise BlockError(errno.EINVAL, f"Cannot use relative backing file names for '{backed}'")
+    return path_combine(backed, backing)
+
+
+def node_backing_filename(bs: BlockDriverState) -> str:
+    """The backing name in the header of `bs`, made absolute (bdrv_get_full_backing_filename)."""
+    backing = bs.backing_file
+    if not backing or path_has_protocol(backing) or path_is_absolute(backing):
+        return backing
+    return node_dirname(bs) + backing
+
+
+def node_dirname(bs: BlockDriverState) -> str:
+    """The directory of a node's image with a slash at its end, '' for the working directory
+    (bdrv_dirname)."""
+    primary = primary_child(bs)
+    if primary is not None:
+        return node_dirname(primary)
+    refresh_filename(bs)
+    if bs.exact_filename:
+        return path_combine(bs.exact_filename, "")
+    name = bs.drv.format_name if bs.drv else "closed"
+    raise BlockError(errno.EINVAL, f"Cannot generate a base directory for {name} nodes")
+
+
+def primary_child(bs: BlockDriverState) -> BlockDriverState | None:
+    """The child that holds the node's own data: 'file', of a filter the filtered one
+    (bdrv_primary_bs)."""
+    if bs.file is not None:
+        return bs.file.bs
+    if bs.drv is not None and bs.drv.is_filter and bs.backing is not None:
+        return bs.backing.bs
+    return None
+
+
+def refresh_filename(bs: BlockDriverState) -> None:
+    """Recomputes filename, exact_filename and full_open_options of a tree
+    (bdrv_refresh_filename)."""
+    if bs.drv is None:
+        return
+    for child in bs.children:
+        refresh_filename(child.bs)
+    overridden = _backing_overridden(bs)
+    strong = _strong_options(bs)
+    bs.full_open_options = {**strong, **_child_options(bs, overridden)}
+    bs.full_open_options.setdefault("driver", bs.drv.format_name)
+    primary = primary_child(bs)
+    if "refresh_filename" in bs.drv.hooks:
+        bs.exact_filename = ""
+        bs.drv.refresh_filename(bs)
+    elif primary is not None:
+        plain = (
+            bool(primary.exact_filename)
+            and bool(primary.drv and primary.drv.protocol_name)
+            and not bs.drv.is_filter
+            and not strong
+            and not overridden
+        )
+        bs.exact_filename = primary.exact_filename if plain else ""
+    bs.filename = bs.exact_filename or json_filename(bs.full_open_options)
+
+
+def _strong_options(bs: BlockDriverState) -> dict[str, object]:
+    return {
+        name: value
+        for name, value in bs.options.items()
+        if name not in WEAK_OPTIONS and "." not in name
+    }
+
+
+def _child_options(bs: BlockDriverState, overridden: bool) -> dict[str, object]:
+    options: dict[str, object] = {}
+    for child in bs.children:
+        if child is not bs.backing or overridden:
+            options[child.name] = child.bs.full_open_options
+    if overridden and bs.backing is None:
+        options["backing"] = None
+    return options
+
+
+def _backing_overridden(bs: BlockDriverState) -> bool:
+    """True when the chain is another one than the image's header says."""
+    if bs.backing is not None:
+        return bs.backing.bs.filename != bs.auto_backing_file
+    return bool(bs.auto_backing_file)
+
+
+def json_filename(options: dict[str, object]) -> str:
+    """The 'json:{...}' name for full options, in QEMU's spacing."""
+    import json
+
+    return JSON_PREFIX + json.dumps(crumple(flatten(options)), ensure_ascii=False)

@@ -1,0 +1,270 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Options of drivers: how one is declared, how its text becomes a value, flat and nested forms.
+
+R1  A driver declares its options as a tuple of Option; `take_options` removes those from the
+    dictionary that it is given and converts them. What stays there is for someone else: in
+    the end the core refuses leftovers by name.
+R2  Values come as text (-drive, key=value) or as JSON types (-blockdev, json:{}). Both are
+    accepted everywhere: 'on' and True, '4k' and 4096.
+R3  Two forms of one tree of options: nested {'file': {'filename': 'a'}} and flat
+    {'file.filename': 'a'}. The core works on the flat form (as QEMU does on flat QDicts).
+R4  Messages are QEMU's: they name the parameter and what it expects.
+
+Nothing here knows of a command line: miniqemu, -img and -io all use these functions.
+Called from any thread; pure functions. Source: util/qemu-option.c, util/cutils.c,
+qobject/block-qdict.c.
+"""
+
+from __future__ import annotations
+
+import errno
+
+from block.core.error import BlockError
+
+TYPE_CHECKING = False  # `typing` costs 3 ms of a tool's start
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from typing import Any
+
+SIZE_HINT = (
+    "Optional suffix k, M, G, T, P or E means kilo-, mega-, giga-, tera-, peta-\n"
+    "and exabytes, respectively."
+)
+SUFFIXES = "BKMGTPE"
+DIGITS = frozenset("0123456789")
+TYPE_NAMES = {"string": "str", "bool": "bool (on/off)", "number": "num", "size": "size"}
+
+
+class Option:
+    """One option that a driver or a command accepts (QemuOptDesc).
+
+    `kind` is 'string', 'bool', 'number' or 'size'; `default` is what `take_options` gives
+    when the user did not say, already converted.
+    """
+
+    __slots__ = ("default", "help", "kind", "name")
+
+    def __init__(self, name: str, kind: str, help: str = "", default: object = None) -> None:
+        assert kind in TYPE_NAMES, kind
+        self.name = name
+        self.kind = kind
+        self.help = help
+        self.default = default
+
+    def parse(self, value: object, name: str | None = None) -> object:
+        """Converts a user's value; `name` replaces the option's own name in messages."""
+        return PARSERS[self.kind](name or self.name, value)
+
+
+def invalid(message: str, hint: str = "") -> BlockError:
+    """An EINVAL with QEMU's text."""
+    return BlockError(errno.EINVAL, message, hint=hint)
+
+
+def parse_string(name: str, value: object) -> str:
+    """The text of a value; JSON numbers and booleans become what a user would have typed."""
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if isinstance(value, str | int | float):
+        return str(value)
+    raise invalid(f"Parameter '{name}' expects a string")
+
+
+def parse_bool(name: str, value: object) -> bool:
+    """'on' or 'off', or JSON's true and false (parse_option_bool)."""
+    if isinstance(value, bool):
+        return value
+    if value == "on":
+        return True
+    if value == "off":
+        return False
+    raise invalid(f"Parameter '{name}' expects 'on' or 'off'")
+
+
+def parse_number(name: str, value: object) -> int:
+    """An unsigned number below 2^64, decimal, 0x or 0 octal (parse_option_number).
+
+    A minus sign wraps around at 2^64, as strtoull has it: drivers then find it too large.
+    """
+    if isinstance(value, int) and not isinstance(value, bool):
+        number = value
+    else:
+        number = _c_integer(name, value)
+    if abs(number) >= 1 << 64:
+        raise invalid(f"Value '{value}' is too large for parameter '{name}'")
+    return number % (1 << 64)
+
+
+def _c_integer(name: str, value: object) -> int:
+    complaint = invalid(f"Parameter '{name}' expects a number")
+    if not isinstance(value, str) or "_" in value or value != value.rstrip():
+        raise complaint
+    text = value.strip().lower()
+    digits = text.lstrip("+-")
+    octal = len(digits) > 1 and digits[0] == "0" and digits[1] != "x"
+    try:
+        return int(text, 8 if octal else 16 if digits.startswith("0x") else 10)
+    except ValueError:
+        raise complaint from None
+
+
+def parse_size(name: str, value: object) -> int:
+    """Bytes, from '4096', '0x1000', '4k', '1.5M' (parse_option_size, qemu_strtosz).
+
+    A fraction needs a suffix above B, hexadecimal takes none of them; below 2^64.
+    """
+    if isinstance(value, int) and not isinstance(value, bool):
+        if 0 <= value < 1 << 64:
+            return value
+        raise invalid(f"Parameter '{name}' expects a non-negative number below 2^64", SIZE_HINT)
+    size = size_of_text(value) if isinstance(value, str) else None
+    if size is None:
+        raise invalid(f"Parameter '{name}' expects a non-negative number below 2^64", SIZE_HINT)
+    if size >= 1 << 64:
+        raise invalid(f"Value '{value}' is out of range for parameter '{name}'")
+    return size
+
+
+def size_of_text(value: str, default_suffix: str = "B") -> int | None:
+    """The bytes that a size such as '1.5G' means, or None where it is no size (qemu_strtosz)."""
+    text = value.lstrip().removeprefix("+").upper()
+    exponent = SUFFIXES.find(text[-1:]) if text else -1
+    if text.startswith("0X"):
+        return _hexadecimal(text[2:])
+    if exponent < 0:
+        exponent = SUFFIXES.index(default_suffix)
+    else:
+        text = text[:-1]
+    whole, _, fraction = text.partition(".")
+    if not whole or not DIGITS.issuperset(whole + fraction):
+        return None
+    if not fraction.strip("0"):
+        return int(whole) << 10 * exponent
+    if exponent == 0:
+        return None
+    scale: int = 10 ** len(fraction)
+    return (int(whole) << 10 * exponent) + ((int(fraction) << 10 * exponent) + scale // 2) // scale
+
+
+def _hexadecimal(digits: str) -> int | None:
+    shift = 0
+    if digits[-1:] and digits[-1] in "KMGTP":
+        shift = 10 * SUFFIXES.index(digits[-1])
+        digits = digits[:-1]
+    try:
+        return int(digits, 16) << shift if "_" not in digits else None
+    except ValueError:
+        return None
+
+
+def parse_enum(name: str, value: object, choices: Iterable[str], default: str) -> str:
+    """One of `choices`; None means `default` (qapi_enum_parse)."""
+    if value is None:
+        return default
+    if isinstance(value, str) and value in choices:
+        return value
+    raise invalid(f"Parameter '{name}' does not accept value '{parse_string(name, value)}'")
+
+
+PARSERS = {
+    "string": parse_string,
+    "bool": parse_bool,
+    "number": parse_number,
+    "size": parse_size,
+}
+
+
+def take_options(options: dict[str, object], declared: Iterable[Option]) -> dict[str, Any]:
+    """Removes the declared options from `options` and returns them converted
+    (qemu_opts_absorb_qdict). Options that are absent come with their default.
+
+    Raises BlockError(EINVAL) that names the parameter.
+    """
+    taken: dict[str, Any] = {}
+    for option in declared:
+        if option.name in options:
+            taken[option.name] = option.parse(options.pop(option.name))
+        else:
+            taken[option.name] = option.default
+    return taken
+
+
+def take_sub_options(options: dict[str, object], key: str) -> dict[str, object]:
+    """Removes the flat options under 'key.' and returns them without that prefix
+    (qdict_extract_subqdict)."""
+    prefix = key + "."
+    mine = [name for name in options if name.startswith(prefix)]
+    return {name[len(prefix) :]: options.pop(name) for name in mine}
+
+
+def flatten(nested: Mapping[str, object]) -> dict[str, object]:
+    """{'file': {'filename': 'a'}} -> {'file.filename': 'a'} (qdict_flatten).
+
+    Lists become 'key.0', 'key.1'; an empty object or list stays as it is, None is JSON's null.
+    """
+    flat: dict[str, object] = {}
+    _flatten_into(flat, "", nested.items())
+    return flat
+
+
+def _flatten_into(
+    flat: dict[str, object], prefix: str, items: Iterable[tuple[str, object]]
+) -> None:
+    for key, value in items:
+        if isinstance(value, dict) and value:
+            _flatten_into(flat, f"{prefix}{key}.", value.items())
+        elif isinstance(value, list) and value:
+            numbered = ((str(index), element) for index, element in enumerate(value))
+            _flatten_into(flat, f"{prefix}{key}.", numbered)
+        else:
+            flat[prefix + key] = value
+
+
+def crumple(flat: Mapping[str, object]) -> dict[str, object]:
+    """{'file.filename': 'a'} -> {'file': {'filename': 'a'}} (qdict_crumple).
+
+    Raises BlockError(EINVAL) where a name is a value and a tree at once.
+    """
+    nested: dict[str, object] = {}
+    for key, value in flat.items():
+        *path, last = key.split(".")
+        here = nested
+        for depth, step in enumerate(path):
+            there = here.setdefault(step, {})
+            if not isinstance(there, dict):
+                raise _inconsistent(path[: depth + 1])
+            here = there
+        if last in here:
+            raise _inconsistent([*path, last])
+        here[last] = value
+    return {key: listify(value, (key,)) for key, value in nested.items()}
+
+
+def _inconsistent(path: Iterable[str]) -> BlockError:
+    return invalid(f"Parameters '{'.'.join(path)}.*' used inconsistently")
+
+
+def listify(value: object, path: tuple[str, ...]) -> object:
+    """Turns trees whose keys are 0, 1, 2 ... into lists, recursively (keyval_listify)."""
+    if not isinstance(value, dict):
+        return value
+    tree = {key: listify(inner, (*path, key)) for key, inner in value.items()}
+    numbers = [key for key in tree if key and DIGITS.issuperset(key)]
+    if not numbers:
+        return tree
+    if len(numbers) != len(tree):
+        raise _inconsistent(path)
+    by_index = {int(key): element for key, element in tree.items()}
+    missing = next((index for index in range(max(by_index)) if index not in by_index), None)
+    if missing is not None:
+        raise invalid(f"Parameter '{'.'.join(path)}.{missing}' missing")
+    return [by_index[index] for index in sorted(by_index)]
+
+
+def format_help(declared: Iterable[Option]) -> list[str]:
+    """The lines that `-o help` prints for a list of options (qemu_opts_print_help)."""
+    lines = []
+    for option in declared:
+        head = f"  {option.name}=<{TYPE_NAMES[option.kind]}>"
+        lines.append(f"{head:<24} - {option.help}" if option.help else head)
+    return sorted(lines)
