@@ -106,6 +106,7 @@ class MuxChardev(Chardev):
         for key in data:
             if self.escaped:
                 self.escaped = False
+                self.deliver()  # what was typed before the escape comes before its effect
                 self._escaped_key(key)
             elif key == self.escape:
                 self.escaped = True

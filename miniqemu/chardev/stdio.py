@@ -8,6 +8,7 @@ input ends nothing. One of them in a program: two would take each other's keys.
 from __future__ import annotations
 
 import atexit
+import os
 
 from .base import ChardevError
 from .fd import FdChardev
@@ -17,7 +18,17 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from block.aio.context import AioContext
 
-STDIN, STDOUT = 0, 1
+STDIN, STDOUT, STDERR = 0, 1, 2
+
+
+def fill_standard_descriptors() -> None:
+    """Opens /dev/null where one of the three is closed, before anything else takes its number:
+    else the guest's keys would be read from an event loop's own descriptor."""
+    for fd in (STDIN, STDOUT, STDERR):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # open() takes the lowest free number
 
 
 class StdioChardev(FdChardev):
