@@ -5,8 +5,8 @@ R1 A page never contains a typed figure of ours. It says `[[bench:table]]`, `[[b
    or `[[bench:NAME|FIELD]]`, and gets what benchmarks/results.json holds.
 R2 A name that is not in results.json is a warning, which ends the strict build.
 
-FIELD is a key of results.json, or `us`: the microseconds one operation takes, from `ours` in
-thousands a second.
+FIELD is a key of results.json; or `us` or `us other`: the microseconds that one operation takes,
+from `ours` or `other` in thousands a second.
 """
 
 from __future__ import annotations
@@ -55,9 +55,18 @@ def one(name: str, field: str) -> str:
     """Returns one field of the result with that name (R2)."""
     for row in load("results.json"):
         if row["name"] == name:
-            return figure(1000 / row["ours"] if field == "us" else row[field])
+            return figure(value_of(row, field))
     log.warning("no result is named %r in benchmarks/results.json", name)
     return "?"
+
+
+def value_of(row: Result, field: str) -> float | None:
+    """Returns a field, or the microseconds that follow from thousands a second."""
+    fields: dict[str, Any] = dict(row)
+    fields["us"] = 1000 / row["ours"]
+    fields["us other"] = 1000 / row["other"] if row["other"] else None
+    value: float | None = fields[field]
+    return value
 
 
 def table(results: list[Result]) -> str:

@@ -44,8 +44,8 @@ def measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("measured")
 def test_a_page_gets_its_figures_from_the_measurement() -> None:
-    page = "It is [[bench:read | C|ratio]] times as fast, [[bench:read | C|us]] µs a read."
-    assert figures.on_page_markdown(page) == "It is 2.5 times as fast, 4 µs a read."
+    page = "[[bench:read | C|ratio]] times: [[bench:read | C|us]], not [[bench:read | C|us other]]"
+    assert figures.on_page_markdown(page) == "2.5 times: 4, not 10"
 
 
 @pytest.mark.usefixtures("measured")
