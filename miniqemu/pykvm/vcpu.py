@@ -21,10 +21,9 @@ import mmap
 import os
 import signal
 import threading
-from ctypes import Structure, sizeof
+from ctypes import sizeof
 from fcntl import ioctl
 from struct import Struct
-from typing import TypeVar
 
 from miniqemu.pykvm import ioctls
 from miniqemu.pykvm.error import KvmError, kvm_ioctl
@@ -45,10 +44,16 @@ from miniqemu.pykvm.structs import (
     kvm_vcpu_events,
 )
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ctypes import Structure
+    from typing import TypeVar
+
+    State = TypeVar("State", bound=Structure)
+
 KICK_SIGNAL = signal.SIGUSR1
 KERNEL_SIGSET_BYTES = 8
 _RUN = ioctls.KVM_RUN
-State = TypeVar("State", bound=Structure)
 _IO = Struct("<BBHIQ")  # kvm_run_io
 _MMIO = Struct("<QQIB")  # kvm_run_mmio
 _MMIO_DATA = kvm_run.mmio.offset // 8 + 1

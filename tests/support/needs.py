@@ -8,8 +8,10 @@ skipped: there the same lack fails the test.
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
+import sys
 
 import pytest
 
@@ -44,3 +46,14 @@ def kvm() -> None:
         os.close(os.open("/dev/kvm", os.O_RDWR | os.O_CLOEXEC))
     except OSError as error:
         lacking(f"/dev/kvm ({error.strerror})", "modprobe kvm_intel or kvm_amd, or join group kvm")
+
+
+def c_compiler() -> list[str]:
+    """Returns the command of a C compiler: the system's, or the ziglang wheel's."""
+    path = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+    if path is not None:
+        return [path]
+    if importlib.util.find_spec("ziglang") is not None:
+        return [sys.executable, "-m", "ziglang", "cc"]
+    lacking("a C compiler", "apt-get install gcc libc6-dev, or pip install ziglang")
+    raise AssertionError("lacking() always raises")
