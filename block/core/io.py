@@ -239,7 +239,7 @@ async def driver_pwritev(
     assert not flags & f.REQ_NO_FALLBACK, "a request without fallback got this far"
     await drv.co_pwritev(bs, offset, nbytes, qiov, flags & bs.supported_write_flags)
     if flags & f.REQ_FUA & ~bs.supported_write_flags:
-        await flush.co_flush(bs)
+        await flush.co_flush_written(bs)
 
 
 def _detect_zeroes(bs: BlockDriverState, nbytes: int, qiov: Iov, flags: int) -> int:

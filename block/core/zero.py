@@ -108,7 +108,7 @@ async def do_pwrite_zeroes(bs: BlockDriverState, offset: int, nbytes: int, flags
         else:
             need_flush |= await _bounce_zeroes(bs, start, size, flags)
     if need_flush:
-        await flush.co_flush(bs)
+        await flush.co_flush_written(bs)
 
 
 async def _driver_zeroes(bs: BlockDriverState, offset: int, nbytes: int, flags: int) -> bool:
