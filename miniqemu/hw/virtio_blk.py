@@ -22,10 +22,11 @@ R5. What an error stopped (werror=stop) keeps its chain and waits in `stopped`; 
 
 from __future__ import annotations
 
-import errno
 from typing import TYPE_CHECKING
 
 from block.core import flags as f
+from block.core.accounting import READ, UNMAP, WRITE
+from block.core.backend import BlockDevOps
 from miniqemu.hw import virtio_blk_layout as layout
 from miniqemu.hw.dataplane import DataPlane
 from miniqemu.hw.virtio import VirtioDevice
@@ -45,9 +46,10 @@ if TYPE_CHECKING:
     from miniqemu.hw.virtqueue import Chain, VirtQueue
 
 MERGE_MAX_REQUESTS = 32  # VIRTIO_BLK_MAX_MERGE_REQS
+_ACCOUNTED_AS = {T_IN: READ, T_OUT: WRITE, layout.T_WRITE_ZEROES: WRITE, layout.T_DISCARD: UNMAP}
 
 
-class VirtioBlk(VirtioDevice):
+class VirtioBlk(VirtioDevice, BlockDevOps):
     """A disk (struct VirtIOBlock). `conf.blk` is its BlockBackend."""
 
     name = "virtio-blk"
@@ -67,6 +69,7 @@ class VirtioBlk(VirtioDevice):
         self._original_write_cache = blk.enable_write_cache
         self.read_only = blk.read_only
         self._take_permissions()
+        blk.vm_stop = lambda: self.request_vm_stop("io-error")
         self.host_features |= conf.features(self.read_only)
         self.capacity = 0  # sectors
         blk.set_dev_ops(self)
@@ -148,6 +151,7 @@ class VirtioBlk(VirtioDevice):
     def close(self) -> None:
         """Lets go of the BlockBackend."""
         self.blk.set_dev_ops(None)
+        self.blk.vm_stop = None
 
     # -- Drained sections (BlockDevOps) ----------------------------------------------------
 
@@ -261,6 +265,7 @@ class VirtioBlk(VirtioDevice):
         )
 
     def _refuse(self, request: BlkRequest) -> None:
+        self.blk.stats.invalid(_ACCOUNTED_AS[request.kind])
         self.complete(request, S_IOERR)
 
     def _get_id(self, request: BlkRequest, into: list[memoryview]) -> None:
@@ -287,7 +292,7 @@ class VirtioBlk(VirtioDevice):
         for sector, sectors, flags in layout.SEGMENT.iter_unpack(b"".join(out)):
             status = self._segment_status(request.kind, sector, sectors, flags)
             if status != S_OK:
-                self.complete(request, status)
+                self._refuse(request) if status == S_IOERR else self.complete(request, status)
                 return
             if sectors:
                 segments.append((sector * SECTOR, sectors * SECTOR, flags))
@@ -313,7 +318,10 @@ class VirtioBlk(VirtioDevice):
             for request in batch:
                 self.submit_read_write(request, request.iov)
         else:
-            for request, iov in merge(batch, self.blk.max_iov, self.blk.max_transfer):
+            runs = merge(batch, self.blk.max_iov, self.blk.max_transfer)
+            if len(runs) < len(batch):
+                self.blk.stats.merge_done(_ACCOUNTED_AS[batch[0].kind], len(batch) - len(runs))
+            for request, iov in runs:
                 self.submit_read_write(request, iov)
         batch.clear()
 
@@ -346,6 +354,7 @@ class VirtioBlk(VirtioDevice):
 
     def resubmit(self) -> None:
         """Starts again what an error had stopped (virtio_blk_process_queued_requests)."""
+        self.blk.iostatus_reset()
         stopped, self.stopped = self.stopped, []
         for request in stopped:
             if request.kind in (T_IN, T_OUT):
@@ -372,13 +381,10 @@ class VirtioBlk(VirtioDevice):
 
     def failed(self, request: BlkRequest, error: int) -> None:
         """A request came back with an errno (virtio_blk_handle_rw_error)."""
-        action = self.blk.on_read_error if request.kind == T_IN else self.blk.on_write_error
-        if action == "enospc":
-            action = "stop" if error == errno.ENOSPC else "report"
+        is_read = request.kind == T_IN
+        action = self.blk.get_error_action(is_read, error)
         if action == "stop":
             self.stopped.append(request)
-            self.request_vm_stop("io-error")
-        elif action == "ignore":
-            self.complete(request, S_OK)
         else:
-            self.complete(request, S_IOERR)
+            self.complete(request, S_OK if action == "ignore" else S_IOERR)
+        self.blk.error_action(action, is_read, error)

@@ -14,6 +14,7 @@ from types import SimpleNamespace
 from block.aio.context import AioContext
 from block.aio.notifier import EventNotifier
 from block.aio.world import the_world
+from block.core.backend import BlockBackend
 from miniqemu.hw import virtio_blk_layout as layout
 from miniqemu.hw.virtio_blk import VirtioBlk
 from miniqemu.hw.virtio_blk_conf import VirtioBlkConf
@@ -29,18 +30,16 @@ Callback = Callable[[int], None]
 Iov = list[memoryview]
 
 
-class ParkingBlk:
-    """A BlockBackend's interface over a bytearray; requests can be held back."""
+class ParkingBlk(BlockBackend):
+    """A BlockBackend over a bytearray; requests can be held back."""
+
+    read_only = False
+    max_iov, max_transfer = 1024, 0x7FFF_FE00
 
     def __init__(self, ctx: AioContext, size: int = 1 << 20) -> None:
+        super().__init__()
+        self.ctx = ctx
         self.disk = bytearray(size)
-        self.aio_context = ctx
-        self.read_only = False
-        self.enable_write_cache = True
-        self.on_read_error = self.on_write_error = "report"
-        self.max_iov, self.max_transfer = 1024, 0x7FFF_FE00
-        self.ops: object = None
-        self.perm: tuple[int, int] = (0, 0)
         self.park = False
         self.parked: list[Callable[[], None]] = []
         self.fail_next: list[int] = []  # errnos for the next requests
@@ -48,14 +47,12 @@ class ParkingBlk:
         self.iovs: list[Iov] = []
 
     @property
+    def aio_context(self) -> AioContext:
+        return self.ctx
+
+    @property
     def length(self) -> int:
         return len(self.disk)
-
-    def set_perm(self, perm: int, shared: int) -> None:
-        self.perm = (perm, shared)
-
-    def set_dev_ops(self, ops: object) -> None:
-        self.ops = ops
 
     def _start(
         self, name: str, offset: int, size: int, work: Callable[[], None], cb: Callback
@@ -187,6 +184,7 @@ class Rig:
         self.transport.close()
         if isinstance(self.blk, ParkingBlk):
             self.blk.iovs.clear()
+            self.blk.unref()
         self.memory.close()
 
     def run(self) -> None:
