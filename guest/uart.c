@@ -29,6 +29,8 @@ uart_init(void)
 {
   outb(IER, 0);
   outb(LCR, 0x03);          // 8 bits, no parity
+  while(inb(LSR) & LSR_RECEIVED)
+    input[head++] = inb(DATA);      // typed before we were up; the next line would lose it
   outb(FCR, 0x07);          // FIFOs on and empty
   outb(MCR, 0x0b);          // DTR, RTS, and OUT2: lets the interrupt out
 }
