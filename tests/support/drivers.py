@@ -332,6 +332,9 @@ def backend_on(
         blk.set_name(name)
     try:
         blk.insert_bs(bs)
+    except BaseException:
+        blk.unref()
+        raise
     finally:
         bs.unref()
     return blk

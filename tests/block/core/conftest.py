@@ -16,9 +16,10 @@ from block.core import graph
 @pytest.fixture(autouse=True)
 def nothing_left_behind() -> Iterator[None]:
     """No node, backend or registration may outlive the test."""
+    before = set(graph.all_states), set(graph.backends)
     yield
-    assert not graph.all_states, "the test left nodes behind"
-    assert not graph.backends, "the test left backends behind"
+    assert set(graph.all_states) == before[0], "the test left nodes behind"
+    assert set(graph.backends) == before[1], "the test left backends behind"
     main = the_world().main_context
     while main.poll(False):
         pass
