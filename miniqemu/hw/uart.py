@@ -190,8 +190,10 @@ class Uart16550:
     # -- transmitter ------------------------------------------------------------------------
 
     def _write_thr(self, value: int) -> None:
-        """One byte to send (serial_xmit)."""
+        """One byte to send (serial_xmit). The line drops in between: each byte is an edge."""
         self._thr_pending = False
+        if self.ier & IER_THRI:
+            self._update_irq()
         if self.mcr & MCR_LOOP:
             self.receive(BYTES[value])
             self._transmitter_empty()
