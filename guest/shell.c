@@ -354,13 +354,17 @@ prompt(void)
 void
 shell_run(char *line)
 {
-  char *command;
+  char *command, *end;
 
   while(*line){
     for(command = line; *line && *line != ';'; line++)
       ;
+    end = line;
     if(*line)
-      *line++ = 0;
+      line++;
+    while(end > command && end[-1] == ' ')
+      end--;
+    *end = 0;
     run(command);
   }
 }

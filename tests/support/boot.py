@@ -95,7 +95,7 @@ class Outcome:
 
     def after(self, command: str) -> str:
         """Returns what the shell printed for a typed command, up to its next prompt."""
-        return self.serial.split(f"> {command}\n", 1)[1].split("\ndisk", 1)[0]
+        return self.serial.split(f"> {command}\n", 1)[1].split("\ndisk0> ", 1)[0]
 
 
 def run(words: Sequence[str], typed: str = "", timeout: float = 60) -> Outcome:

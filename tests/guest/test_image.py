@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What the guest writes is in the image, and nothing else is: the real qemu-img compares.
+
+The expected image is made here, from the meaning of the commands alone.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.guest.conftest import SECTOR, SECTORS
+from tests.support import needs
+from tests.support.boot import GOOD, MINIQEMU_KVM, QEMU_KVM, Disk, Vmm, boot
+
+COMMANDS = """
+write 0 the first sector; write 3 0xa5; iwrite 7 by an indirect descriptor; flush;
+fill 100 37 0x5c; zero 110 5; discard 1024 256; write 2047 the last; selftest
+"""
+
+
+def lines_of(text: str) -> bytes:
+    """Returns a sector filled with lines of the text, as `write SECTOR TEXT` does."""
+    line = text.encode() + b"\n"
+    return (line * SECTOR)[:SECTOR]
+
+
+def expected(before: bytes) -> bytes:
+    """Returns what COMMANDS make of an image."""
+    sectors = [before[at : at + SECTOR] for at in range(0, len(before), SECTOR)]
+    sectors[0] = lines_of("the first sector")
+    sectors[3] = b"\xa5" * SECTOR
+    sectors[7] = lines_of("by an indirect descriptor")
+    sectors[100:137] = [b"\x5c" * SECTOR] * 37
+    sectors[110:115] = [bytes(SECTOR)] * 5
+    sectors[1024:1280] = [bytes(SECTOR)] * 256
+    sectors[2047] = lines_of("the last")
+    assert len(sectors) == SECTORS
+    return b"".join(sectors)
+
+
+def same(one: Path, other: Path) -> bool:
+    """Whether qemu-img finds the images equal, sizes included."""
+    compare = [needs.program("qemu-img"), "compare", "-s", "-f", "raw", "-F", "raw"]
+    done = subprocess.run([*compare, str(one), str(other)], capture_output=True, check=False)
+    assert done.returncode in (0, 1), done.stderr
+    return done.returncode == 0
+
+
+@pytest.mark.parametrize("vmm", [QEMU_KVM, MINIQEMU_KVM], ids=str)
+@pytest.mark.parametrize("iothread", [False, True], ids=["main-loop", "iothread"])
+def test_the_image_holds_what_the_guest_wrote(vmm: Vmm, image: Path, iothread: bool) -> None:
+    wanted = image.with_name("expected.img")
+    wanted.write_bytes(expected(image.read_bytes()))
+    assert not same(image, wanted)
+
+    disk = Disk(image, drive=",discard=unmap", iothread=iothread)
+    outcome = boot(vmm, [disk], COMMANDS.replace("\n", " "))
+
+    assert outcome.status == GOOD, outcome.serial + outcome.errors
+    assert same(image, wanted)
+
+
+@pytest.mark.parametrize("vmm", [QEMU_KVM, MINIQEMU_KVM], ids=str)
+@pytest.mark.parametrize("iothread", [False, True], ids=["main-loop", "iothread"])
+def test_resets_under_writes_lose_nothing(vmm: Vmm, image: Path, iothread: bool) -> None:
+    before = image.read_bytes()
+
+    outcome = boot(vmm, [Disk(image, iothread=iothread)], "reset 20;poweroff")
+
+    assert "reset: ok" in outcome.serial
+    assert image.read_bytes() == before
