@@ -24,6 +24,7 @@ import os
 from block.aio.coroutine import co_yield, current
 from block.core.error import BlockError
 from block.core.flags import IOV_MAX
+from block.protocols.file.near import NearWorker
 from block.protocols.file.state import Engine
 from block.protocols.file.syscalls import read_all, write_all
 
@@ -84,6 +85,7 @@ class ThreadsEngine(Engine):
         super().__init__(bs, state)
         self.pending: list[PendingWrite] = []
         self.batch_bh: BH | None = None
+        self.near: NearWorker | None = None
 
     async def co_preadv(self, offset: int, nbytes: int, qiov: list[memoryview]) -> None:
         fd, direct = self.state.fd, self.state.direct
@@ -127,8 +129,13 @@ class ThreadsEngine(Engine):
                 write.ret = write.ret or min(ret, 0)
                 write.co.wake()
 
-        pool = self.bs.aio_context.thread_pool
-        pool.submit_aio(lambda: write_batch(fd, batch), complete, owner=self.bs)
+        ctx = self.bs.aio_context
+        if self.near is None:
+            self.near = NearWorker(ctx)
+        if self.near.busy:
+            ctx.thread_pool.submit_aio(lambda: write_batch(fd, batch), complete, owner=self.bs)
+        else:
+            self.near.submit(lambda: write_batch(fd, batch), complete)
 
     async def co_flush(self) -> None:
         state = self.state
@@ -139,6 +146,9 @@ class ThreadsEngine(Engine):
             assert not self.pending, "R2: detached with writes in flight"
             self.batch_bh.delete()
             self.batch_bh = None
+        if self.near is not None:
+            self.near.close()
+            self.near = None
 
     def attach(self, ctx: AioContext) -> None:
         """The bottom half is made anew by the first write."""
