@@ -16,7 +16,9 @@ R4  Every callback may call poll again (a nested poll).
 R5  A callback's exception leaves poll; what had not run yet runs in the next poll.
 
 State that several threads write:
-    _notified, _notify_me, _kicked   under _notify_lock
+    _notified, _notify_me, _kicked   under _notify_lock. _notify_me is written only by home, which
+                                     needs the lock to raise it, not to lower it: whoever still
+                                     sees it up sets the notifier in vain.
     _bhs, _idle_bhs                  see bh.py
     _home, _awake                    under the context's lock. Only a thread itself writes its
                                      own identity there, or the lock's last holder the maker's,
@@ -77,8 +79,8 @@ class AioContext:
     __slots__ = (
         "__weakref__", "_awake", "_bh_budget", "_bh_registry", "_bhs", "_current", "_home",
         "_idle_bhs", "_kicked", "_maker", "_notified", "_notifier", "_notify_lock", "_notify_me",
-        "_skipped_waits", "_thread_pool", "_timer_lists", "_timer_registry", "closed", "fds",
-        "lock", "name", "world",
+        "_skipped_waits", "_thread_pool", "_timer_lists", "_timer_registry", "_timers_armed",
+        "closed", "fds", "lock", "name", "world",
     )  # fmt: skip
 
     def __init__(self, name: str = "ctx", world: World | None = None) -> None:
@@ -93,6 +95,7 @@ class AioContext:
         self._bh_budget: Iterator[None] = iter(())
         self._bh_registry: dict[BH, None] = {}
         self._timer_lists = tuple(TimerList(clock, world.clock_ns) for clock in ClockType)
+        self._timers_armed = False  # False: there is surely nothing to fire
         self._timer_registry: dict[Timer, None] = {}
         self._thread_pool: ThreadPool | None = None
         self._notify_lock = world.new_lock()
@@ -111,18 +114,19 @@ class AioContext:
     def poll(self, blocking: bool) -> bool:
         """Waits if it may, runs what is ready, and says whether anything ran (aio_poll)."""
         assert self._current() == self._home, self.stranger()
-        timeout = self.timeout_ns() if blocking else 0
+        bhs, fds = self._bhs, self.fds
 
-        # Wait. A loop that is busy with bottom halves looks at descriptors only now and then.
+        # Wait. A loop that is busy with bottom halves looks at descriptors only now and then,
+        # and one that is busy with descriptors need not prepare for a sleep.
         ready: Iterable[tuple[int, int]] = ()
-        if timeout:
-            ready = self._sleep(timeout)
-        elif self._bhs and self._skipped_waits < MAX_SKIPPED_WAITS:
+        if bhs and self._skipped_waits < MAX_SKIPPED_WAITS:
             self._skipped_waits += 1
         else:
             self._skipped_waits = 0
-            ready = self.fds.wait(0)
-        this_pass = self.fds.pass_number
+            ready = fds.poller.look(0)
+            if blocking and not ready:
+                ready = self._sleep()
+        fds.pass_number = this_pass = fds.pass_number + 1
 
         # Accept the wake-up before any callback runs: what is scheduled later notifies again.
         if self._notified:
@@ -130,61 +134,63 @@ class AioContext:
 
         # Bottom halves: those that are there now. A nested poll takes over what we have left.
         progress = False
-        bhs = self._bhs
-        for _ in self._bh_budget:
-            pass
-        self._bh_budget = budget = repeat(None, len(bhs))
-        for _ in budget:
-            bh = bhs.popleft()
-            if type(bh) is tuple:
-                progress = True
-                bh[0]()
-            elif bh.state == SCHEDULED:
-                bh.state = 0
-                progress = True
-                bh.callback()
+        if bhs:
+            for _ in self._take_bhs():
+                bh = bhs.popleft()
+                if type(bh) is tuple:
+                    progress = True
+                    bh[0]()
+                elif bh.state == SCHEDULED:
+                    bh.state = 0
+                    progress = True
+                    bh.callback()
         if self._idle_bhs:
             self._run_idle_bhs()
 
         # Descriptors, then timers.
-        if ready and self.fds.dispatch(ready, this_pass):
+        if ready and fds.dispatch(ready, this_pass):
             progress = True
-        for timers in self._timer_lists:
-            if timers.n_armed and timers.run():
-                progress = True
+        if self._timers_armed and self._run_timers():
+            progress = True
         return progress
 
     # --8<-- [end:poll]
 
     def timeout_ns(self) -> int:
         """Returns how long a poll may sleep, -1 for ever (aio_compute_timeout). Home only."""
-        bhs = self._bhs
-        while bhs and type(bhs[0]) is not tuple and bhs[0].state != SCHEDULED:
-            bhs.popleft()  # cancelled or deleted
-            self._bh_budget = iter(())
-        if bhs:
+        if self._bhs:
             return 0
-        timeout = -1
-        if self._idle_bhs:
-            timeout = IDLE_BH_TIMEOUT_NS
-        for timers in self._timer_lists:
-            if timers.n_armed:
+        timeout = IDLE_BH_TIMEOUT_NS if self._idle_bhs else -1
+        if self._timers_armed:
+            for timers in self._timer_lists:
                 deadline = timers.timeout_ns()
                 if timeout < 0 or 0 <= deadline < timeout:
                     timeout = deadline
         return timeout
 
-    def _sleep(self, timeout_ns: int) -> Iterable[tuple[int, int]]:
-        """Waits for descriptors; other threads see that a notify must wake us."""
+    def _take_bhs(self) -> Iterator[None]:
+        """Returns an iterator with an item for each bottom half that is there now.
+
+        An outer poll that is in the middle of its bottom halves has then none left.
+        """
+        for _ in self._bh_budget:
+            pass
+        self._bh_budget = budget = repeat(None, len(self._bhs))
+        return budget
+
+    def _sleep(self) -> Iterable[tuple[int, int]]:
+        """Waits for descriptors, a notify, or the first timer."""
+        timeout_ns = self.timeout_ns()
+        if timeout_ns == 0 or self._notified:
+            return ()
         with self._notify_lock:
             self._notify_me += 2
             if self._notified:
                 timeout_ns = 0
         try:
-            return self.fds.wait(timeout_ns)
+            return self.fds.poller.wait(timeout_ns)
         finally:
-            with self._notify_lock:
-                self._notify_me -= 2
+            self._notify_me -= 2
 
     def notify(self) -> None:
         """Makes the next or the present poll(True) return; any thread (aio_notify)."""
@@ -211,6 +217,14 @@ class AioContext:
             if bh.state == SCHEDULED_IDLE:
                 bh.state = 0
                 bh.callback()
+
+    def _run_timers(self) -> bool:
+        progress = False
+        for timers in self._timer_lists:
+            if timers.heap or timers.left_over:
+                progress = timers.run() or progress
+        self._timers_armed = any(timers.heap for timers in self._timer_lists)
+        return progress
 
     def bh_new(self, callback: Callable[[], None], *, owner: object = None) -> BH:
         """Makes a bottom half, which must be deleted in the end (aio_bh_new)."""

@@ -19,7 +19,7 @@ within a pass.
 from __future__ import annotations
 
 from block.aio.audit import caller
-from block.aio.poller import READ, READABLE, WRITABLE
+from block.aio.poller import INVALID, READ, READABLE, WRITABLE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -73,12 +73,6 @@ class FdHandlers:
         """Lets a notifier end waits; the context clears it, so it has no handler."""
         self.poller.update(notifier.fileno(), READ)
 
-    def wait(self, timeout_ns: int) -> Iterable[tuple[int, int]]:
-        """Waits for events; they are for `dispatch` (R2)."""
-        ready = self.poller.wait(timeout_ns)
-        self.pass_number += 1
-        return ready
-
     def close(self) -> None:
         """Forgets all handlers and gives the poller's descriptor back."""
         self.all.clear()
@@ -126,7 +120,7 @@ class FdHandlers:
     def dispatch(self, ready: Iterable[tuple[int, int]], this_pass: int) -> bool:
         """Calls the handlers of what a wait returned; says whether there were any.
 
-        `this_pass` is `pass_number` as it was right after that wait.
+        `this_pass` is what `pass_number` was set to right after that wait.
         """
         get = self.enabled.get
         progress = False
@@ -135,12 +129,17 @@ class FdHandlers:
             if handler is None or handler.pass_number > this_pass:
                 continue
             handler.pass_number = this_pass
-            if events & READABLE and handler.on_read is not None:
+            on_read, on_write = handler.on_read, handler.on_write
+            if events & READABLE and on_read is not None:
                 progress = True
-                handler.on_read()
+                on_read()
+                if on_write is None:
+                    continue
                 if get(fd) is not handler or handler.pass_number > this_pass:
                     continue
-            if events & WRITABLE and handler.on_write is not None:
+            if events & WRITABLE and on_write is not None:
                 progress = True
-                handler.on_write()
+                on_write()
+            elif events & INVALID:
+                self.poller.remove(fd)  # closed behind our back; epoll forgets it by itself
         return progress

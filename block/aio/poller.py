@@ -17,10 +17,11 @@ R4  Timeouts are nanoseconds, negative for ever. A wait may end up to 1 ms late,
 from __future__ import annotations
 
 import select
+from functools import partial
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
 READ = 0x001  # EPOLLIN, POLLIN
 WRITE = 0x004  # EPOLLOUT, POLLOUT
@@ -30,16 +31,24 @@ INVALID = 0x020  # POLLNVAL
 READABLE = READ | ERROR | HANG_UP
 WRITABLE = WRITE | ERROR | HANG_UP
 
-MAX_EVENTS = 128
+MAX_EVENTS = 40  # of one wait; what more is ready, the next one reports
 FD_SETSIZE = 1024
 PRECISE_BELOW_NS = 10_000_000
+FEW = 8  # QEMU changes from poll to epoll at 64
 
 
 class Poller:
-    """The interface, and what both forms share."""
+    """The interface, and what both forms share.
+
+    look  look(0) is the same as wait(0); an attribute, so that it can be a function written in C.
+          It may report INVALID for a descriptor that was closed: then call `remove`.
+    """
+
+    look: Callable[[int], Iterable[tuple[int, int]]]
 
     def __init__(self) -> None:
         self._always: dict[int, int] = {}
+        self.look = self.wait
 
     def update(self, fd: int, events: int) -> None:
         """Watches a descriptor, or changes what is watched (epoll_ctl ADD, MOD)."""
@@ -68,18 +77,33 @@ class Poller:
 
     def close(self) -> None:
         """Gives descriptors back."""
+        del self.look  # it refers to this object
 
 
 class EpollPoller(Poller):
-    """Waits by epoll(7)."""
+    """Waits by epoll(7); looks at few descriptors by poll(2), which is then faster."""
 
     def __init__(self) -> None:
         super().__init__()
         self._epoll = select.epoll()
+        self._epoll_wait = self._epoll.poll
         self._fd = self._epoll.fileno()
+        self._poll = select.poll()
+        self._watched: set[int] = set()
+        self._choose_look()
+
+    def _choose_look(self) -> None:
+        if self._always:
+            self.look = self.wait
+        elif len(self._watched) <= FEW:
+            self.look = self._poll.poll
+        else:
+            self.look = partial(self._epoll_wait, maxevents=MAX_EVENTS)
 
     def update(self, fd: int, events: int) -> None:
         self._always.pop(fd, None)
+        self._watched.add(fd)
+        self._poll.register(fd, events)
         try:
             try:
                 self._epoll.modify(fd, events)
@@ -87,30 +111,36 @@ class EpollPoller(Poller):
                 self._epoll.register(fd, events)
         except PermissionError:
             self._always[fd] = events
+        self._choose_look()
 
     def remove(self, fd: int) -> None:
-        if self._always.pop(fd, None) is not None:
+        if fd not in self._watched:
             return
-        try:
-            self._epoll.unregister(fd)
-        except OSError:
-            return  # closed or replaced behind our back: the kernel has forgotten it already
+        self._watched.remove(fd)
+        self._poll.unregister(fd)
+        if self._always.pop(fd, None) is None:
+            try:
+                self._epoll.unregister(fd)
+            except OSError:
+                pass  # closed or replaced behind our back: the kernel has forgotten it already
+        self._choose_look()
 
     def wait(self, timeout_ns: int) -> Iterable[tuple[int, int]]:
         if self._always:
-            return [*self._epoll.poll(0, MAX_EVENTS), *self._always.items()]
+            return [*self._epoll_wait(0, MAX_EVENTS), *self._always.items()]
         if timeout_ns <= 0:
-            return self._epoll.poll(0 if timeout_ns == 0 else None, MAX_EVENTS)
+            return self._epoll_wait(None if timeout_ns else 0, MAX_EVENTS)
         if timeout_ns < PRECISE_BELOW_NS and self._fd < FD_SETSIZE:
             # epoll_wait counts milliseconds, select microseconds.
             select.select([self._fd], (), (), (timeout_ns + 999) // 1000 * 1e-6)
-            return self._epoll.poll(0, MAX_EVENTS)
-        return self._epoll.poll(timeout_ns * 1e-9, MAX_EVENTS)
+            return self._epoll_wait(0, MAX_EVENTS)
+        return self._epoll_wait(timeout_ns * 1e-9, MAX_EVENTS)
 
     def fileno(self) -> int | None:
         return self._fd
 
     def close(self) -> None:
+        super().close()
         self._epoll.close()
 
 
@@ -121,6 +151,7 @@ class PollPoller(Poller):
         super().__init__()
         self._poll = select.poll()
         self._watched: dict[int, int] = {}
+        self.look = self._poll.poll
 
     def update(self, fd: int, events: int) -> None:
         self._poll.register(fd, events)
@@ -131,11 +162,7 @@ class PollPoller(Poller):
             self._poll.unregister(fd)
 
     def wait(self, timeout_ns: int) -> Iterable[tuple[int, int]]:
-        ready = self._poll.poll(-1 if timeout_ns < 0 else (timeout_ns + 999_999) // 1_000_000)
-        for fd, events in ready:
-            if events & INVALID:
-                self.remove(fd)  # closed behind our back; epoll forgets such an entry, too
-        return ready
+        return self._poll.poll(-1 if timeout_ns < 0 else (timeout_ns + 999_999) // 1_000_000)
 
     def watched(self) -> dict[int, int]:
         return self._watched

@@ -12,11 +12,17 @@ Discussion: a heap per clock, of (time, number, timer). An entry counts only whi
 the timer's own; disarming a timer gives it number 0 and leaves the entry where it is (lazy
 deletion). Dead entries are dropped when they come up, and all at once when they are the
 majority, so a timer that is moved on and on holds no memory.
+
+What is due is taken out before the first callback runs; `_due` is an iterator that a nested
+poll goes on with, and what a callback's exception has left there fires in the next pass. Taking
+many out of a heap one by one costs 0.5 µs each; sorting it (a sorted list is a heap) costs 0.1.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from heapq import heapify, heappop, heappush
+from operator import length_hint
 
 from block.aio.audit import caller
 from block.aio.errors import UsedAfterFree
@@ -24,65 +30,89 @@ from block.aio.world import ClockType
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from block.aio.context import AioContext
 
+    Entry = tuple[int, int, "Timer"]
+
 DELETED = -1
 DEAD_ENTRIES_ALLOWED = 64
+SORT_FROM = 16
 
 
 class TimerList:
     """The timers of one context on one clock (QEMUTimerList)."""
 
-    __slots__ = ("_clock_ns", "_last_number", "clock", "heap", "n_armed")
+    __slots__ = ("_clock_ns", "_due", "_n_dead", "clock", "heap", "last_number")
 
     def __init__(self, clock: ClockType, clock_ns: Callable[[ClockType], int]) -> None:
         self.clock = clock
-        self.heap: list[tuple[int, int, Timer]] = []
-        self.n_armed = 0
-        self._last_number = 0
+        self.heap: list[Entry] = []
+        self.last_number = 0
+        self._due: Iterator[Entry] = iter(())
+        self._n_dead = 0
         self._clock_ns = clock_ns
-
-    def arm(self, timer: Timer, expire_ns: int) -> None:
-        """Enters a timer that is not armed."""
-        self._last_number = timer.number = number = self._last_number + 1
-        timer.expire_ns = expire_ns
-        self.n_armed += 1
-        heappush(self.heap, (expire_ns, number, timer))
 
     def disarm(self, timer: Timer) -> None:
         """Takes an armed timer out."""
         timer.number = 0
-        self.n_armed -= 1
-        dead = len(self.heap) - self.n_armed
-        if dead > DEAD_ENTRIES_ALLOWED and dead > self.n_armed:
-            self.heap[:] = [entry for entry in self.heap if entry[2].number == entry[1]]
-            heapify(self.heap)
+        self._n_dead += 1
+        heap = self.heap
+        if self._n_dead > DEAD_ENTRIES_ALLOWED and self._n_dead > len(heap) >> 1:
+            n_before = len(heap)
+            heap[:] = [entry for entry in heap if entry[2].number == entry[1]]
+            heapify(heap)
+            self._n_dead -= n_before - len(heap)
+
+    @property
+    def left_over(self) -> bool:
+        """Whether a pass has taken out timers that it has not fired yet."""
+        return length_hint(self._due) > 0
 
     def timeout_ns(self) -> int:
         """Returns how long until the first one fires, -1 for never (timerlist_deadline_ns)."""
+        if self.left_over:
+            return 0
         heap = self.heap
         while heap and heap[0][2].number != heap[0][1]:
             heappop(heap)
+            self._n_dead -= 1
         if not heap:
             return -1
         return max(0, heap[0][0] - self._clock_ns(self.clock))
 
     def run(self) -> bool:
         """Fires what is due; says whether anything was (timerlist_run_timers)."""
-        heap = self.heap
-        now = self._clock_ns(self.clock)
-        last = self._last_number  # R3: later numbers wait
+        self._due = due = iter([*self._due, *self._take_due()])
         progress = False
-        while heap and heap[0][0] <= now and heap[0][1] <= last:
-            _, number, timer = heappop(heap)
+        for _, number, timer in due:
             if timer.number == number:
                 timer.number = 0
-                self.n_armed -= 1
                 progress = True
                 timer.callback()
+            else:
+                self._n_dead -= 1
         return progress
+
+    def _take_due(self) -> list[Entry]:
+        """Takes out of the heap what is due, in order."""
+        now = self._clock_ns(self.clock)
+        heap = self.heap
+        due: list[Entry] = []
+        while heap and heap[0][0] <= now:
+            due.append(heappop(heap))
+            if len(due) == SORT_FROM:
+                heap.sort()
+                n = bisect_right(heap, now, key=_time)
+                due += heap[:n]
+                del heap[:n]
+                break
+        return due
+
+
+def _time(entry: Entry) -> int:
+    return entry[0]
 
 
 class Timer:
@@ -111,12 +141,18 @@ class Timer:
 
     def mod(self, expire_ns: int) -> None:
         """Arms it, or changes its time (timer_mod_ns)."""
-        assert self.ctx.is_home(), self.ctx.stranger()
+        ctx = self.ctx
+        me = ctx._current()
+        assert me == ctx._home, ctx.stranger()
         if self.number:
             self._disarm()
-        self._list.arm(self, expire_ns)
-        if self.ctx._awake != self.ctx._current():
-            self.ctx.notify()
+        timers = self._list
+        timers.last_number = self.number = number = timers.last_number + 1
+        self.expire_ns = expire_ns
+        heappush(timers.heap, (expire_ns, number, self))
+        ctx._timers_armed = True
+        if ctx._awake != me:
+            ctx.notify()
 
     def mod_anticipate(self, expire_ns: int) -> None:
         """Arms it, or moves it to an earlier time, never to a later (timer_mod_anticipate_ns)."""

@@ -70,4 +70,5 @@ class VirtualPoller(Poller):
         return self.real.always_ready
 
     def close(self) -> None:
+        super().close()
         self.real.close()

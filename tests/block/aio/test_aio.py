@@ -116,7 +116,7 @@ def test_notify(ctx: AioContext) -> None:
 
 
 def test_acquire(ctx: AioContext) -> None:
-    acquired = []
+    acquired: list[bool] = []
 
     def take_it() -> None:
         start.acquire()
