@@ -70,12 +70,13 @@ def one_bar(axes: Axes, place: int, row: Result, palette: Palette) -> None:
     value, low, high = bar(row)
     axes.barh(place, value - 1, left=1, height=0.62, color=colour(row, palette))
     axes.plot([low, high], [place, place], color=palette.ink, linewidth=1.2)
+    where = 1.0
     if row["goal"] is not None:
         where = times_better(row, row["goal"])
         axes.plot([where, where], [place - 0.42, place + 0.42], color=palette.mark, linewidth=2.2)
     axes.annotate(
         figure(value),
-        (max(high, value, 1), place),
+        (max(high, value, where, 1), place),
         xytext=(6, 0),
         textcoords="offset points",
         verticalalignment="center",
