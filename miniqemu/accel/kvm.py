@@ -217,7 +217,8 @@ class KvmVcpu:
             else:
                 self._raw.answer_mmio(self._space.mmio_read(addr, size))
         if debug.enabled:
-            debug.log("exits", f"cpu {self.index}: mmio {'rw'[is_write]} 0x{addr:x} {size} bytes")
+            what = "write" if is_write else "read"
+            debug.log("exits", f"cpu {self.index}: mmio {what} 0x{addr:x} {size} bytes")
 
     def _serve_pio(self) -> None:
         is_out, size, port, count, start = self._raw.exit_io()

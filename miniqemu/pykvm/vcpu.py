@@ -74,12 +74,13 @@ class Vcpu:
     def run(self) -> int | None:
         """KVM_RUN: runs the guest until it needs us; KVM_EXIT_..., or None when interrupted.
 
+        EINTR (a kick) and EAGAIN (INIT or SIPI has woken it) are None: look around, run again.
         EFAULT: the guest ran into memory that cannot be mapped; EINVAL: invalid state.
         The GIL is released meanwhile.
         """
         try:
             ioctl(self.fd, _RUN, 0)
-        except InterruptedError:
+        except (InterruptedError, BlockingIOError):
             return None
         except OSError as error:
             raise KvmError("KVM_RUN", error.errno or 0) from None
