@@ -206,10 +206,26 @@ async def co_drain(bs: BlockDriverState) -> None:
 
 # -- all nodes
 
+_drain_all_count = 0
+
+
+def join_drain_all(bs: BlockDriverState) -> None:
+    """Brings a new node into the drain_all sections that there are now."""
+    for _ in range(_drain_all_count):
+        quiesce(bs, None, True)
+
+
+def leave_all(bs: BlockDriverState) -> None:
+    """Ends what a node that is closed still has of such sections (bdrv_drain_all_end_quiesce)."""
+    while bs.quiesce_counter:
+        unquiesce(bs, False, None, True)
+
 
 def drain_all_begin() -> None:
     """Begins a section for every node there is (bdrv_drain_all_begin); main thread only."""
+    global _drain_all_count
     assert not in_coroutine(), "R4: drain_all belongs into the main loop"
+    _drain_all_count += 1
     for bs in graph.all_states:
         with bs.aio_context:
             quiesce(bs, None, True)
@@ -220,17 +236,26 @@ def drain_all_begin() -> None:
 def _poll_contexts() -> bool:
     """Polls each context once, if a node of it is busy; says whether one was."""
     busy = False
-    for ctx in graph.contexts_of(graph.all_states):
+    for ctx in graph.contexts():
         with ctx:
-            nodes = [bs for bs in graph.all_states if bs.aio_context is ctx]
-            if any(drain_poll(bs, False, None, True) for bs in nodes):
+            if _busy_in(ctx):
                 ctx.poll(True)
                 busy = True
     return busy
 
 
+def _busy_in(ctx: AioContext) -> bool:
+    """Says whether something is on its way in a context; backends without a tree count, too."""
+    nodes = (bs for bs in graph.all_states if bs.aio_context is ctx)
+    if any(drain_poll(bs, False, None, True) for bs in nodes):
+        return True
+    return any(blk.in_flight for blk in graph.backends if blk.aio_context is ctx)
+
+
 def drain_all_end() -> None:
     """Ends it (bdrv_drain_all_end)."""
+    global _drain_all_count
+    _drain_all_count -= 1
     for bs in graph.all_states:
         with bs.aio_context:
             unquiesce(bs, False, None, True)
@@ -240,3 +265,16 @@ def drain_all() -> None:
     """Waits until no request is in flight anywhere (bdrv_drain_all)."""
     drain_all_begin()
     drain_all_end()
+
+
+def close_all() -> None:
+    """Takes the tree out of every backend, in the tree's own context (bdrv_close_all).
+
+    Nodes that somebody else still holds, stay. Before patch 02 this walked over the nodes
+    of a running IOThread without its lock.
+    """
+    assert not in_coroutine(), "R4: close_all belongs into the main loop"
+    drain_all()
+    for blk in list(graph.backends):
+        with blk.aio_context:
+            blk.remove_bs()

@@ -94,9 +94,10 @@ def lookup_bs(name: str) -> BlockDriverState:
     return bs
 
 
-def contexts_of(nodes: Iterable[BlockDriverState]) -> list[AioContext]:
-    """Returns the contexts of some nodes, each once (f406c03c09: poll each once a round)."""
-    return list(dict.fromkeys(bs.aio_context for bs in nodes))
+def contexts() -> list[AioContext]:
+    """Returns the contexts of all trees, each once (f406c03c09: poll each once a round)."""
+    users = (*all_states, *backends)
+    return list(dict.fromkeys(user.aio_context for user in users))
 
 
 # -- walks

@@ -60,6 +60,7 @@ class BlockDriverState:
         self._init_tree()
         self._init_requests()
         graph.all_states[self] = None
+        drain.join_drain_all(self)
 
     def _init_image(self) -> None:
         self.drv: BlockDriver | None = None
@@ -127,6 +128,7 @@ class BlockDriverState:
         assert not self.parents, "R2: the last reference, but an edge still points here"
         with self.aio_context:
             self.close()
+            drain.leave_all(self)
         graph.forget_node(self)
 
     def close(self) -> None:

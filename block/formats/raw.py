@@ -22,7 +22,7 @@ from block.core.error import BlockError
 from block.core.iov import iov_size, iov_slice, iov_to_bytes
 from block.core.open import open_child
 from block.core.options import Option, take_options
-from block.core.registry import PROBE_BUF_SIZE, probe_all
+from block.core.registry import PROBE_BUF_SIZE, find_protocol, probe_all
 from block.core.report import warn_report
 
 TYPE_CHECKING = False
@@ -81,6 +81,10 @@ class RawDriver(BlockDriver):
         _check_range(bs, offset, size, below.getlength())
         if bs.probed and not bs.read_only:
             warn_report(GUESSED.format(name=below.filename))
+
+    def create(self, filename: str, options: dict[str, object]) -> None:
+        """A raw image is whatever the protocol makes (raw_co_create_opts)."""
+        find_protocol(filename).create(filename, options)
 
     def child_perm(
         self, bs: BlockDriverState, child: BdrvChild | None, role: int, perm: int, shared: int
