@@ -69,7 +69,7 @@ _FEAT, _LIVE = Action.NEGOTIATE, Action.START
 # One row a state; the columns are those of Asked, in order:
 #                    0      ACK    DRIVER FEATURES DRIVER_OK FAILED nonsense
 _ROWS = {
-    State.RESET:        (_ZERO, _STEP, _NO,   _NO,     _NO,      _FAIL, _NO),
+    State.RESET:        (_ZERO, _STEP, _STEP, _NO,     _NO,      _FAIL, _NO),
     State.ACKNOWLEDGED: (_ZERO, _NO,   _STEP, _NO,     _NO,      _FAIL, _NO),
     State.DRIVER:       (_ZERO, _NO,   _NO,   _FEAT,   _NO,      _FAIL, _NO),
     State.NEGOTIATED:   (_ZERO, _NO,   _NO,   _NO,     _LIVE,    _FAIL, _NO),
