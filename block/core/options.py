@@ -71,12 +71,13 @@ def parse_string(name: str, value: object) -> str:
 
 
 def parse_bool(name: str, value: object) -> bool:
-    """'on' or 'off', or JSON's true and false (parse_option_bool)."""
+    """'on' or 'off' and what else QEMU takes for them, or JSON's true and false
+    (qapi_bool_parse)."""
     if isinstance(value, bool):
         return value
-    if value == "on":
+    if value in ("on", "yes", "true", "y"):
         return True
-    if value == "off":
+    if value in ("off", "no", "false", "n"):
         return False
     raise invalid(f"Parameter '{name}' expects 'on' or 'off'")
 
