@@ -15,7 +15,7 @@ from block.core import flags as f
 from block.core.cache import parse_cache_mode
 from block.core.open import open_backend
 from block.core.options import flatten, invalid
-from block.core.registry import find_format, find_row
+from block.core.registry import find_format, find_protocol, find_row
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -73,12 +73,12 @@ def create(filename: str, format: str = "raw", size: object = 0, **options: obje
     if find_row(format) is None:
         raise invalid(f"Unknown file format '{format}'")
     driver = find_format(format)
-    left = {"size": size, **options}
-    known = {option.name for option in driver.create_opts}
-    for option in left:
-        if known and option not in known:
+    protocol = find_protocol(filename)
+    known = {option.name for option in (*driver.create_opts, *protocol.create_opts)}
+    for option in options:
+        if option not in known:
             raise invalid(f"Invalid parameter '{option}'")
-    driver.create(filename, left)
+    driver.create(filename, {"size": size, **options})
 
 
 def close_all() -> None:

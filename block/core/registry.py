@@ -108,7 +108,6 @@ TABLE: list[Row] = [
     Row("raw", "block.formats.raw", "RawDriver", magic=((0, b"", 1),)),
     Row("file", "block.protocols.file.driver", "FileDriver", protocol="file"),
     Row("null-co", "block.protocols.null", "NullCoDriver", protocol="null-co"),
-    Row("host_device", protocol="host_device"),
     Row("qcow", magic=((0, QCOW_MAGIC + b"\0\0\0\1", 100),)),
     Row("qcow2", magic=((0, QCOW_MAGIC, 100),)),
     Row("qed", magic=((0, b"QED\0", 100),)),
@@ -157,10 +156,11 @@ def find_protocol(filename: str, allow_prefix: bool = True) -> BlockDriver:
     """The protocol driver that opens a name: by 'prefix:', else `file` (bdrv_find_protocol).
 
     `allow_prefix=False` takes 'a:b' as a plain path. Raises BlockError(EINVAL):
-    "Unknown protocol 'x'", or ENOENT for a host device.
+    "Unknown protocol 'x'", or ENOTSUP for a device of this machine.
     """
     if is_host_device(filename):
-        return find_format("host_device")
+        message = f"'file' driver requires '{filename}' to be a regular file"
+        raise BlockError(errno.ENOTSUP, message)
     if not allow_prefix or not path_has_protocol(filename):
         return find_format("file")
     prefix = filename.partition(":")[0]

@@ -57,7 +57,7 @@ def test_keyval_nests_by_dots_and_makes_lists_of_numbers() -> None:
 
 def test_keyval_takes_an_implied_key_at_the_start_only() -> None:
     assert keyval.parse_keyval("iothread,id=t", "qom-type") == {"qom-type": "iothread", "id": "t"}
-    with pytest.raises(BlockError, match="^Expected '=' after parameter 'id'$"):
+    with pytest.raises(BlockError, match=r"^Expected '=' after parameter 'id'$"):
         keyval.parse_keyval("iothread,id", "qom-type")
 
 
@@ -92,12 +92,12 @@ def test_json_may_use_single_quotes() -> None:
 
 @pytest.mark.parametrize("text", ["{", "x", '{"a" 1}', "[" * 100000])
 def test_broken_json_is_one_clear_error(text: str) -> None:
-    with pytest.raises(BlockError, match="^JSON parse error, "):
+    with pytest.raises(BlockError, match=r"^JSON parse error, "):
         keyval.parse_json_object(text)
 
 
 def test_json_must_be_an_object() -> None:
-    with pytest.raises(BlockError, match="^Invalid JSON object given$"):
+    with pytest.raises(BlockError, match=r"^Invalid JSON object given$"):
         keyval.parse_json_object("[]")
 
 

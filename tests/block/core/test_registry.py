@@ -54,13 +54,13 @@ def test_every_driver_with_a_module_loads_and_bears_its_name() -> None:
 
 
 def test_an_unknown_driver_is_named() -> None:
-    with pytest.raises(BlockError, match="^Unknown driver 'nosuch'$"):
+    with pytest.raises(BlockError, match=r"^Unknown driver 'nosuch'$"):
         registry.find_format("nosuch")
 
 
 def test_a_format_that_this_version_lacks_says_so() -> None:
     row = Row("later", magic=((0, b"LATER", 100),))
-    with pytest.raises(BlockError, match="^Driver 'later' is not available in this version"):
+    with pytest.raises(BlockError, match=r"^Driver 'later' is not available in this version"):
         row.load()
 
 
@@ -83,12 +83,12 @@ def test_a_prefix_chooses_the_protocol() -> None:
 
 
 def test_an_unknown_protocol_is_named() -> None:
-    with pytest.raises(BlockError, match="^Unknown protocol 'a'$"):
+    with pytest.raises(BlockError, match=r"^Unknown protocol 'a'$"):
         registry.find_protocol("a:b")
 
 
 def test_a_device_is_refused_by_name() -> None:
-    with pytest.raises(BlockError, match="^'file' driver requires '/dev/null' to be a regular"):
+    with pytest.raises(BlockError, match=r"^'file' driver requires '/dev/null' to be a regular"):
         registry.find_protocol("/dev/null")
 
 
