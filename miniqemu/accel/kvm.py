@@ -64,7 +64,7 @@ def open_error(path: str, error: OSError) -> AccelError:
     """Why /dev/kvm cannot be used, in one line with the command that mends it."""
     cause = error.strerror or str(error)
     remedy = REMEDIES.get(error.errno or 0)
-    place = "" if isinstance(error, KvmError) else f"{path}: "
+    place = "" if isinstance(error, KvmError) or not path else f"{path}: "
     return AccelError(f"-accel kvm: {place}{cause}" + (f": {remedy}" if remedy else ""))
 
 
@@ -78,6 +78,7 @@ class KvmAccel:
         """Opens KVM and makes an empty machine. AccelError: one line, see `open_error`."""
         self.vcpus, self.cpu_model = vcpus, cpu_model
         self._slots = 0
+        self._made: list[RawVcpu] = []
         self._chips: list[kvm_irqchip] = []
         self._pit: kvm_pit_state2 | None = None
         try:
@@ -120,14 +121,21 @@ class KvmAccel:
     def map_ram(self, ram: GuestMemory) -> None:
         """Gives each region of RAM a memory slot (kvm_set_phys_mem)."""
         for region in ram.regions:
-            self._vm.set_memory(self._slots, region.base, region.view)
+            try:
+                self._vm.set_memory(self._slots, region.base, region.view)
+            except KvmError as error:
+                raise open_error("", error) from None
             self._slots += 1
 
     def create_vcpu(self, index: int, space: AddressSpace, big_lock: BigLock) -> KvmVcpu:
         """Makes one processor (kvm_init_vcpu); local APIC id = `index`."""
-        raw = self._vm.create_vcpu(index)
-        raw.set_cpuid(cpuid.for_vcpu(self._cpuid, index, self.vcpus, self.cpu_model))
-        return KvmVcpu(raw, space, big_lock)
+        try:
+            raw = self._vm.create_vcpu(index)
+            self._made.append(raw)
+            raw.set_cpuid(cpuid.for_vcpu(self._cpuid, index, self.vcpus, self.cpu_model))
+            return KvmVcpu(raw, space, big_lock)
+        except OSError as error:
+            raise open_error("", error) from None
 
     def set_irq(self, gsi: int, level: bool) -> None:
         """Drives a pin of PIC and IOAPIC (kvm_set_irq)."""
@@ -165,7 +173,9 @@ class KvmAccel:
         self._vm.set_pit(self._pit)
 
     def close(self) -> None:
-        """Closes machine and device."""
+        """Closes processors, machine and device. Twice is harmless."""
+        for raw in self._made:
+            raw.close()
         self._vm.close()
         self._kvm.close()
 

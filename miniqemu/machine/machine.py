@@ -8,9 +8,10 @@
 
 Rules:
 R1. Made, run and closed by one thread, the main thread (that of the main context).
-R2. `request_shutdown`, `stop`, `cont` and `reset` may be called from any thread. Outside the main
-    thread they ask and return; the main loop does it. A vCPU's thread that asks executes no
-    further instruction of the guest (cpu_stop_current).
+R2. `request_shutdown`, `stop`, `cont` and `reset` may be called from any thread. In another thread,
+    or in a callback of the main loop, they ask and return, and the main loop does it after the
+    callback: a change waits for vCPUs and drains requests, and the callback may be part of one
+    that they wait for. A vCPU's thread that asks executes no further instruction of the guest.
 R3. While vCPUs come to rest the main loop goes on (MainLoop.wait_for). What is asked meanwhile is
     done afterwards: two changes of state never overlap.
 R4. The order of a stop: vCPUs parked, state set, devices told, block layer drained. The order of
@@ -25,6 +26,7 @@ from __future__ import annotations
 import sys
 from collections import deque
 
+from block.aio.switch_interval import restore_switch_interval, shorten_switch_interval
 from block.aio.world import World, the_world
 from miniqemu.accel.base import Stop
 from miniqemu.machine import debug
@@ -42,7 +44,6 @@ if TYPE_CHECKING:
     from miniqemu.accel.base import Accelerator, Vcpu
     from miniqemu.machine.memory import GuestMemory
 
-SWITCH_INTERVAL = 20e-6  # a vCPU thread that comes back from KVM waits no longer for the GIL
 FAILED = 1  # exit status when the guest cannot go on
 
 
@@ -79,7 +80,7 @@ class Machine:
         self._changing = False
         self._outcome: tuple[int, str] | None = None
         self._failure: BaseException | None = None
-        self._switch_interval: float | None = None
+        self._short_interval = False
         self._closed = False
 
     # -- building ---------------------------------------------------------------------------
@@ -120,8 +121,8 @@ class Machine:
     def start(self, *, paused: bool = False) -> None:
         """Power-on: resets everything, starts the vCPU threads, and runs unless `paused`."""
         assert not self.threads, "the machine has been started"
-        self._switch_interval = sys.getswitchinterval()
-        sys.setswitchinterval(SWITCH_INTERVAL)
+        shorten_switch_interval()  # a vCPU that comes back from KVM waits no longer for the GIL
+        self._short_interval = True
         self._system_reset()
         groups = [[vcpu] for vcpu in self.vcpus] if self.accel.runs_in_parallel else [self.vcpus]
         self.threads = [VcpuThread(group, self, self.world) for group in groups]
@@ -185,7 +186,7 @@ class Machine:
             self.reset()
 
     def _change(self, change: Callable[[], None]) -> None:
-        if self.main_context.is_home() and not self._changing:
+        if self.main_context.is_home() and not self._changing and not self.loop.depth:
             self._run_change(change)
             return
         self._later.append(change)
@@ -319,8 +320,8 @@ class Machine:
             vcpu.close()
         self.accel.close()
         self.loop.close()
-        if self._switch_interval is not None:
-            sys.setswitchinterval(self._switch_interval)
+        if self._short_interval:
+            restore_switch_interval()
         self.big_lock.release()
         self.ram.close()
 

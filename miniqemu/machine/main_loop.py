@@ -29,6 +29,7 @@ class MainLoop:
 
     def __init__(self, context: AioContext, big_lock: BigLock) -> None:
         self._context, self._big_lock = context, big_lock
+        self.depth = 0  # how many passes are under way: more than 0 inside a callback
         self._poller = context.world.new_poller()
         fd = context.fileno()
         self._stands_for_all = fd is not None
@@ -45,7 +46,11 @@ class MainLoop:
                 self._sleep(timeout)
         finally:
             self._big_lock.acquire()
-        return self._context.dispatch()
+        self.depth += 1
+        try:
+            return self._context.dispatch()
+        finally:
+            self.depth -= 1
 
     def wait_for(self, condition: Callable[[], bool]) -> None:
         """Iterates until `condition()`; who makes it true notifies the main context (R2)."""

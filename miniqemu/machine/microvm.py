@@ -19,6 +19,7 @@ it has 24 slots at the pins of a second IOAPIC, and tells the guest by a table. 
 
 from __future__ import annotations
 
+from miniqemu.accel.base import AccelError
 from miniqemu.hw.isa_debug_exit import POWER_OFF_PORT, IsaDebugExit, PowerOffPort
 from miniqemu.hw.uart import Uart16550
 from miniqemu.machine import pvh
@@ -71,6 +72,7 @@ class Microvm:
         self.machine = machine
         self.transports: list[VirtioMmioTransport] = []  # in the order of the devices
         self.cmdline = b""
+        self.announce_disks = True  # -M auto-kernel-cmdline=
         self.kernel: Kernel | None = None
         self.uart: Uart16550 | None = None
         self._debug_exit_ports: range | None = None
@@ -124,7 +126,8 @@ class Microvm:
         """
         self.kernel = load_kernel(path)
         words = [append] if append else []
-        words += [self._announce(transport) for transport in self.transports]
+        if self.announce_disks:
+            words += [self._announce(transport) for transport in self.transports]
         self.cmdline = " ".join(words).encode()
         pvh.place(self.machine.ram, self.kernel, self.cmdline)
 
@@ -153,7 +156,15 @@ def build(
     no_reboot: bool = False,
     world: World | None = None,
 ) -> Microvm:
-    """A machine with this board: plug devices, `load` a kernel, `finish`, then `machine.run()`."""
+    """A machine with this board: plug devices, `load` a kernel, `finish`, then `machine.run()`.
+
+    BoardError; AccelError when the accelerator cannot map RAM or make vCPUs (which is closed then).
+    """
     ram = make_ram(ram_size)
-    machine = Machine(accel, ram, vcpus=vcpus, no_reboot=no_reboot, world=world)
+    try:
+        machine = Machine(accel, ram, vcpus=vcpus, no_reboot=no_reboot, world=world)
+    except AccelError:
+        accel.close()
+        ram.close()
+        raise
     return Microvm(machine, serial)
