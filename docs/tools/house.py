@@ -7,6 +7,15 @@ from docs.tools.draw import Box, Picture
 
 ROOM = 46
 
+# The arrows inside the machine: (who imports, whom). A test finds each in the source.
+MACHINE_IMPORTS = (
+    ("cli", "machine"),
+    ("machine", "hw"),
+    ("hw", "chardev"),
+    ("machine", "accel"),
+    ("accel", "pykvm"),
+)
+
 
 def picture() -> Picture:
     """Draws the rooms from the guest down to the kernel; arrows are imports."""
@@ -36,44 +45,40 @@ def picture() -> Picture:
 def upper(made: Picture) -> Box:
     """Draws miniqemu/, the virtual machine."""
     whole = made.region(20, 96, 820, 160, "miniqemu/: the virtual machine", kind="blue")
-    made.box(36, 132, 180, ROOM, "`cli`", "~QEMU's command line")
-    made.box(236, 132, 180, ROOM, "`machine`", "~memory, loader, board")
-    made.box(436, 132, 188, ROOM, "`hw`", "~UART, virtio, data-plane")
-    made.box(644, 132, 180, ROOM, "`chardev`", "~where serial bytes go")
-    made.box(236, 198, 180, ROOM, "`accel`", "~what runs a vCPU")
-    made.box(436, 198, 188, ROOM, "`pykvm`", "~the ioctls of /dev/kvm")
-    made.arrow((216, 155), (236, 155))
-    made.arrow((416, 155), (436, 155))
-    made.arrow((326, 178), (326, 198))
-    made.arrow((624, 155), (644, 155))
-    made.arrow((416, 221), (436, 221))
+    rooms = {
+        "cli": made.box(36, 132, 180, ROOM, "`cli`", "~QEMU's command line"),
+        "machine": made.box(236, 132, 180, ROOM, "`machine`", "~memory, loader, board"),
+        "hw": made.box(436, 132, 188, ROOM, "`hw`", "~UART, virtio, data-plane"),
+        "chardev": made.box(644, 132, 180, ROOM, "`chardev`", "~where serial bytes go"),
+        "accel": made.box(236, 198, 180, ROOM, "`accel`", "~what runs a vCPU"),
+        "pykvm": made.box(436, 198, 188, ROOM, "`pykvm`", "~the ioctls of /dev/kvm"),
+    }
+    for user, used in MACHINE_IMPORTS:
+        connect(made, rooms[user], rooms[used])
     return whole
+
+
+def connect(made: Picture, user: Box, used: Box) -> None:
+    """Draws one import: to the right, or down."""
+    if user.y == used.y:
+        made.arrow(user.right(), used.left())
+    else:
+        made.arrow(user.bottom(), used.top())
 
 
 def lower(made: Picture) -> Box:
     """Draws block/, the block layer, with the rooms that are planned dashed."""
     whole = made.region(20, 286, 820, 274, "block/: the block layer, usable alone", kind="green")
+    planned = "~planned: filters, jobs, ops, export"
     drivers = [
         made.box(36, 322, 180, ROOM, "`formats`", "~raw"),
         made.box(236, 322, 180, ROOM, "`protocols`", "~file, null-co"),
-        made.box(436, 322, 388, ROOM, "~planned: filters, jobs, ops, export", kind="plain dashed"),
+        made.box(436, 322, 388, ROOM, planned, kind="plain dashed"),
     ]
-    core = made.box(
-        36,
-        402,
-        788,
-        58,
-        "`core`",
-        "~nodes, edges, the device's handle, opening, requests, drain, moving between loops",
-    )
-    aio = made.box(
-        36,
-        490,
-        788,
-        58,
-        "`aio`",
-        "~the event loop: bottom halves, timers, fd handlers, coroutines, IOThreads, thread pool",
-    )
+    core = made.box(36, 402, 788, 58, "`core`", "~nodes, edges, the device's handle, opening, "
+                    "requests, drain, moving between loops")  # fmt: skip
+    aio = made.box(36, 490, 788, 58, "`aio`", "~the event loop: bottom halves, timers, "
+                   "fd handlers, coroutines, IOThreads, thread pool")  # fmt: skip
     for driver in drivers:
         x, y = driver.bottom()
         made.arrow((x, y), (x, core.y))

@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from docs.tools.draw import IMAGES, Picture
+from docs.tools.house import MACHINE_IMPORTS
 from docs.tools.pictures import PICTURES
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -40,3 +42,9 @@ def test_a_picture_has_a_title_and_nothing_outside_its_frame(draw: Callable[[], 
 def test_a_blank_line_would_end_the_html_block_of_a_page() -> None:
     for draw in PICTURES:
         assert "\n\n" not in draw().svg()
+
+
+@pytest.mark.parametrize(("user", "used"), MACHINE_IMPORTS)
+def test_an_arrow_in_the_house_is_an_import_in_the_source(user: str, used: str) -> None:
+    modules = (Path(__file__).parent.parent.parent / "miniqemu" / user).glob("*.py")
+    assert any(f"from miniqemu.{used}" in module.read_text() for module in modules)
