@@ -19,7 +19,7 @@ struct desc {
 #define DESC_INDIRECT 4    // the chain is in the table that lies here
 
 struct virtq {
-  struct desc desc[QSIZE];
+  struct desc desc[QSIZE] __attribute__((aligned(16)));   // 2.6: the others need 2 and 4
   volatile struct { u16 flags, idx, ring[QSIZE + 1]; } avail;     // + 1: see used_event
   volatile struct { u16 flags, idx; struct { u32 id, len; } ring[QSIZE + 1]; } used;
 
