@@ -5,9 +5,7 @@ R1  The thread holds its context's lock all the time, but between two polls lets
     for it have its turn.
 R2  `stop` and `close` are for other threads. After `stop` the thread has ended; its context lives
     on until `close`, and belongs to whoever acquires it.
-R3  While IOThreads live, the interpreter switches threads every 20 µs instead of 5 ms: a thread
-    that comes back from a blocking call waits 88 µs instead of 5 ms, at the cost of at
-    most 5% throughput.
+R3  While IOThreads live, Python switches threads quickly (switch_interval.py).
 
 State that several threads write: the registries, under `_registry_lock`; `_running`, only by the
 thread itself after the start.
@@ -15,18 +13,15 @@ thread itself after the start.
 
 from __future__ import annotations
 
-import sys
 import threading
 
 from block.aio.context import AioContext
+from block.aio.switch_interval import restore_switch_interval, shorten_switch_interval
 from block.aio.world import World, the_world
-
-SWITCH_INTERVAL = 20e-6
 
 _registry_lock = threading.Lock()
 _by_id: dict[str, IOThread] = {}
 _by_thread: dict[int, AioContext] = {}
-_switch_interval_before = 0.0
 
 
 class IOThread:
@@ -93,21 +88,17 @@ class IOThread:
 
 
 def _register(iothread: IOThread) -> None:
-    global _switch_interval_before
     with _registry_lock:
         if iothread.id in _by_id:
             raise ValueError(f"iothread {iothread.id!r} exists already")
-        if not _by_id:
-            _switch_interval_before = sys.getswitchinterval()
-            sys.setswitchinterval(SWITCH_INTERVAL)
         _by_id[iothread.id] = iothread
+    shorten_switch_interval()
 
 
 def _unregister(iothread: IOThread) -> None:
     with _registry_lock:
         del _by_id[iothread.id]
-        if not _by_id:
-            sys.setswitchinterval(_switch_interval_before)
+    restore_switch_interval()
 
 
 def get_iothread(id: str) -> IOThread | None:

@@ -39,7 +39,7 @@ class EventNotifier:
             os.eventfd_write(self._fd, 1)
         except BlockingIOError:
             return  # the counter is full, so the flag is up
-        except OSError as error:
+        except (OSError, ValueError) as error:
             raise self._gone() from error
 
     def test_and_clear(self) -> bool:
@@ -48,7 +48,7 @@ class EventNotifier:
             os.eventfd_read(self._fd)
         except BlockingIOError:
             return False
-        except OSError as error:
+        except (OSError, ValueError) as error:
             raise self._gone() from error
         return True
 
@@ -83,7 +83,7 @@ class PipeNotifier(EventNotifier):
             os.write(self._write_fd, b"\1")
         except BlockingIOError:
             return  # the pipe is full, so the flag is up
-        except OSError as error:
+        except (OSError, ValueError) as error:
             raise self._gone() from error
 
     def test_and_clear(self) -> bool:
@@ -94,7 +94,7 @@ class PipeNotifier(EventNotifier):
                 was_set = True
         except BlockingIOError:
             return was_set
-        except OSError as error:
+        except (OSError, ValueError) as error:
             raise self._gone() from error
         return was_set
 

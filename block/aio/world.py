@@ -72,6 +72,8 @@ class World:
         self._main_lock = threading.Lock()
 
     current = staticmethod(threading.get_ident)
+    # clock_ns(REALTIME) for whoever reads it for every request: the system's own function.
+    realtime_ns = staticmethod(time.monotonic_ns)
 
     def clock_ns(self, clock: ClockType) -> int:
         """Reads a clock, in nanoseconds (qemu_clock_get_ns)."""
