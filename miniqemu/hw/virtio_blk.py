@@ -204,6 +204,7 @@ class VirtioBlk(VirtioDevice, BlockDevOps):
         try:
             sector = request.parse(out, into)
         except MalformedRequest as error:
+            request.status = NO_STATUS
             queue.detach(head)
             self.error(str(error))
             return
@@ -277,7 +278,10 @@ class VirtioBlk(VirtioDevice, BlockDevOps):
             part = left[: len(view)]
             view[: len(part)] = part
             left = left[len(part) :]
-        request.kind, request.nbytes = T_IN, layout.ID_BYTES - len(left)
+        size = sum(map(len, into))
+        # In a longer buffer the status does not follow the text at once: it does not count.
+        request.kind = T_IN
+        request.nbytes = min(size, layout.ID_BYTES) - (size > layout.ID_BYTES)
         self.complete(request, S_OK)
 
     def _take_segments(self, request: BlkRequest, out: list[memoryview]) -> None:

@@ -62,7 +62,7 @@ class BlkRequest:
         may be cut into descriptors anywhere (2.7.4). MalformedRequest where they are missing.
         """
         if not into:
-            raise MalformedRequest("virtio-blk missing headers")
+            raise MalformedRequest("a request without a place for its status")
         last = self.status = into[-1]  # the status byte is the last one of all
         if len(last) == 1:
             into.pop()
@@ -105,7 +105,7 @@ def _take(out: list[memoryview], wanted: int) -> bytes:
     taken = b""
     while len(taken) < wanted:
         if not out:
-            raise MalformedRequest("virtio-blk request outhdr too short")
+            raise MalformedRequest("a request whose header is too short")
         first = out[0]
         part = first[: wanted - len(taken)]
         taken += part

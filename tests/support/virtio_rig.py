@@ -160,7 +160,7 @@ class Rig:
         self, blk: object = None, *, ctx: AioContext | None = None, **conf: object
     ) -> None:
         self.ctx = ctx or the_world().main_context
-        self.blk = blk or ParkingBlk(self.ctx)
+        self.blk = blk(self.ctx) if isinstance(blk, type) else blk or ParkingBlk(self.ctx)
         self.memory = GuestMemory([(0, RAM)])
         self.space = AddressSpace(self.memory)
         self.irqs = IrqCounter()
