@@ -76,6 +76,9 @@ class Chardev:
         if self.event is not None:
             self.event(event)
 
+    def resume(self) -> None:
+        """The program goes on after a stop (SIGCONT)."""
+
     def flush(self) -> None:
         """Waits, bounded, until what was written has left the program. For the very end."""
 

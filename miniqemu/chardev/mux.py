@@ -81,6 +81,10 @@ class MuxChardev(Chardev):
         """Waits until what was written has left."""
         self.base.flush()
 
+    def resume(self) -> None:
+        """The program goes on after a stop."""
+        self.base.resume()
+
     def say(self, text: str) -> None:
         """A word of the program itself."""
         self.base.write(text.encode())

@@ -41,7 +41,7 @@ class Property:
         """A user's text or JSON value as this kind. Raises BlockError or CliError."""
         parsed = KINDS[self.kind](self.name, value)
         if self.only and parsed != self.default:
-            shown = {True: "on", False: "off"}.get(parsed, parsed)  # type: ignore[call-overload]
+            shown = {True: "on", False: "off"}.get(parsed, parsed)
             raise CliError(f"{self.name}={shown} is not supported by miniqemu")
         return parsed
 
@@ -111,8 +111,8 @@ KINDS: dict[str, Callable[[str, object], Any]] = {
 
 P = Property
 VIRTIO_BLK = (
-    P("account-failed", "OnOffAuto", "auto"),
-    P("account-invalid", "OnOffAuto", "auto"),
+    P("account-failed", "OnOffAuto", "auto", only=True),
+    P("account-invalid", "OnOffAuto", "auto", only=True),
     P("any_layout", "bool", True, only=True),
     P("bootindex", "int32", None, "has no meaning here: nothing boots from a disk"),
     P("config-wce", "bool", True, "the guest may switch the write cache"),

@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The program `miniqemu`: QEMU's command line on our machine.
+
+Whatever is wrong with what a person asked for ends in one line that begins with the name the
+program was called by, and exit status 1. A traceback is a bug of ours, always.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+
+from block.core import report
+from miniqemu.chardev.stdio import fill_standard_descriptors
+
+from . import options
+from .config import CliError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .config import Config
+
+
+def console() -> int:
+    """The entry point of the command."""
+    return main(sys.argv)
+
+
+def main(argv: list[str]) -> int:
+    """Runs the program with `argv[0]` as its name; the exit status."""
+    fill_standard_descriptors()
+    program = program_name(argv[0])
+    report.program = program
+    try:
+        return run(options.parse(program, argv[1:]))
+    except options.Stop as text:
+        return write(1, str(text))
+    except CliError as error:
+        write(2, f"{program}: {error}\n")
+        return 1
+
+
+def program_name(path: str) -> str:
+    """How messages begin: what the program was called as."""
+    name = os.path.basename(path)
+    return "miniqemu" if name == "__main__.py" else name
+
+
+def run(config: Config) -> int:
+    """Builds the machine, runs it, takes it apart."""
+    from .build import Emulator
+    from .signals import Terminated
+
+    def say(text: str) -> None:
+        write(2, f"{config.program}: {text}\n")
+
+    emulator = Emulator(config, say)
+    try:
+        emulator.build()
+        return emulator.run()
+    except Terminated as signal:
+        say(f"terminating on signal {signal.number}")
+        return 0
+    finally:
+        emulator.close()
+
+
+def write(fd: int, text: str) -> int:
+    """Writes it all, also to a descriptor that somebody made non-blocking; 0, or 1 if nobody
+    reads any more."""
+    data = text.encode(errors="surrogateescape")
+    while data:
+        try:
+            data = data[os.write(fd, data) :]
+        except BlockingIOError:
+            with contextlib.suppress(OSError):
+                os.set_blocking(fd, True)
+        except OSError:
+            return 1
+    return 0
