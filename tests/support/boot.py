@@ -143,7 +143,9 @@ def boot(
     """Boots the guest and waits for its end, which `append` or `typed` has to bring about."""
     program = vmm.program()
     words = arguments(vmm, disks, append, elf or built_elf(), smp)
-    return run([*program, *words], typed, timeout)
+    outcome = run([*program, *words], typed, timeout)
+    assert "Traceback" not in outcome.errors, outcome.errors  # whose exit status would be 1, too
+    return outcome
 
 
 @functools.cache
