@@ -9,8 +9,6 @@ R3  Written in the thread at home in the backend's context; readers may be a req
 
 from __future__ import annotations
 
-from block.aio.world import ClockType
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from block.aio.world import World
@@ -19,41 +17,59 @@ READ, WRITE, FLUSH, UNMAP = range(4)
 TYPES = ("rd", "wr", "flush", "unmap")
 
 
+class Counter:
+    """What is counted for every request of one type; bytes and ns."""
+
+    __slots__ = ("nr_bytes", "nr_ops", "total_time_ns")
+
+    def __init__(self) -> None:
+        self.nr_bytes = 0
+        self.nr_ops = 0
+        self.total_time_ns = 0
+
+
 class BlockAcctStats:
-    """Counters by type: READ, WRITE, FLUSH, UNMAP are the indices; times in ns."""
+    """Counters by type: READ, WRITE, FLUSH, UNMAP are the indices of all lists."""
 
     def __init__(self, world: World) -> None:
-        self._world = world
-        self.nr_bytes = [0, 0, 0, 0]
-        self.nr_ops = [0, 0, 0, 0]
+        self.now = world.realtime_ns
+        self.counters = (Counter(), Counter(), Counter(), Counter())
         self.invalid_ops = [0, 0, 0, 0]
         self.failed_ops = [0, 0, 0, 0]
         self.merged = [0, 0, 0, 0]
-        self.total_time_ns = [0, 0, 0, 0]
-        self.max_time_ns = [0, 0, 0, 0]
         self.last_access_time_ns = 0
         self.account_invalid = True
         self.account_failed = True
 
-    def now(self) -> int:
-        """Reads the clock that latencies are measured with."""
-        return self._world.clock_ns(ClockType.REALTIME)
+    @property
+    def nr_ops(self) -> list[int]:
+        """How many requests have succeeded."""
+        return [counter.nr_ops for counter in self.counters]
 
-    def done(self, kind: int, nbytes: int, start_ns: int, failed: bool = False) -> None:
-        """A request is through (block_acct_done, block_acct_failed)."""
-        if failed:
-            self.failed_ops[kind] += 1
-            if not self.account_failed:
-                return
-        else:
-            self.nr_ops[kind] += 1
-            self.nr_bytes[kind] += nbytes
-        now = self.now()
-        self.last_access_time_ns = now
-        latency = now - start_ns
-        self.total_time_ns[kind] += latency
-        if latency > self.max_time_ns[kind]:
-            self.max_time_ns[kind] = latency
+    @property
+    def nr_bytes(self) -> list[int]:
+        """How many bytes they moved."""
+        return [counter.nr_bytes for counter in self.counters]
+
+    @property
+    def total_time_ns(self) -> list[int]:
+        """How long all requests took together."""
+        return [counter.total_time_ns for counter in self.counters]
+
+    def done(self, kind: int, nbytes: int, start_ns: int) -> None:
+        """A request is through (block_acct_done)."""
+        self.last_access_time_ns = now = self.now()
+        counter = self.counters[kind]
+        counter.nr_ops += 1
+        counter.nr_bytes += nbytes
+        counter.total_time_ns += now - start_ns
+
+    def failed(self, kind: int, start_ns: int) -> None:
+        """A request has failed (block_acct_failed)."""
+        self.failed_ops[kind] += 1
+        if self.account_failed:
+            self.last_access_time_ns = now = self.now()
+            self.counters[kind].total_time_ns += now - start_ns
 
     def invalid(self, kind: int) -> None:
         """A request was refused before it began (block_acct_invalid)."""
@@ -73,9 +89,10 @@ class BlockAcctStats:
         """Returns the counters under the names of QMP's query-blockstats."""
         result: dict[str, int] = {}
         for kind, name in enumerate(TYPES):
-            result[f"{name}_bytes"] = self.nr_bytes[kind]
-            result[f"{name}_operations"] = self.nr_ops[kind]
-            result[f"{name}_total_time_ns"] = self.total_time_ns[kind]
+            counter = self.counters[kind]
+            result[f"{name}_bytes"] = counter.nr_bytes
+            result[f"{name}_operations"] = counter.nr_ops
+            result[f"{name}_total_time_ns"] = counter.total_time_ns
             result[f"{name}_merged"] = self.merged[kind]
             result[f"failed_{name}_operations"] = self.failed_ops[kind]
             result[f"invalid_{name}_operations"] = self.invalid_ops[kind]

@@ -26,8 +26,17 @@ from block.aio.world import the_world
 from block.core import drain, wait
 from block.core import flags as f
 from block.core.accounting import FLUSH, READ, UNMAP, WRITE, BlockAcctStats
-from block.core.aiocb import PARKED, BlkAIOCB
+from block.core.aiocb import (
+    PARKED,
+    BlkAIOCB,
+    DiscardRequest,
+    FlushRequest,
+    ReadRequest,
+    WriteRequest,
+    ZeroesRequest,
+)
 from block.core.error import BlockError
+from block.core.io import try_preadv
 from block.core.iov import as_iov, iov_size
 
 TYPE_CHECKING = False
@@ -99,55 +108,45 @@ class BackendRequests:
 
     def aio_preadv(self, offset: int, qiov: Iov, cb: Callback, flags: int = 0) -> BlkAIOCB:
         """Reads into a vector (blk_aio_preadv)."""
-        nbytes = 0
-        for view in qiov:
-            nbytes += len(view)
+        nbytes = len(qiov[0]) if len(qiov) == 1 else iov_size(qiov)
         root = self.root
         ctx = root.bs.aio_context if root is not None else self._world.main_context
-        acb = BlkAIOCB(self, ctx, READ, offset, nbytes, qiov, flags, cb, self._do_preadv)
-        if root is None or flags or self.quiesce_counter or self._parked:
+        acb = ReadRequest(self, ctx, offset, nbytes, qiov, flags, cb)
+        if flags or root is None or self.quiesce_counter or self._parked:
             return self._submit(acb)
-        # The fast path: the edge makes the same checks as the coroutine would, or declines.
-        if root.try_preadv(offset, nbytes, qiov) is not None:
-            self.in_flight += 1
-            acb.schedule()
-            return acb
-        return self._submit(acb)
+        # The fast path: the same checks as in the coroutine, or it declines.
+        assert ctx.is_home(), ctx.stranger()
+        if try_preadv(root, offset, nbytes, qiov) is None:
+            return self._submit(acb)
+        self.in_flight += 1
+        acb.schedule()
+        return acb
 
     def aio_pwritev(self, offset: int, qiov: Iov, cb: Callback, flags: int = 0) -> BlkAIOCB:
         """Writes a vector (blk_aio_pwritev)."""
         nbytes = iov_size(qiov)
-        return self._submit(self._acb(WRITE, offset, nbytes, qiov, flags, cb, self._do_pwritev))
+        return self._submit(
+            WriteRequest(self, self.aio_context, offset, nbytes, qiov, flags, cb)
+        )
 
     def aio_pwrite_zeroes(
         self, offset: int, nbytes: int, cb: Callback, flags: int = 0
     ) -> BlkAIOCB:
         """Writes zeroes (blk_aio_pwrite_zeroes)."""
-        return self._submit(self._acb(WRITE, offset, nbytes, None, flags, cb, self._do_zeroes))
+        return self._submit(
+            ZeroesRequest(self, self.aio_context, offset, nbytes, None, flags, cb)
+        )
 
     def aio_pdiscard(self, offset: int, nbytes: int, cb: Callback) -> BlkAIOCB:
         """Discards (blk_aio_pdiscard)."""
-        return self._submit(self._acb(UNMAP, offset, nbytes, None, 0, cb, self._do_pdiscard))
+        return self._submit(DiscardRequest(self, self.aio_context, offset, nbytes, None, 0, cb))
 
     def aio_flush(self, cb: Callback) -> BlkAIOCB:
         """Makes everything durable that was written before (blk_aio_flush)."""
-        return self._submit(self._acb(FLUSH, 0, 0, None, 0, cb, self._do_flush))
-
-    def _acb(
-        self,
-        kind: int,
-        offset: int,
-        nbytes: int,
-        qiov: Iov | None,
-        flags: int,
-        cb: Callback,
-        work: Callable[[BlkAIOCB], Awaitable[None]],
-    ) -> BlkAIOCB:
-        ctx = self.aio_context
-        return BlkAIOCB(self, ctx, kind, offset, nbytes, qiov, flags, cb, work)
+        return self._submit(FlushRequest(self, self.aio_context, 0, 0, None, 0, cb))
 
     def _submit(self, acb: BlkAIOCB) -> BlkAIOCB:
-        """Starts a request in a coroutine, or parks it (R3)."""
+        """Starts a request in a coroutine, or parks it (R2)."""
         assert acb.ctx.is_home(), acb.ctx.stranger()
         if self.quiesce_counter or self._parked:
             acb.stage = PARKED
@@ -156,30 +155,8 @@ class BackendRequests:
             acb.start(acb.ctx)
         return acb
 
-    # -- what a request does in its coroutine; plain functions, to save a level
-
-    def _do_preadv(self, acb: BlkAIOCB) -> Awaitable[None]:
-        assert acb.qiov is not None
-        root = self.check_request(acb.offset, acb.nbytes)
-        return root.co_preadv(acb.offset, acb.nbytes, acb.qiov, acb.flags)
-
-    def _do_pwritev(self, acb: BlkAIOCB) -> Awaitable[None]:
-        assert acb.qiov is not None
-        root = self.check_request(acb.offset, acb.nbytes)
-        return root.co_pwritev(acb.offset, acb.nbytes, acb.qiov, self._fua(acb.flags))
-
-    def _do_zeroes(self, acb: BlkAIOCB) -> Awaitable[None]:
-        root = self.check_request(acb.offset, acb.nbytes)
-        return root.co_pwrite_zeroes(acb.offset, acb.nbytes, self._fua(acb.flags))
-
-    def _do_pdiscard(self, acb: BlkAIOCB) -> Awaitable[None]:
-        root = self.check_request(acb.offset, acb.nbytes)
-        return root.co_pdiscard(acb.offset, acb.nbytes)
-
-    def _do_flush(self, acb: BlkAIOCB) -> Awaitable[None]:
-        return self.check_request(0, 0).co_flush()
-
-    def _fua(self, flags: int) -> int:
+    def write_flags(self, flags: int) -> int:
+        """Adds what the write cache mode asks of every write (R5)."""
         return flags if self.enable_write_cache else flags | f.REQ_FUA
 
     # -- drained sections
@@ -222,12 +199,14 @@ class BackendRequests:
             self._parked.append(_ParkedCoroutine(co))
             await co_yield()
         self.in_flight += 1
-        failed = True
         try:
             await work(self.check_request(offset, nbytes))
-            failed = False
+        except BaseException:
+            self.stats.failed(kind, start_ns)
+            raise
+        else:
+            self.stats.done(kind, nbytes, start_ns)
         finally:
-            self.stats.done(kind, nbytes, start_ns, failed)
             self.in_flight -= 1
 
     def co_preadv(self, offset: int, nbytes: int, qiov: Iov, flags: int = 0) -> Awaitable[None]:
@@ -238,14 +217,14 @@ class BackendRequests:
 
     def co_pwritev(self, offset: int, nbytes: int, qiov: Iov, flags: int = 0) -> Awaitable[None]:
         """Writes a vector (blk_co_pwritev)."""
-        flags = self._fua(flags)
+        flags = self.write_flags(flags)
         return self._co(
             WRITE, offset, nbytes, lambda root: root.co_pwritev(offset, nbytes, qiov, flags)
         )
 
     def co_pwrite_zeroes(self, offset: int, nbytes: int, flags: int = 0) -> Awaitable[None]:
         """Writes zeroes (blk_co_pwrite_zeroes)."""
-        flags = self._fua(flags)
+        flags = self.write_flags(flags)
         return self._co(
             WRITE, offset, nbytes, lambda root: root.co_pwrite_zeroes(offset, nbytes, flags)
         )

@@ -37,6 +37,8 @@ class BlockLimits:
     """What requests a node takes as they are (QEMU's BlockLimits); all in bytes, 0: no limit."""
 
     __slots__ = (
+        "align_mask",
+        "largest",
         "max_iov",
         "max_pdiscard",
         "max_pwrite_zeroes",
@@ -60,6 +62,12 @@ class BlockLimits:
         self.min_mem_alignment = 512
         self.opt_mem_alignment = 4096
         self.max_iov = f.IOV_MAX
+        self.complete()
+
+    def complete(self) -> None:
+        """Computes what the fast path asks for; after every change."""
+        self.align_mask = self.request_alignment - 1
+        self.largest = min(self.max_transfer or f.REQUEST_MAX_BYTES, f.REQUEST_MAX_BYTES)
 
 
 class BlockDriverInfo:

@@ -58,17 +58,14 @@ def check_request(bs: BlockDriverState, offset: int, nbytes: int) -> None:
 def try_preadv(child: BdrvChild, offset: int, nbytes: int, qiov: Iov) -> int | None:
     """Reads at once if that is simple, else declines with None (R4)."""
     bs = child.bs
-    drv = bs.drv
     bl = bs.bl
     if (
-        drv is None
-        or bs.serialising_in_flight
-        or offset < 0
-        or (offset | nbytes) & (bl.request_alignment - 1)
-        or offset + nbytes > bs.total_sectors << 9
-        or 0 < bl.max_transfer < nbytes
+        (offset | nbytes) & bl.align_mask
+        or not 0 < nbytes <= bl.largest
+        or not 0 <= offset <= (bs.total_sectors << 9) - nbytes
         or len(qiov) > bl.max_iov
-        or nbytes > f.REQUEST_MAX_BYTES
+        or bs.serialising_in_flight
+        or (drv := bs.drv) is None
     ):
         return None
     return drv.try_preadv(bs, offset, nbytes, qiov)
@@ -135,21 +132,18 @@ async def aligned_preadv(
 def try_pwritev(child: BdrvChild, offset: int, nbytes: int, qiov: Iov) -> int | None:
     """Writes at once if that is simple, else declines with None (R4)."""
     bs = child.bs
-    drv = bs.drv
     bl = bs.bl
     if (
-        drv is None
+        (offset | nbytes) & bl.align_mask
+        or not 0 < nbytes <= bl.largest
+        or not 0 <= offset <= (bs.total_sectors << 9) - nbytes
+        or len(qiov) > bl.max_iov
+        or bs.serialising_in_flight
         or bs.read_only
         or not child.perm & f.BLK_PERM_WRITE
-        or bs.serialising_in_flight
         or bs.before_write_notifiers
         or bs.detect_zeroes != "off"
-        or offset < 0
-        or (offset | nbytes) & (bl.request_alignment - 1)
-        or offset + nbytes > bs.total_sectors << 9
-        or 0 < bl.max_transfer < nbytes
-        or len(qiov) > bl.max_iov
-        or nbytes > f.REQUEST_MAX_BYTES
+        or (drv := bs.drv) is None
     ):
         return None
     ret = drv.try_pwritev(bs, offset, nbytes, qiov)

@@ -45,5 +45,6 @@ def refresh_limits(bs: BlockDriverState) -> None:
     bs.bl = bl
     if bs.drv is not None:
         bs.drv.refresh_limits(bs)
+    bs.bl.complete()
     align = bs.bl.request_alignment
     assert align.bit_count() == 1, "request_alignment is no power of two"

@@ -19,6 +19,7 @@ from block.core import io, permissions
 from block.core.align import blockalign
 from block.core.driver import BlockDriver, BlockDriverInfo
 from block.core.error import BlockError
+from block.core.io import try_preadv
 from block.core.iov import iov_size, iov_slice, iov_to_bytes
 from block.core.open import open_child
 from block.core.options import Option, take_options
@@ -115,9 +116,10 @@ class RawDriver(BlockDriver):
     # -- requests
 
     def try_preadv(self, bs: BlockDriverState, offset: int, nbytes: int, qiov: Iov) -> int | None:
-        if not bs.opaque.plain:
+        child = bs.file
+        if child is None or not bs.opaque.plain:
             return None
-        return io.try_preadv(_file(bs), offset, nbytes, qiov)
+        return try_preadv(child, offset, nbytes, qiov)
 
     def try_pwritev(self, bs: BlockDriverState, offset: int, nbytes: int, qiov: Iov) -> int | None:
         if bs.probed or not bs.opaque.plain:
