@@ -95,6 +95,8 @@ class NearWorker:
                 self._ret = -(error.errno or errno.EIO)
             except BaseException as error:  # a mistake in the program: home shall see it
                 self._ret, self._error = -errno.EIO, error
+            # An idle worker keeps no request's memory alive.
+            func = None
             self._bh.schedule()
 
     def _complete(self) -> None:
