@@ -118,7 +118,7 @@ class _Reader:
         while at + NHDR.size <= len(notes):
             namesz, descsz, kind = NHDR.unpack_from(notes, at)
             name_at = at + NHDR.size
-            desc_at = name_at + (namesz + pad & ~pad)
+            desc_at = at + (NHDR.size + namesz + pad & ~pad)
             at = desc_at + (descsz + pad & ~pad)
             if desc_at + descsz > len(notes):
                 raise self._error(f"a note of 0x{namesz:x} + 0x{descsz:x} bytes is cut off")
