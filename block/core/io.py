@@ -156,7 +156,36 @@ def try_pwritev(child: BdrvChild, offset: int, nbytes: int, qiov: Iov) -> int | 
 async def co_pwritev(child: BdrvChild, offset: int, nbytes: int, qiov: Iov, flags: int) -> None:
     """Writes a vector of `nbytes` bytes (bdrv_co_pwritev); flags are REQ_*."""
     bs = child.bs
+    bl = bs.bl
     check_request(bs, offset, nbytes)
+    if (
+        (offset | nbytes) & bl.align_mask
+        or not 0 < nbytes <= bl.largest
+        or len(qiov) > bl.max_iov
+        or flags & ~bs.supported_write_flags
+        or bs.serialising_in_flight
+        or bs.before_write_notifiers
+        or bs.detect_zeroes != "off"
+    ):
+        await _pwritev_with_care(child, offset, nbytes, qiov, flags)
+        return
+    check_write(child, offset, nbytes, flags)
+    req = TrackedRequest(bs, offset, nbytes, WRITE)
+    done = False
+    try:
+        assert bs.drv is not None
+        await bs.drv.co_pwritev(bs, offset, nbytes, qiov, flags)
+        done = True
+    finally:
+        write_finish(req, offset, nbytes, done)
+        req.end()
+
+
+async def _pwritev_with_care(
+    child: BdrvChild, offset: int, nbytes: int, qiov: Iov, flags: int
+) -> None:
+    """Does a write that is not simple: unaligned, too long, with flags, with others around."""
+    bs = child.bs
     align = bs.bl.request_alignment
     unaligned = (offset | nbytes) & (align - 1)
     if unaligned and flags & f.REQ_NO_FALLBACK:
