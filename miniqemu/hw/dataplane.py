@@ -50,7 +50,7 @@ class DataPlane(Service):
         self.move_tree_in()
         with self.ctx:
             self.running = True
-            self.ctx.bh_schedule_oneshot(self._resubmit, owner=self.device)
+            self.resubmit()
             self.attach_handlers()
         self.kick_all()
 

@@ -120,6 +120,7 @@ class VirtioBlk(VirtioDevice, BlockDevOps):
         for requests, queue in zip(self._requests, self.queues, strict=True):
             if queue.ready and len(requests) != queue.num:
                 requests[:] = [BlkRequest(self, queue, head) for head in range(queue.num)]
+        self.blk.iostatus_reset()
         self.service.start()
 
     def stop(self) -> None:
@@ -362,7 +363,6 @@ class VirtioBlk(VirtioDevice, BlockDevOps):
 
     def resubmit(self) -> None:
         """Starts again what an error had stopped (virtio_blk_process_queued_requests)."""
-        self.blk.iostatus_reset()
         stopped, self.stopped = self.stopped, []
         for request in stopped:
             if request.kind in (T_IN, T_OUT):

@@ -97,6 +97,11 @@ class Service:
         if self.running:
             self.device.handle_queue(queue)
 
+    def resubmit(self) -> None:
+        """Starts again what an error had stopped, before anything new is taken."""
+        if self.device.stopped:
+            self.ctx.bh_schedule_oneshot(self._resubmit, owner=self.device)
+
     def _resubmit(self) -> None:
         if self.running:
             self.device.resubmit()
@@ -156,7 +161,7 @@ class MainLoopService(Service):
         if self._ioeventfd:
             self.assign_doorbells()
             self.attach_handlers()
-        self.ctx.bh_schedule_oneshot(self._resubmit, owner=self.device)
+        self.resubmit()
         self.kick_all()
 
     def stop(self) -> None:

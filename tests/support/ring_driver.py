@@ -59,6 +59,8 @@ class DriverQueue:
         self.avail = pages.take(6 + 2 * num, 2)
         self.used = pages.take(6 + 8 * num, 4)
         self.tables = [pages.take(16 * 64) for _ in range(num)]  # for indirect descriptors
+        for ring, length in ((self.avail, 6 + 2 * num), (self.used, 6 + 8 * num)):
+            memory.write(ring, bytes(length))
         self._avail = memory.view(self.avail, 6 + 2 * num).cast("H")
         self._used = memory.view(self.used, 6 + 8 * num).cast("H")
         self.free = list(range(num - 1, -1, -1))
