@@ -142,9 +142,10 @@ def test_the_doorbell_goes_around_the_registers() -> None:
 
 def test_a_reset_waits_for_requests_in_flight() -> None:
     disk = Disk()
-    disk.parked = True
     with plane(disk, ReleasingRam) as bench:
         ring = bench.driver.start(num=32)
+        bench.thread()  # what the move to the IOThread released is over
+        disk.parked = True
         chains = bench.submit(8)
         bench.run_until(lambda: len(disk.asked("pwritev")) >= 1)
         bench.driver.set_reg(mmio.STATUS, 0)
@@ -155,9 +156,10 @@ def test_a_reset_waits_for_requests_in_flight() -> None:
 
 def test_the_last_interrupt_is_not_lost_in_a_stop() -> None:
     disk = Disk()
-    disk.parked = True
     with plane(disk, ReleasingRam) as bench:
         ring = bench.driver.start(num=32)
+        bench.thread()  # what the move to the IOThread released is over
+        disk.parked = True
         bench.submit(4)
         bench.run_until(lambda: len(disk.asked("pwritev")) >= 1)
         assert bench.irqs.edges == 0
