@@ -99,13 +99,18 @@ class ThreadsEngine(Engine):
         me = current()
         assert me is not None, "a write outside of a coroutine"
         write = PendingWrite(offset, nbytes, qiov, me)
+        if not self.pending:
+            self.schedule_batch()
         self.pending.append(write)
-        if self.batch_bh is None:
-            self.batch_bh = self.bs.aio_context.bh_new(self.submit_pending, owner=self.bs)
-        self.batch_bh.schedule()
         await co_yield()
         if write.ret < 0:
             raise BlockError(-write.ret, node=self.bs.node_name, driver="file", offset=offset)
+
+    def schedule_batch(self) -> None:
+        """Sees to it that what comes in this pass is submitted at its end."""
+        if self.batch_bh is None:
+            self.batch_bh = self.bs.aio_context.bh_new(self.submit_pending, owner=self.bs)
+        self.batch_bh.schedule()
 
     def submit_pending(self) -> None:
         """Hands what came together in this pass to workers, in batches (R3)."""
@@ -126,8 +131,10 @@ class ThreadsEngine(Engine):
 
         def complete(ret: int) -> None:
             for write in batch:
-                write.ret = write.ret or min(ret, 0)
-                write.co.wake()
+                if ret < 0:
+                    write.ret = ret
+                # At home, and in no coroutine: no need to ask, as wake() does.
+                write.co.enter()
 
         ctx = self.bs.aio_context
         if self.near is None:
