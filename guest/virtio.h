@@ -39,7 +39,7 @@ struct virtio {
   u32 nqueue;
   struct virtq *queue;
   u64 features;               // both sides agree on these
-  volatile u32 interrupts;    // how many came for a used buffer
+  volatile u32 interrupts;    // how many came
   u32 doorbells;              // how many virtq_kick did not save
 };
 
@@ -77,7 +77,7 @@ struct virtio {
 #define STATUS_DRIVER_OK 4
 #define STATUS_FEATURES_OK 8
 
-// Interrupt causes.
+// What an interrupt can be for; both are acknowledged by writing them back.
 #define INT_USED 1
 #define INT_CONFIG 2
 

@@ -15,7 +15,6 @@
 #define REG_DRIVER_FEATURES_SEL 0x024
 #define REG_QUEUE_NUM 0x038
 #define REG_QUEUE_NOTIFY 0x050
-#define REG_INTERRUPT_STATUS 0x060
 #define REG_INTERRUPT_ACK 0x064
 #define REG_QUEUE_DESC 0x080       // each with its upper half at + 4
 #define REG_QUEUE_AVAIL 0x090
@@ -177,16 +176,16 @@ virtq_init(struct virtio *v, u32 index)
 }
 
 // The interrupt. It is acknowledged before anyone looks at the ring: the line is an edge, and an
-// acknowledgement after the look would wipe out the cause that came in between.
+// acknowledgement after the look would wipe out the cause that came in between. InterruptStatus
+// is not read: both its causes are treated alike here, and a read is one more exit out of the
+// guest, for each interrupt.
 void
 virtio_irq(void *arg)
 {
   struct virtio *v = arg;
-  u32 causes = virtio_read(v, REG_INTERRUPT_STATUS);
 
-  virtio_write(v, REG_INTERRUPT_ACK, causes);
-  if(causes & INT_USED)
-    v->interrupts++;
+  virtio_write(v, REG_INTERRUPT_ACK, INT_USED | INT_CONFIG);
+  v->interrupts++;
 }
 
 // Put a chain into the ring, where the device does not look before virtq_kick.
