@@ -110,7 +110,6 @@ class AioContext:
     def __repr__(self) -> str:
         return f"<AioContext {self.name}>"
 
-    # --8<-- [start:poll]
     def poll(self, blocking: bool) -> bool:
         """Waits if it may, runs what is ready, and says whether anything ran (aio_poll)."""
         assert self._current() == self._home, self.stranger()
@@ -153,8 +152,6 @@ class AioContext:
         if self._timers_armed and self._run_timers():
             progress = True
         return progress
-
-    # --8<-- [end:poll]
 
     def timeout_ns(self) -> int:
         """Returns how long a poll may sleep, -1 for ever (aio_compute_timeout). Home only."""

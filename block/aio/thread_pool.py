@@ -40,6 +40,7 @@ MAX_THREADS = 64
 IDLE_SECONDS = 10.0
 
 QUEUED, ACTIVE, DONE = range(3)
+STATES = ("queued", "active", "done")
 
 
 class PoolRequest:
@@ -84,22 +85,26 @@ class PoolRequest:
 class Worker:
     """One worker thread."""
 
-    __slots__ = ("ended", "gate", "pool", "thread")
+    __slots__ = ("ended", "gate", "pool", "request", "thread")
 
     def __init__(self, pool: ThreadPool) -> None:
         self.pool = pool
         self.gate = pool.ctx.world.new_lock()  # closed while there is nothing to do
         self.gate.acquire()
         self.thread: ThreadHandle | None = None
-        self.ended = False  # its own thread's
+        self.request: PoolRequest | None = None  # its own thread's, as is the next
+        self.ended = False
 
     def work(self) -> None:
-        """Serves requests until the pool needs it no more."""
+        """Serves requests until the pool needs it no more.
+
+        While it waits it refers to no request: that would keep the request's buffers alive.
+        """
         pool = self.pool
-        request = pool.next_request(self)
-        while request is not None:
-            request.run()
-            request = pool.next_request(self, request)
+        pool.next_request(self)
+        while self.request is not None:
+            self.request.run()
+            pool.next_request(self)
 
 
 class ThreadPool:
@@ -174,33 +179,32 @@ class ThreadPool:
         name = f"worker of {self.ctx.name}"
         worker.thread = self.ctx.world.start_thread(name, worker.work)
 
-    def next_request(self, worker: Worker, done: PoolRequest | None = None) -> PoolRequest | None:
-        """Hands in what a worker has done, and waits for more; None: the worker shall end."""
+    def next_request(self, worker: Worker) -> None:
+        """Takes from a worker what it has done, and waits for more; None: it shall end."""
+        done = worker.request is not None
         with self._lock:
-            if done is not None:
-                done.state = DONE
-                self._done.append(done)
-            request = self._take_request(worker)
-        if done is not None:
+            if worker.request is not None:
+                worker.request.state = DONE
+                self._done.append(worker.request)
+            self._give_request(worker)
+        if done:
             self._completion_bh.schedule()
-        while request is None and not worker.ended:
+        while worker.request is None and not worker.ended:
             if not worker.gate.acquire(timeout=self.idle_seconds) and self._retire(worker):
-                return None
+                return
             with self._lock:
-                request = self._take_request(worker)
-        return request
+                self._give_request(worker)
 
-    def _take_request(self, worker: Worker) -> PoolRequest | None:
-        """Takes the next request; without one the worker is idle, or ends. With the lock held."""
+    def _give_request(self, worker: Worker) -> None:
+        """Hands out the next request; without one the worker is idle, or ends. With the lock."""
+        worker.request = None
         if self._queue:
-            request = self._queue.popleft()
-            request.state = ACTIVE
-            return request
-        if self._stopping:
+            worker.request = self._queue.popleft()
+            worker.request.state = ACTIVE
+        elif self._stopping:
             self._end_worker(worker)
         else:
             self._idle.append(worker)
-        return None
 
     def _retire(self, worker: Worker) -> bool:
         """Ends a worker whose time is up, unless its gate is being opened just now."""

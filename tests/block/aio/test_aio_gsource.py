@@ -300,6 +300,7 @@ def test_a_callbacks_error_goes_to_asyncio_and_the_rest_still_runs(world: World)
 def test_after_close_the_context_can_be_polled_as_before(ctx: AioContext) -> None:
     foreign = Foreign(ctx)
     foreign.close()
+    assert ctx._awake == ctx._home
     data = BHData(ctx)
     assert data.bh is not None
     data.bh.schedule()

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 
@@ -50,8 +51,9 @@ def test_timers_and_bottom_halves_belong_to_home_too() -> None:
             timer = ctx.timer_new(ClockType.VIRTUAL, lambda: None)
             bh = ctx.bh_new(lambda: None)
         assert not ctx.is_home()
-        calls: list[Callable[[], None]] = [timer.cancel, timer.delete, bh.cancel, bh.delete]
-        for call in (*calls, lambda: timer.mod(0)):
+        mod = partial(timer.mod, 0)
+        calls: list[Callable[[], None]] = [timer.cancel, timer.delete, mod, bh.cancel, bh.delete]
+        for call in calls:
             with pytest.raises(AssertionError, match=STRANGER):
                 call()
 
@@ -118,7 +120,38 @@ def test_after_a_stranger_held_it_the_makers_wakeups_are_not_lost(world: World) 
     ctx.bh_schedule_oneshot(lambda: ran.append(2))
     assert ctx.poll(True)
     assert ran == [1, 2]
+    assert ctx._awake == ctx._home  # and from now on they cost nothing again
     ctx.close()
+
+
+class InterruptedLock:
+    """A lock before whose taking something else happens, once."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.before: Callable[[], None] | None = None
+
+    def __enter__(self) -> bool:
+        before, self.before = self.before, None
+        if before is not None:
+            before()
+        return self.lock.__enter__()
+
+    def __exit__(self, *exc: object) -> None:
+        self.lock.release()
+
+
+def test_a_notify_just_before_poll_says_that_it_sleeps_is_not_lost(ctx: AioContext) -> None:
+    lock = InterruptedLock()
+
+    def notify_from_elsewhere() -> None:
+        thread = threading.Thread(target=ctx.notify)
+        thread.start()
+        thread.join()
+
+    ctx._notify_lock = lock  # type: ignore[assignment]  # all that a context needs of one
+    lock.before = notify_from_elsewhere
+    assert not ctx.poll(True)  # instead of sleeping for ever
 
 
 def test_notify_from_another_thread_ends_a_poll_that_sleeps(world: World) -> None:

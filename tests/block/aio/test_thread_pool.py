@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import sys
 import threading
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -251,3 +252,17 @@ def test_the_audit_shows_work_in_flight(ctx: AioContext) -> None:
     gate.open.set()
     wait_for(ctx, [data])
     assert ctx.registrations(owner) == []
+
+
+def test_an_idle_worker_keeps_nothing_of_its_last_request_alive(ctx: AioContext) -> None:
+    """Its buffers may be windows into a guest's memory, which is to be unmapped."""
+    data = WorkerData()
+    opened = Gate()
+    opened.open.set()
+    request = ctx.thread_pool.submit_aio(opened.work, data.done)
+    wait_for(ctx, [data])
+    while not ctx.thread_pool._idle:
+        pass  # the worker is on its way to its gate
+    gone: list[weakref.ref[object]] = [weakref.ref(request), weakref.ref(opened)]
+    del request, opened
+    assert [reference() for reference in gone] == [None, None]
