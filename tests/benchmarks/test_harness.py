@@ -70,13 +70,13 @@ def test_the_ratio_is_the_median_of_the_pairs_and_not_the_ratio_of_the_medians()
         unit="u",
         better="higher",
         ours=figures([], "ours", 10, 30, 20),
-        others=(Other("C", figures([], "C", 5, 10, 40), goal=1.5),),
+        others=(Other("C", figures([], "C", 10, 5, 4), goal=1.5),),
     )
     [row] = measure(case, pairs=3)
     assert row["name"] == "read | C"
-    assert (row["ours"], row["other"]) == (20, 10)
-    assert row["ratio"] == 2.0
-    assert row["spread"] == [0.5, 3.0]
+    assert (row["ours"], row["other"]) == (20, 5)
+    assert row["ratio"] == 5.0
+    assert row["spread"] == [1.0, 6.0]
     assert row["goal"] == 1.5
 
 
