@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from block.core.drain import drain_all
     from block.core.error import BlockError
     from block.for_asyncio import asyncio_open
-    from block.image import close_all, create, open
+    from block.image import close_all, create, main_context, open
 
 EXPORTS = {
     "AioContext": "block.aio.context",
@@ -33,6 +33,7 @@ EXPORTS = {
     "close_all": "block.image",
     "create": "block.image",
     "drain_all": "block.core.drain",
+    "main_context": "block.image",
     "open": "block.image",
 }
 """Name -> the module that it comes from."""
@@ -45,6 +46,7 @@ __all__ = [
     "close_all",
     "create",
     "drain_all",
+    "main_context",
     "open",
 ]
 

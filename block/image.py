@@ -11,6 +11,7 @@ Called in the main thread.
 
 from __future__ import annotations
 
+from block.aio.world import the_world
 from block.core import flags as f
 from block.core.cache import parse_cache_mode
 from block.core.open import open_backend
@@ -86,3 +87,8 @@ def close_all() -> None:
     from block.core import drain
 
     drain.close_all()
+
+
+def main_context() -> AioContext:
+    """The main loop, where every image begins (qemu_get_aio_context)."""
+    return the_world().main_context

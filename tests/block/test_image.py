@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 
 import block
-from block.aio.world import the_world
 from tests.block.core.conftest import iothread, main, nothing_left_behind, second_iothread
 
 __all__ = ["iothread", "main", "nothing_left_behind", "second_iothread"]
@@ -68,7 +67,7 @@ def test_open_write_read_move_close(image: str, iothread: Any) -> None:
         disk.pwrite(5, b" there")
         disk.flush()
         assert disk.pread(0, 11) == b"hello there"
-        disk.set_aio_context(the_world().main_context)
+        disk.set_aio_context(block.main_context())
 
 
 def test_a_disk_may_begin_in_an_iothread(image: str, iothread: Any) -> None:
@@ -141,7 +140,7 @@ def test_a_disk_in_an_iothread_answers_asyncio(image: str, iothread: Any) -> Non
             assert await disk.pread(0, 9) == b"from afar"
             with pytest.raises(block.BlockError):
                 await disk.pread(1 << 20, 1)
-            disk.set_aio_context(the_world().main_context)
+            disk.set_aio_context(block.main_context())
 
     asyncio.run(program())
 
