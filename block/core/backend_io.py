@@ -125,17 +125,11 @@ class BackendRequests:
     def aio_pwritev(self, offset: int, qiov: Iov, cb: Callback, flags: int = 0) -> BlkAIOCB:
         """Writes a vector (blk_aio_pwritev)."""
         nbytes = iov_size(qiov)
-        return self._submit(
-            WriteRequest(self, self.aio_context, offset, nbytes, qiov, flags, cb)
-        )
+        return self._submit(WriteRequest(self, self.aio_context, offset, nbytes, qiov, flags, cb))
 
-    def aio_pwrite_zeroes(
-        self, offset: int, nbytes: int, cb: Callback, flags: int = 0
-    ) -> BlkAIOCB:
+    def aio_pwrite_zeroes(self, offset: int, nbytes: int, cb: Callback, flags: int = 0) -> BlkAIOCB:
         """Writes zeroes (blk_aio_pwrite_zeroes)."""
-        return self._submit(
-            ZeroesRequest(self, self.aio_context, offset, nbytes, None, flags, cb)
-        )
+        return self._submit(ZeroesRequest(self, self.aio_context, offset, nbytes, None, flags, cb))
 
     def aio_pdiscard(self, offset: int, nbytes: int, cb: Callback) -> BlkAIOCB:
         """Discards (blk_aio_pdiscard)."""

@@ -58,9 +58,7 @@ def parent_drained_end_single(child: BdrvChild) -> None:
 
 
 def _parents(bs: BlockDriverState, ignore: BdrvChild | None, no_nodes: bool) -> list[BdrvChild]:
-    return [
-        c for c in bs.parents if c is not ignore and not (no_nodes and c.klass.parent_is_bds)
-    ]
+    return [c for c in bs.parents if c is not ignore and not (no_nodes and c.klass.parent_is_bds)]
 
 
 # -- one node

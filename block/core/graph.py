@@ -96,8 +96,9 @@ def lookup_bs(name: str) -> BlockDriverState:
 
 def contexts() -> list[AioContext]:
     """Returns the contexts of all trees, each once (f406c03c09: poll each once a round)."""
-    users = (*all_states, *backends)
-    return list(dict.fromkeys(user.aio_context for user in users))
+    found = dict.fromkeys(bs.aio_context for bs in all_states)
+    found.update(dict.fromkeys(blk.aio_context for blk in backends))
+    return list(found)
 
 
 # -- walks

@@ -232,9 +232,7 @@ class BlockDriverState:
 
     def is_allocated(self, offset: int, nbytes: int) -> tuple[bool, int]:
         """Says whether this layer holds the bytes, and for how many that is so."""
-        return wait.run_sync(
-            self.aio_context, lambda: status.co_is_allocated(self, offset, nbytes)
-        )
+        return wait.run_sync(self.aio_context, lambda: status.co_is_allocated(self, offset, nbytes))
 
     # -- the event loop
 

@@ -56,9 +56,7 @@ class TrackedRequest:
 
     def overlaps(self, other: TrackedRequest) -> bool:
         """Says whether two requests touch the same bytes (tracked_request_overlaps)."""
-        return (
-            self.overlap_offset < other.overlap_end and other.overlap_offset < self.overlap_end
-        )
+        return self.overlap_offset < other.overlap_end and other.overlap_offset < self.overlap_end
 
     async def mark_serialising(self, align: int) -> bool:
         """Makes it serialising, in blocks of `align` bytes; waits (R1). True if it waited."""

@@ -77,9 +77,7 @@ async def co_block_status(
     return ret, pnum, where, file
 
 
-async def _ask_driver(
-    bs: BlockDriverState, want_zero: bool, offset: int, nbytes: int
-) -> Status:
+async def _ask_driver(bs: BlockDriverState, want_zero: bool, offset: int, nbytes: int) -> Status:
     drv = bs.drv
     assert drv is not None
     if "co_block_status" in drv.hooks:

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Drivers for tests: a disk in memory that writes down what it is asked, and can be stopped.
 
-    Ram        a protocol: bytes in memory, a log, failures on order, requests that park
-    Pass       a filter over one child, with a log
-    Overlay    a format with clusters of its own over a backing file
-    Fan        a node with several children of its own, which it walks when it moves (quorum)
+Ram        a protocol: bytes in memory, a log, failures on order, requests that park
+Pass       a filter over one child, with a log
+Overlay    a format with clusters of its own over a backing file
+Fan        a node with several children of its own, which it walks when it moves (quorum)
 """
 
 from __future__ import annotations
@@ -313,7 +313,9 @@ def put_below(
     return parent
 
 
-def ram_node(disk: Disk, name: str = "", driver: type[Ram] = Ram, **kwargs: int) -> BlockDriverState:
+def ram_node(
+    disk: Disk, name: str = "", driver: type[Ram] = Ram, **kwargs: int
+) -> BlockDriverState:
     """Returns a node over a disk in memory."""
     return make_node(driver(), disk, name, **kwargs)
 

@@ -218,9 +218,7 @@ def test_a_request_that_is_parked_in_the_driver_holds_the_section_up(
     outcome = Outcome()
     with iothread.ctx:
         tree.blk.aio_pwritev(0, [memoryview(b"x")], outcome)
-    threading.Timer(
-        0.05, lambda: iothread.ctx.bh_schedule_oneshot(tree.disk.release)
-    ).start()
+    threading.Timer(0.05, lambda: iothread.ctx.bh_schedule_oneshot(tree.disk.release)).start()
     drain.drained_begin(tree.bs)
     assert outcome.ret == 0
     drain.drained_end(tree.bs)
@@ -335,6 +333,11 @@ def test_drain_all_aio_error() -> None:
 # -- what a device sees
 
 
+def noting(order: list[int], number: int) -> Callable[[int], None]:
+    """Returns a callback that writes a number down."""
+    return lambda ret: order.append(number)
+
+
 @pytest.mark.parametrize("driver", [Ram, FastRam])
 def test_requests_of_a_drained_section_run_after_it_in_order(
     driver: type[Ram], main: AioContext
@@ -346,12 +349,12 @@ def test_requests_of_a_drained_section_run_after_it_in_order(
     assert bs is not None
     drain.drained_begin(bs)
     for number in range(5):
-        blk.aio_preadv(512 * number, [memoryview(bytearray(512))], lambda ret, n=number: order.append(n))  # type: ignore[misc]  # noqa: E501
+        blk.aio_preadv(512 * number, [memoryview(bytearray(512))], noting(order, number))
     while main.poll(False):
         pass
     assert disk.asked("preadv", "try_preadv") == []
     drain.drained_end(bs)
-    blk.aio_preadv(512 * 5, [memoryview(bytearray(512))], lambda ret: order.append(5))
+    blk.aio_preadv(512 * 5, [memoryview(bytearray(512))], noting(order, 5))
     blk.drain()
     poll_while(main, lambda: len(order) < 6)
     assert order == [0, 1, 2, 3, 4, 5]

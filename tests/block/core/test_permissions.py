@@ -154,7 +154,7 @@ def test_a_check_that_fails_is_aborted_in_the_whole_tree() -> None:
     disk = Disk()
     base = ram_node(disk, driver=LockingRam)
     blk = backend_on(pass_node(base), READ)
-    disk.errors["check_perm"] = BlockError(errno.EAGAIN, "Failed to get \"write\" lock")
+    disk.errors["check_perm"] = BlockError(errno.EAGAIN, 'Failed to get "write" lock')
     with pytest.raises(BlockError, match="Failed to get"):
         blk.set_perm(READ | WRITE, ALL)
     assert disk.log[-1] == ("abort",)

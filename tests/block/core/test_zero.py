@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 
 import pytest
 
@@ -132,6 +133,6 @@ def test_pieces_cover_a_range_exactly(offset: int, nbytes: int) -> None:
     cut = list(pieces(offset, nbytes, 512, 2048))
     assert cut[0][0] == offset
     assert sum(size for _, size in cut) == nbytes
-    for (start, size), (following, _) in zip(cut, cut[1:], strict=False):
+    for (start, size), (following, _) in itertools.pairwise(cut):
         assert start + size == following
         assert following % 512 == 0
