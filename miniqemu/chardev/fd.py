@@ -15,7 +15,6 @@ under `lock`. Everything else belongs to the thread of the context.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import select
 import time
@@ -67,8 +66,10 @@ class FdChardev(Chardev):
             self.fd_in = self.fd_out = -1
             self.queue.clear()
         for fd, blocking in self.was_blocking.items():
-            with contextlib.suppress(OSError):
+            try:
                 os.set_blocking(fd, blocking)
+            except OSError:
+                pass  # somebody has closed it meanwhile
         self.was_blocking = {}
 
     # Output

@@ -238,7 +238,7 @@ def describe(model: str) -> str:
     lines = [f"{model} options:\n"]
     for row in MODELS[model]:
         head = f"  {row.name}=<{row.kind}>"
-        default = {True: "true", False: "false"}.get(row.default, row.default)  # type: ignore[call-overload]
+        default = str(row.default).lower() if row.kind == "bool" else row.default
         notes = [row.help] if row.help else []
         if row.default is not None:
             notes.append(f"(default: {default})")

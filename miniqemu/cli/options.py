@@ -155,6 +155,10 @@ def take_device(config: Config, item: Item) -> None:
     """-device: settings or JSON, the driver first."""
     is_json = item.text.startswith("{")
     item.read(keyval.parse_either if is_json else keyval.parse_opts, "driver")
+    if any(keyval.is_help(name) for name in item.values):
+        from .devices import check_model, describe
+
+        raise Stop(describe(check_model(item, item.text_of("driver") or "")))
     check_id(item, "device", config.devices)
     config.devices.append(item)
 

@@ -40,6 +40,10 @@ class TerminalSession:
         """What `stty -a` would show, and whether reads would block."""
         return [*termios.tcgetattr(self.slave), os.get_blocking(self.slave)]
 
+    def restore(self) -> None:
+        """Puts the first settings back, as a shell does when a job stops."""
+        termios.tcsetattr(self.slave, termios.TCSANOW, self.before[:-1])
+
     def type(self, keys: str) -> None:
         """Presses keys."""
         os.write(self.master, keys.encode())
