@@ -6,6 +6,9 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 DISK   ?= demo.img
+
+# Without compiled files every start would compile the sources again, and take twice the time.
+unexport PYTHONDONTWRITEBYTECODE
 ARGS   ?=
 
 # The same line runs on QEMU: put qemu-system-x86_64 in front of it.
