@@ -129,6 +129,7 @@ struct disk {
   u64 capacity;            // sectors
   u32 block;               // sectors in the disk's logical block: a request is of whole blocks
   int polling;             // wait by looking at the ring, not by interrupt
+  u32 late;                // sleeps that the disk should have ended, but something else did
   struct virtq queue[MAXQUEUE];
   struct request request[NREQ];
 };

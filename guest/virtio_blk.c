@@ -151,20 +151,30 @@ blk_take(struct disk *d)
   return -1;
 }
 
+static int
+used_something(struct disk *d)
+{
+  for(u32 i = 0; i < d->v.nqueue; i++)
+    if(d->queue[i].used.idx != d->queue[i].taken)
+      return 1;
+  return 0;
+}
+
 // Sleep until an interrupt, unless the device has used something in the meantime.
 static void
 sleep_for(struct disk *d)
 {
-  int done = 0;
+  u32 before = d->v.interrupts;
 
   for(u32 i = 0; i < d->v.nqueue; i++)
     *d->queue[i].used_event = d->queue[i].taken;
   fence();                   // ask for the interrupt first, then look for the last time
   intr_off();
-  for(u32 i = 0; i < d->v.nqueue; i++)
-    done |= d->queue[i].used.idx != d->queue[i].taken;
-  if(!done)
+  if(!used_something(d)){
     intr_wait();
+    if(d->v.interrupts == before && used_something(d))
+      d->late++;
+  }
   intr_on();
 }
 
