@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from docs.tools import attach, house, request, two_ways
+from docs.tools import attach, event_loop, house, request, two_ways
 from docs.tools.draw import Picture
 
 PICTURES: tuple[Callable[[], Picture], ...] = (
@@ -13,4 +13,6 @@ PICTURES: tuple[Callable[[], Picture], ...] = (
     request.picture,
     attach.picture,
     two_ways.picture,
+    event_loop.one_pass,
+    event_loop.wake_up,
 )
