@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """`python -m miniqemu.pykvm`: the famous smallest guest adds 2 and 2 and says so.
 
-Nine bytes of real-mode code add BL to AL, make it a digit, write it and a newline to the
+Twelve bytes of real-mode code add BL to AL, make it a digit, write it and a newline to the
 serial port, and halt. Every exit is printed with what it asks for. Without an irqchip HLT is
 an exit too, so the program ends by itself.
 """
