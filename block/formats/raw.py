@@ -95,6 +95,9 @@ class RawDriver(BlockDriver):
         changes = f.BLK_PERM_WRITE | f.BLK_PERM_RESIZE
         return new_perm & ~changes | perm & changes, new_shared
 
+    def reopen_prepare(self, bs: BlockDriverState, options: dict[str, object], flags: int) -> None:
+        """Nothing of its own changes: the file below does all (raw_reopen_prepare)."""
+
     def refresh_limits(self, bs: BlockDriverState) -> None:
         if bs.probed:
             bs.bl.request_alignment = max(bs.bl.request_alignment, PROBE_BUF_SIZE)

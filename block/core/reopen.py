@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Changing the options of an open tree: read-only and back, cache mode, discard (bdrv_reopen).
+
+R1  All or nothing: every node is made ready first; where one cannot, all stay as they were.
+R2  Nodes that were made for their parent (inherits_from) follow it; what was said for them
+    explicitly stays.
+R3  Only the common options can change. Another value for any other option is refused by name.
+R4  Nothing is in flight meanwhile: the whole subtree is drained.
+
+Called in the main thread. Source: block.c (bdrv_reopen_queue, _prepare, _commit).
+"""
+
+from __future__ import annotations
+
+import errno
+
+from block.core import flags as f
+from block.core import permissions
+from block.core.cache import parse_detect_zeroes, parse_discard
+from block.core.error import BlockError
+from block.core.inherit import COMMON_OPTS, flags_from_options, inherit_options
+from block.core.options import flatten, invalid, take_options
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from block.core.driver import BlockDriver
+    from block.core.node import BlockDriverState
+
+CHANGEABLE = frozenset(option.name for option in COMMON_OPTS) - {"driver", "node-name"}
+
+
+class Change:
+    """What one node is about to become (BDRVReopenState)."""
+
+    def __init__(
+        self, bs: BlockDriverState, options: dict[str, object], explicit: dict[str, object]
+    ) -> None:
+        self.bs = bs
+        self.options = options
+        self.explicit = explicit
+        taken = take_options(dict(options), COMMON_OPTS)
+        flags = flags_from_options(bs.open_flags, taken)
+        if flags & f.BDRV_O_RDWR:
+            flags |= f.BDRV_O_ALLOW_RDWR
+        if taken["discard"] is not None:
+            flags = flags & ~f.BDRV_O_UNMAP | parse_discard(taken["discard"])
+        self.flags = flags
+        self.detect_zeroes = parse_detect_zeroes(taken["detect-zeroes"], flags)
+        self.old_flags = bs.open_flags
+        self.prepared: object = None
+
+    @property
+    def driver(self) -> BlockDriver:
+        assert self.bs.drv is not None, "a closed node cannot be reopened"
+        return self.bs.drv
+
+    def prepare(self) -> None:
+        """Lets the driver get ready; raises where it cannot."""
+        if "reopen_prepare" not in self.driver.hooks:
+            message = (
+                f"Block format '{self.driver.format_name}' used by node '{self.bs.node_name}' "
+                "does not support reopening files"
+            )
+            raise BlockError(errno.ENOTSUP, message, self.bs.node_name)
+        self.prepared = self.driver.reopen_prepare(self.bs, dict(self.options), self.flags)
+
+    def commit(self) -> None:
+        """Makes it so; cannot fail."""
+        bs = self.bs
+        self.driver.reopen_commit(bs, self.prepared)
+        bs.options, bs.explicit_options = self.options, self.explicit
+        bs.read_only = not self.flags & f.BDRV_O_RDWR
+        bs.detect_zeroes = self.detect_zeroes
+
+
+def reopen(bs: BlockDriverState, options: Mapping[str, object]) -> None:
+    """Changes common options of a node and of all that inherit from it (bdrv_reopen).
+
+    Raises BlockError, and changes nothing: an option that cannot change, a device that
+    still writes where the node would become read-only, a file that cannot be opened so.
+    """
+    bs.subtree_drained_begin()
+    try:
+        changes = plan(bs, flatten(options))
+        bs.flush()
+        with bs.aio_context:
+            _apply(bs, changes)
+    finally:
+        bs.subtree_drained_end()
+
+
+def set_read_only(bs: BlockDriverState, read_only: bool) -> None:
+    """Makes a tree read-only, or writable again (bdrv_reopen_set_read_only)."""
+    reopen(bs, {"read-only": read_only})
+
+
+def plan(bs: BlockDriverState, options: dict[str, object]) -> list[Change]:
+    """What a node and those below it would become; parents come first (bdrv_reopen_queue)."""
+    for name, value in options.items():
+        if name not in CHANGEABLE and bs.options.get(name) != value:
+            raise invalid(f"Cannot change the option '{name}'")
+    explicit = {**bs.explicit_options, **options}
+    change = Change(bs, {**bs.options, **options}, explicit)
+    return [change, *_plan_children(change)]
+
+
+def _plan_children(parent: Change) -> list[Change]:
+    changes = []
+    is_format = parent.driver.protocol_name is None and not parent.driver.is_filter
+    for child in parent.bs.children:
+        if child.bs.inherits_from is not parent.bs:
+            continue
+        inherited = dict(child.bs.explicit_options)
+        inherit_options(inherited, child.role, is_format, parent.flags, parent.options)
+        change = Change(
+            child.bs, {**child.bs.options, **inherited}, dict(child.bs.explicit_options)
+        )
+        changes += [change, *_plan_children(change)]
+    return changes
+
+
+def _apply(bs: BlockDriverState, changes: list[Change]) -> None:
+    """Prepares all, then commits all (R1)."""
+    prepared: list[Change] = []
+    try:
+        for change in changes:
+            change.prepare()
+            prepared.append(change)
+        for change in changes:
+            change.bs.open_flags = change.flags
+        permissions.check_perm(bs, *permissions.cumulative_perm(bs))
+    except OSError:
+        for change in changes:
+            change.bs.open_flags = change.old_flags
+        permissions.abort_perm_update(bs)
+        for change in prepared:
+            change.driver.reopen_abort(change.bs, change.prepared)
+        raise
+    for change in reversed(changes):
+        change.commit()
+    permissions.set_perm(bs)
+    bs.refresh_limits()
