@@ -16,7 +16,7 @@ LINE = -M microvm,acpi=off -accel kvm -m 128 -nographic -no-reboot \
 	-kernel guest/guest.elf -global virtio-mmio.force-legacy=false \
 	-object iothread,id=io0 \
 	-drive file=$(DISK),format=raw,if=none,id=disk0 \
-	-device virtio-blk-device,drive=disk0,iothread=io0
+	-device virtio-blk-device,drive=disk0,iothread=io0,serial=demo
 
 # Without a C compiler for x86-64 the guest is built by zig, which comes as a Python package.
 HAVE_CC := $(findstring x86_64,$(shell $(CC) -dumpmachine 2>/dev/null))
