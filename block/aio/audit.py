@@ -13,6 +13,13 @@ from __future__ import annotations
 import os
 import sys
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from block.aio.bh import BottomHalf
+    from block.aio.context import AioContext
+
 _HERE = os.path.dirname(__file__)
 
 
@@ -43,3 +50,22 @@ def caller() -> str:
     while frame.f_back is not None and os.path.dirname(frame.f_code.co_filename) == _HERE:
         frame = frame.f_back
     return f"{frame.f_code.co_filename}:{frame.f_lineno}"
+
+
+def registrations_of(ctx: AioContext) -> Iterator[Registration]:
+    """Yields all that a context holds; in the thread at home there."""
+    for fd in ctx.fds.all.values():
+        yield Registration(fd.kind, fd.owner, fd.where, f"fd {fd.fd}")
+    for timer in ctx._timer_registry:
+        yield Registration("timer", timer.owner, timer.where, timer.clock.name.lower())
+    bhs: dict[BottomHalf, None] = dict.fromkeys(ctx._bh_registry)
+    for bh in (*ctx._bhs, *ctx._idle_bhs):
+        if type(bh) is tuple:
+            yield Registration("bh", bh[1], "", "one-shot")
+        elif bh.scheduled:
+            bhs[bh] = None
+    for bh in bhs:
+        what = "scheduled" if bh.scheduled else "not scheduled"
+        yield Registration("bh", bh.owner, bh.where, what)
+    if ctx._thread_pool is not None:
+        yield from ctx._thread_pool.registrations()

@@ -117,3 +117,28 @@ class BH(BottomHalf):
         assert self.ctx.is_home(), self.ctx.stranger()
         self.state = DELETED
         self.ctx._bh_registry.pop(self, None)
+
+
+def _demo() -> None:
+    from block.aio.context import AioContext
+    from block.aio.demo import Timeline
+
+    say = Timeline()
+    ctx = AioContext("demo")
+
+    def first() -> None:
+        say("the first runs and schedules a third")
+        ctx.bh_schedule_oneshot(lambda: say("the third runs: a pass later"))
+
+    second = ctx.bh_new(lambda: say("the second runs: once, although scheduled twice"))
+    ctx.bh_schedule_oneshot(first)
+    second.schedule()
+    second.schedule()
+    say("scheduled; nothing runs before the loop is polled")
+    while ctx.poll(False):
+        say("-- end of a pass --")
+    ctx.close()
+
+
+if __name__ == "__main__":
+    _demo()

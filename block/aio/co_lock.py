@@ -194,3 +194,30 @@ class _Section:
 
     async def __aexit__(self, *exc: object) -> None:
         self._lock.unlock()
+
+
+def _demo() -> None:
+    from block.aio.context import AioContext
+    from block.aio.demo import Timeline
+
+    say = Timeline()
+    ctx = AioContext("demo")
+    mutex = CoMutex()
+
+    async def worker(name: str) -> None:
+        say(f"{name} wants the mutex")
+        async with mutex:
+            say(f"{name} has it, and waits for something")
+            await co_yield()
+        say(f"{name} let it go")
+
+    workers = [Coroutine(worker(name), ctx=ctx) for name in ("first", "second", "third")]
+    for co in workers:
+        co.enter()
+    for co in workers:
+        co.wake()
+    ctx.close()
+
+
+if __name__ == "__main__":
+    _demo()

@@ -47,3 +47,27 @@ class CoSleep:
 async def co_sleep_ns(clock: ClockType, ns: int, *, owner: object = None) -> None:
     """Yields for so many nanoseconds (qemu_co_sleep_ns)."""
     await CoSleep().sleep_ns(clock, ns, owner=owner)
+
+
+def _demo() -> None:
+    from block.aio.context import AioContext
+    from block.aio.demo import Timeline
+
+    say = Timeline()
+    ctx = AioContext("demo")
+
+    async def nap(ms: int) -> None:
+        await co_sleep_ns(ClockType.REALTIME, ms * 1_000_000)
+        say(f"slept {ms} ms")
+
+    cos = [Coroutine(nap(ms), ctx=ctx) for ms in (15, 5, 10)]
+    for co in cos:
+        co.enter()
+    say("three coroutines sleep in one thread")
+    while not all(co.done for co in cos):
+        ctx.poll(True)
+    ctx.close()
+
+
+if __name__ == "__main__":
+    _demo()

@@ -48,7 +48,7 @@ from collections import deque
 from itertools import repeat
 from types import MethodType
 
-from block.aio.audit import Registration
+from block.aio.audit import Registration, registrations_of
 from block.aio.bh import BH, SCHEDULED, SCHEDULED_IDLE, BottomHalf
 from block.aio.errors import UsedAfterFree
 from block.aio.fd_handler import FdHandler, FdHandlers
@@ -409,25 +409,7 @@ class AioContext:
     def registrations(self, owner: object = None) -> list[Registration]:
         """Returns what the context holds, for one owner or for all (see audit.py). Home only."""
         assert self._current() == self._home, self.stranger()
-        return [entry for entry in self._all_registrations()
-                if owner is None or entry.owner is owner]  # fmt: skip
-
-    def _all_registrations(self) -> Iterator[Registration]:
-        for fd in self.fds.all.values():
-            yield Registration(fd.kind, fd.owner, fd.where, f"fd {fd.fd}")
-        for timer in self._timer_registry:
-            yield Registration("timer", timer.owner, timer.where, timer.clock.name.lower())
-        bhs: dict[BottomHalf, None] = dict.fromkeys(self._bh_registry)
-        for bh in (*self._bhs, *self._idle_bhs):
-            if type(bh) is tuple:
-                yield Registration("bh", bh[1], "", "one-shot")
-            elif bh.scheduled:
-                bhs[bh] = None
-        for bh in bhs:
-            what = "scheduled" if bh.scheduled else "not scheduled"
-            yield Registration("bh", bh.owner, bh.where, what)
-        if self._thread_pool is not None:
-            yield from self._thread_pool.registrations()
+        return [each for each in registrations_of(self) if owner is None or each.owner is owner]
 
     def close(self) -> None:
         """Ends the context: nothing it held is left behind (aio_ctx_finalize). Home only.
@@ -449,3 +431,26 @@ class AioContext:
         self._notifier.close()
         self._maker = self._home = self._awake = 0
         self.closed = True
+
+
+def _demo() -> None:
+    import threading
+
+    from block.aio.demo import Timeline
+
+    say = Timeline()
+    ctx = AioContext("demo")
+    timer = ctx.timer_new(ClockType.REALTIME, lambda: say("5: the timer fires"))
+    timer.mod(ctx.clock_ns(ClockType.REALTIME) + 20_000_000)
+    wake = threading.Timer(0.01, lambda: ctx.bh_schedule_oneshot(lambda: say("3: its BH runs")))
+    wake.start()
+    say("1: a timer in 20 ms, another thread in 10 ms")
+    say(f"2: poll sleeps {ctx.timeout_ns() / 1e6:.1f} ms, unless it is woken")
+    ctx.poll(True)
+    say(f"4: poll sleeps {ctx.timeout_ns() / 1e6:.1f} ms")
+    ctx.poll(True)
+    ctx.close()
+
+
+if __name__ == "__main__":
+    _demo()

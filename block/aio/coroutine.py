@@ -156,3 +156,29 @@ def in_coroutine() -> bool:
 def co_yield() -> Generator[None, None, None]:
     """Gives control back to whoever entered us; `wake` returns it (qemu_coroutine_yield)."""
     yield
+
+
+def _demo() -> None:
+    from block.aio.context import AioContext
+    from block.aio.demo import Timeline
+
+    say = Timeline()
+    ctx = AioContext("demo")
+
+    async def work(n: int) -> int:
+        say("the coroutine begins and yields")
+        await co_yield()
+        say("it goes on and ends")
+        return n * 2
+
+    co = Coroutine(work(21), ctx=ctx)
+    co.enter()
+    say(f"back in the caller; done: {co.done}")
+    ctx.bh_schedule_oneshot(co.wake)
+    ctx.poll(True)
+    say(f"done: {co.done}, result: {co.result}")
+    ctx.close()
+
+
+if __name__ == "__main__":
+    _demo()

@@ -119,3 +119,29 @@ async def _carry(co: Awaitable[Any, Any, T], future: asyncio.Future[T]) -> None:
     else:
         if not future.cancelled():
             future.set_result(result)
+
+
+def _demo() -> None:
+    from block.aio.co_sleep import co_sleep_ns
+    from block.aio.demo import Timeline
+    from block.aio.world import ClockType
+
+    say = Timeline()
+
+    async def ours() -> str:
+        await co_sleep_ns(ClockType.REALTIME, 10_000_000)
+        say("our coroutine slept in our loop")
+        return "done"
+
+    async def main() -> None:
+        ctx = AioContext("demo")
+        with EmbeddedContext(ctx) as embedded:
+            say("asyncio waits for it")
+            say(f"asyncio got {await embedded.run(ours())!r}")
+        ctx.close()
+
+    asyncio.run(main())
+
+
+if __name__ == "__main__":
+    _demo()

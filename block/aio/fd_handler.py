@@ -143,3 +143,26 @@ class FdHandlers:
             elif events & INVALID:
                 self.poller.remove(fd)  # closed behind our back; epoll forgets it by itself
         return progress
+
+
+def _demo() -> None:
+    import os
+
+    from block.aio.context import AioContext
+    from block.aio.demo import Timeline
+
+    say = Timeline()
+    ctx = AioContext("demo")
+    read_end, write_end = os.pipe()
+    ctx.set_fd_handler(read_end, lambda: say(f"readable: {os.read(read_end, 99)!r}"), None)
+    say(f"nothing to read yet: poll says {ctx.poll(False)}")
+    os.write(write_end, b"hello")
+    say(f"after a write: poll says {ctx.poll(True)}")
+    ctx.set_fd_handler(read_end, None, None)
+    os.write(write_end, b"nobody listens")
+    say(f"after the handler is gone: poll says {ctx.poll(False)}")
+    ctx.close()
+
+
+if __name__ == "__main__":
+    _demo()

@@ -118,3 +118,24 @@ def current_context(world: World | None = None) -> AioContext:
     """
     world = world or the_world()
     return _by_thread.get(world.current()) or world.main_context
+
+
+def _demo() -> None:
+    from block.aio.demo import Timeline
+
+    say = Timeline()
+    with IOThread("io0") as demo_thread:
+        demo_thread.ctx.bh_schedule_oneshot(lambda: say("a bottom half, in the IOThread"))
+        with demo_thread.ctx as demo_ctx:
+            say("we acquired its context: the IOThread waits")
+            demo_ctx.bh_schedule_oneshot(lambda: say("another one, run by who is at home"))
+            while demo_ctx.poll(False):
+                pass
+        try:
+            demo_thread.ctx.poll(False)
+        except AssertionError as error:
+            say(error)
+
+
+if __name__ == "__main__":
+    _demo()

@@ -86,3 +86,37 @@ class RFifoLock:
     def owner(self) -> int:
         """The identity of the holding thread, 0 for nobody."""
         return self._owner
+
+
+def _demo() -> None:
+    import threading
+
+    from block.aio.demo import Timeline
+
+    say = Timeline()
+    queued = threading.Semaphore(0)
+
+    def contention() -> None:
+        say("has to wait, and says so")
+        queued.release()
+
+    demo_lock = RFifoLock(contention)
+
+    def take_it() -> None:
+        demo_lock.lock()
+        say("its turn")
+        demo_lock.unlock()
+
+    demo_lock.lock()
+    threads = [threading.Thread(target=take_it, name=f"visitor {n}") for n in (1, 2, 3)]
+    for thread in threads:
+        thread.start()
+        queued.acquire()
+    say("unlocks")
+    demo_lock.unlock()
+    for thread in threads:
+        thread.join()
+
+
+if __name__ == "__main__":
+    _demo()

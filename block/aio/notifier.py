@@ -104,3 +104,25 @@ class PipeNotifier(EventNotifier):
         fd, self._write_fd = self._write_fd, -1
         if fd >= 0:
             os.close(fd)
+
+
+def _demo() -> None:
+    from block.aio.context import AioContext
+    from block.aio.demo import Timeline
+
+    say = Timeline()
+    ctx = AioContext("demo")
+    notifier = ctx.world.new_notifier()
+    ctx.set_event_notifier(notifier, lambda e: say(f"set: {e.test_and_clear()}"))
+    notifier.set()
+    notifier.set()
+    say("set twice, which is the same as once")
+    while ctx.poll(False):
+        say("-- end of a pass --")
+    ctx.set_event_notifier(notifier, None)
+    notifier.close()
+    ctx.close()
+
+
+if __name__ == "__main__":
+    _demo()

@@ -273,3 +273,31 @@ class _CoWaiter:
     def complete(self, ret: int) -> None:
         self.ret = ret
         self.co.wake()
+
+
+def _demo() -> None:
+    import time
+
+    from block.aio.context import AioContext
+    from block.aio.demo import Timeline
+
+    say = Timeline()
+    ctx = AioContext("demo")
+    rets: list[int] = []
+
+    def work(ms: int) -> int:
+        time.sleep(ms / 1000)
+        say(f"a call that blocks for {ms} ms is done")
+        return ms
+
+    for demo_ms in (20, 10):
+        ctx.thread_pool.submit_aio(lambda ms=demo_ms: work(ms), rets.append)  # type: ignore[misc]
+    say("submitted")
+    while len(rets) < 2:
+        ctx.poll(True)
+        say(f"completed so far: {rets}")
+    ctx.close()
+
+
+if __name__ == "__main__":
+    _demo()

@@ -177,3 +177,29 @@ class Timer:
         if self.number == DELETED:
             raise UsedAfterFree(f"timer of {self.ctx.name}, owner {self.owner!r}, {self.where}")
         self._list.disarm(self)
+
+
+def _demo() -> None:
+    from block.aio.context import AioContext
+    from block.aio.demo import Timeline
+
+    say = Timeline()
+    ctx = AioContext("demo")
+    start_ns = ctx.clock_ns(ClockType.REALTIME)
+
+    def tick() -> None:
+        say("tick; it arms itself again")
+        ticking.mod(ticking.expire_ns + 10_000_000)
+
+    ticking = ctx.timer_new(ClockType.REALTIME, tick)
+    alarm = ctx.timer_new(ClockType.REALTIME, lambda: say("the alarm"))
+    ticking.mod(start_ns + 10_000_000)
+    alarm.mod(start_ns + 35_000_000)
+    say("ticks every 10 ms, an alarm after 35 ms")
+    while alarm.pending:
+        ctx.poll(True)
+    ctx.close()
+
+
+if __name__ == "__main__":
+    _demo()
