@@ -60,8 +60,7 @@ def run(config: Config) -> int:
     emulator = Emulator(config, say)
     try:
         emulator.build()
-        gc.freeze()
-        gc.enable()
+        settle()
         return emulator.run()
     except Terminated as signal:
         say(f"terminating on signal {signal.number}")
@@ -69,6 +68,14 @@ def run(config: Config) -> int:
     finally:
         gc.enable()
         emulator.close()
+
+
+def settle() -> None:
+    """What has been made stays: from now on the collector looks at what comes later only, and
+    seldom. With its own thresholds it takes a tenth of the block layer's time."""
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
+    gc.enable()
 
 
 def write(fd: int, text: str) -> int:
