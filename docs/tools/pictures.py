@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from docs.tools import attach, event_loop, house, request, two_ways
+from docs.tools import attach, chain, event_loop, house, request, tree, two_ways
 from docs.tools.draw import Picture
 
 PICTURES: tuple[Callable[[], Picture], ...] = (
@@ -15,4 +15,7 @@ PICTURES: tuple[Callable[[], Picture], ...] = (
     two_ways.picture,
     event_loop.one_pass,
     event_loop.wake_up,
+    chain.picture,
+    tree.tree,
+    tree.drained,
 )
