@@ -30,7 +30,7 @@ run: $(VENV)/.base guest $(DISK)  ## boot the guest from a disk image; ARGS='-ap
 	$(BIN)/miniqemu $(LINE) $(ARGS)
 
 guest: $(if $(HAVE_CC),,$(VENV)/.guest)  ## build the guest's kernel, guest/guest.elf
-	@$(MAKE) --no-print-directory -C guest PYTHON=$(abspath $(BIN)/python)
+	@$(MAKE) --silent --no-print-directory -C guest PYTHON=$(abspath $(BIN)/python)
 
 test: $(VENV)/.test guest  ## all tests that need neither root nor servers, in five minutes
 	$(BIN)/pytest -q -m "not full"
