@@ -35,10 +35,6 @@ class Item:
         """The error to raise for this option."""
         return CliError(f"{self.where}: {message}")
 
-    def unsupported(self, what: str = "") -> CliError:
-        """The error for what QEMU has and miniqemu has not."""
-        return self.error(f"{what} is not supported by miniqemu".lstrip())
-
     def check(self, parse: Callable[..., Any], *arguments: object) -> Any:
         """`parse(*arguments)`; what the parser complains of becomes this option's error."""
         try:
@@ -97,4 +93,3 @@ class Config:
         self.log_file: Item | None = None
         self.pidfile: Item | None = None
         self.escape = 1
-        self.name = ""

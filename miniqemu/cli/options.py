@@ -198,10 +198,9 @@ def take_global(config: Config, item: Item) -> None:
 
 
 def take_name(config: Config, item: Item) -> None:
-    """-name: of the guest; the process keeps its own."""
+    """-name: the guest's, for who reads the command line; the process keeps its own."""
     item.read(keyval.parse_opts, "guest")
     item.refuse_others(("guest",), ("process", "debug-threads"), "Invalid parameter '{}'")
-    config.name = item.text_of("guest") or ""
 
 
 def take_escape(config: Config, item: Item) -> None:
