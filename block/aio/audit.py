@@ -59,7 +59,7 @@ def registrations_of(ctx: AioContext) -> Iterator[Registration]:
     for timer in ctx._timer_registry:
         yield Registration("timer", timer.owner, timer.where, timer.clock.name.lower())
     bhs: dict[BottomHalf, None] = dict.fromkeys(ctx._bh_registry)
-    for bh in (*ctx._bhs, *ctx._idle_bhs):
+    for bh in (*ctx._bhs.copy(), *ctx._idle_bhs.copy()):  # others append meanwhile
         if type(bh) is tuple:
             yield Registration("bh", bh[1], "", "one-shot")
         elif bh.scheduled:

@@ -11,13 +11,16 @@ R2  `wake` at home and outside of coroutines runs it at once; at home in a corou
 R3  A coroutine that is running, or has entered another one that is, cannot be entered. Nor
     one that is scheduled already: it would run twice for one event.
 R4  An exception that leaves a coroutine leaves the `enter` that ran it.
+
+State that several threads write: `_scheduled` and `ctx`, by the one thread that knows that the
+coroutine can go on, before the bottom half that hands them to home; then by home.
 """
 
 from __future__ import annotations
 
 from types import coroutine
 
-from block.aio.world import World, the_world
+from block.aio.world import the_world
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,20 +30,22 @@ if TYPE_CHECKING:
 
     from block.aio.context import AioContext
 
-_running: dict[int, Coroutine] = {}  # thread -> the coroutine it runs; each thread its own entry
+READY, ENTERED, DONE = range(3)
+
+# thread -> the coroutine it runs, None between two; each thread writes its own entry
+_running: dict[int, Coroutine | None] = {}
 
 
 class Coroutine:
     """A coroutine and where it stands (Coroutine, qemu_coroutine_create).
 
-    co    what calling an `async def` function returned
-    name  what messages call it
+    co      what calling an `async def` function returned
+    name    what messages call it
+    ctx     the context it belongs to; default: that of the thread that first enters it
+    result  what it returned, when it is done
     """
 
-    __slots__ = (
-        "__weakref__", "_caller", "_co", "_current", "_entered", "_scheduled", "_wakeups", "ctx",
-        "done", "name", "result",
-    )  # fmt: skip
+    __slots__ = ("__weakref__", "_co", "_scheduled", "_state", "_wakeups", "ctx", "name", "result")
 
     def __init__(
         self,
@@ -48,16 +53,12 @@ class Coroutine:
         *,
         name: str | None = None,
         ctx: AioContext | None = None,
-        world: World | None = None,
     ) -> None:
         self._co = co
-        self._current = (world or the_world() if ctx is None else ctx.world).current
-        self._caller: Coroutine | None = None
-        self._entered = False
-        self._scheduled: str = ""
+        self._state = READY
+        self._scheduled = False
         self._wakeups: list[Coroutine] | None = None
         self.ctx = ctx
-        self.done = False
         self.name = name
         self.result: Any = None
 
@@ -66,80 +67,93 @@ class Coroutine:
 
     def enter(self) -> None:
         """Runs it until it yields or ends, then those that it woke (qemu_coroutine_enter)."""
-        if self.ctx is None:
-            from block.aio.iothread import current_context
+        ctx = self.ctx or self._find_context()
+        me = ctx._current()
+        assert me == ctx._home, ctx.stranger()
+        wakeups = self._resume(me)
+        if wakeups is not None:
+            _resume_all(wakeups, me)
 
-            self.ctx = current_context()
-        assert self.ctx.is_home(), self.ctx.stranger()
-        wakeups = self._resume()
-        while wakeups:
-            # Depth first: those that this one wakes come before those that wait already.
-            wakeups[:1] = wakeups[0]._resume() or ()
+    def _find_context(self) -> AioContext:
+        from block.aio.iothread import current_context
 
-    def _resume(self) -> list[Coroutine] | None:
+        self.ctx = current_context()
+        return self.ctx
+
+    def _resume(self, me: int) -> list[Coroutine] | None:
         """Runs it until it yields or ends; returns those that it woke meanwhile."""
-        if self._entered or self._scheduled or self.done:
+        if self._state or self._scheduled:
             raise self._cannot_enter()
-        me = self._current()
-        caller = self._caller = _running.get(me)
+        caller = _running.get(me)
         _running[me] = self
-        self._entered = True
+        self._state = ENTERED
         try:
             self._co.send(None)
         except StopIteration as stop:
-            self.done = True
+            self._state = DONE
             self.result = stop.value
         except BaseException:
-            self.done = True
+            self._state = DONE
             raise
+        else:
+            self._state = READY
         finally:
-            self._entered = False
-            self._caller = None
-            if caller is None:
-                del _running[me]
-            else:
-                _running[me] = caller
+            _running[me] = caller
         wakeups, self._wakeups = self._wakeups, None
         return wakeups
 
     def _cannot_enter(self) -> RuntimeError:
-        if self._scheduled:
-            return RuntimeError(f"{self!r} was already scheduled in {self._scheduled}")
-        if self.done:
+        if self._scheduled and self.ctx is not None:
+            return RuntimeError(f"{self!r} was already scheduled in {self.ctx.name}")
+        if self._state == DONE:
             return RuntimeError(f"{self!r} has ended and cannot be entered")
         return RuntimeError(f"{self!r} re-entered recursively")
 
     @property
+    def done(self) -> bool:
+        """Whether it has ended."""
+        return self._state == DONE
+
+    @property
     def entered(self) -> bool:
         """Whether it runs, or waits for one that it entered (qemu_coroutine_entered)."""
-        return self._entered
+        return self._state == ENTERED
 
     def wake(self) -> None:
         """Lets it go on after a yield; any thread (aio_co_wake). See R2."""
         ctx = self.ctx
-        if ctx is None or not ctx.is_home():
-            assert ctx is not None, "wake() of a coroutine that was never entered"
+        assert ctx is not None, "wake() of a coroutine that was never entered"
+        me = ctx._current()
+        if me != ctx._home:
             ctx.co_schedule(self)
             return
-        running = _running.get(self._current())
+        running = _running.get(me)
         if running is None:
-            self.enter()
+            wakeups = self._resume(me)
+            if wakeups is not None:
+                _resume_all(wakeups, me)
         elif running._wakeups is None:
             running._wakeups = [self]
         else:
             running._wakeups.append(self)
 
     def mark_scheduled(self, ctx: AioContext) -> None:
-        """Notes that a bottom half of ctx will enter it."""
+        """Notes that a bottom half of ctx will enter it; any thread."""
         if self._scheduled:
             raise self._cannot_enter()
-        self._scheduled = ctx.name
         self.ctx = ctx
+        self._scheduled = True
 
     def run_scheduled(self) -> None:
         """Is that bottom half."""
-        self._scheduled = ""
+        self._scheduled = False
         self.enter()
+
+
+def _resume_all(wakeups: list[Coroutine], me: int) -> None:
+    """Runs those that were woken, depth first: whom they wake comes before those that wait."""
+    while wakeups:
+        wakeups[:1] = wakeups[0]._resume(me) or ()
 
 
 def current() -> Coroutine | None:
@@ -149,7 +163,7 @@ def current() -> Coroutine | None:
 
 def in_coroutine() -> bool:
     """Whether the calling thread runs a coroutine (qemu_in_coroutine)."""
-    return the_world().current() in _running
+    return _running.get(the_world().current()) is not None
 
 
 @coroutine
