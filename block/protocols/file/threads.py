@@ -21,7 +21,7 @@ from __future__ import annotations
 import errno
 import os
 
-from block.aio.coroutine import co_yield, current
+from block.aio.coroutine import current
 from block.core.error import BlockError
 from block.core.flags import IOV_MAX
 from block.protocols.file.near import NearWorker
@@ -30,7 +30,7 @@ from block.protocols.file.syscalls import read_all, write_all
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable, Generator
 
     from block.aio.bh import BH
     from block.aio.context import AioContext
@@ -66,7 +66,10 @@ async def in_pool(bs: BlockDriverState, func: Callable[[], int]) -> None:
 
 
 class PendingWrite:
-    """A small write that waits for its batch."""
+    """A small write that waits for its batch; awaited at once by the coroutine `co`.
+
+    Raises BlockError. It is an awaitable of its own, which saves two frames a request.
+    """
 
     __slots__ = ("co", "nbytes", "offset", "qiov", "ret")
 
@@ -76,6 +79,11 @@ class PendingWrite:
         self.qiov = qiov
         self.co = co
         self.ret = 0
+
+    def __await__(self) -> Generator[None, None, None]:
+        yield
+        if self.ret < 0:
+            raise BlockError(-self.ret, driver="file", offset=self.offset)
 
 
 class ThreadsEngine(Engine):
@@ -91,20 +99,17 @@ class ThreadsEngine(Engine):
         fd, direct = self.state.fd, self.state.direct
         await in_pool(self.bs, lambda: read_all(fd, offset, nbytes, qiov, direct))
 
-    async def co_pwritev(self, offset: int, nbytes: int, qiov: list[memoryview]) -> None:
+    def co_pwritev(self, offset: int, nbytes: int, qiov: list[memoryview]) -> Awaitable[None]:
         fd, direct = self.state.fd, self.state.direct
         if direct or nbytes > SMALL_WRITE or (offset | nbytes) & PAGE_MASK:
-            await in_pool(self.bs, lambda: write_all(fd, offset, nbytes, qiov, direct))
-            return
+            return in_pool(self.bs, lambda: write_all(fd, offset, nbytes, qiov, direct))
         me = current()
         assert me is not None, "a write outside of a coroutine"
         write = PendingWrite(offset, nbytes, qiov, me)
         if not self.pending:
             self.schedule_batch()
         self.pending.append(write)
-        await co_yield()
-        if write.ret < 0:
-            raise BlockError(-write.ret, node=self.bs.node_name, driver="file", offset=offset)
+        return write
 
     def schedule_batch(self) -> None:
         """Sees to it that what comes in this pass is submitted at its end."""
