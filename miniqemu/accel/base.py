@@ -9,10 +9,10 @@ vCPU runs it calls the `AddressSpace` it was given for accesses that hit no RAM,
 big lock around each of them. Everything else ends `run()` with a `Stop`.
 
 Rules:
-R1. `run`, `registers`, `load` and `finish_io` belong to the vCPU's thread, or to the thread
+R1. `run`, `registers`, `load` and `reset` belong to the vCPU's thread, or to the thread
     that has seen it parked. `kick` may be called from anywhere.
 R2. A kick is never lost: given while the vCPU is not in `run`, it ends the next `run` at once.
-R3. Before registers are changed or saved, `finish_io` completes a half-done port or MMIO read.
+R3. When `run` has returned, no port or MMIO access is half done: registers may be read and set.
 """
 
 from __future__ import annotations
@@ -125,9 +125,6 @@ class Vcpu(Protocol):
 
     def leave_thread(self) -> None:
         """Called in that thread before it ends: later kicks reach nobody."""
-
-    def finish_io(self) -> None:
-        """Completes a port or MMIO read whose value has been supplied (R3)."""
 
     def registers(self) -> Registers:
         """A copy of its registers, for dumps and debuggers."""

@@ -9,7 +9,7 @@ or the end. Power-on state is what KVM gave the new machine: it is saved once an
 Rules: those of accel/base.py. The big lock is held around each device access, and only then.
 
 What once went wrong here: reading exit_reason after EINTR acts on the exit before; setting
-registers while a port read was half done let KVM overwrite RAX (see `finish_io`).
+registers while a port read was half done let KVM overwrite RAX.
 """
 
 from __future__ import annotations
@@ -198,12 +198,12 @@ class KvmVcpu:
         """Ends the running or the next `run`; any thread."""
         self._raw.kick()
 
-    def finish_io(self) -> None:
-        """Completes a half-done port or MMIO read (R3)."""
-        self._raw.finish_io()
-
     def run(self) -> Stop:
-        """Runs the guest; device accesses are served in between (kvm_cpu_exec)."""
+        """Runs the guest; device accesses are served in between (kvm_cpu_exec).
+
+        R3 holds because the loop is left only by a KVM_RUN that brought no access: it has
+        completed the read before, if there was one, even when a kick ended it at once.
+        """
         run, serve_mmio, serve_pio = self._raw.run, self._serve_mmio, self._serve_pio
         while True:
             reason = run()

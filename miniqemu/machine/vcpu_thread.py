@@ -113,8 +113,6 @@ class VcpuThread:
                 stop = vcpu.run()
                 if stop not in (Stop.KICKED, Stop.HALTED):
                     self._stopped(vcpu, stop)
-        for vcpu in self.vcpus:
-            vcpu.finish_io()
 
     def _stopped(self, vcpu: Vcpu, stop: Stop) -> None:
         with self._lock:

@@ -9,14 +9,14 @@ import pytest
 
 from block.aio.notifier import EventNotifier
 from miniqemu.accel.base import GENERAL, SEGMENTS
-from miniqemu.accel.kvm import KvmAccel
+from miniqemu.accel.kvm import KvmAccel, KvmVcpu
 from miniqemu.machine.machine import Machine
-from miniqemu.machine.runstate import RunState
 from miniqemu.pykvm import KvmError
 from tests.miniqemu.machine.conftest import Guest, MakeGuest, guest
-from tests.support.tiny_guest import LOOP_FOR_EVER, out, power_off, say, store
+from tests.support.tiny_guest import LOOP_FOR_EVER, out, power_off, store
 
 __all__ = ["guest"]
+STAR = 0xC000_0081
 DOORBELL = 0xFEB0_0050
 RING_THRICE = store(DOORBELL, 1) + store(DOORBELL, 2) + store(DOORBELL + 4, 1)
 
@@ -65,6 +65,14 @@ def test_an_unbound_doorbell_reaches_the_device(guest: MakeGuest, notifier: Even
     assert one.run() == 0
     assert not notifier.test_and_clear()
     assert len(device.seen) == 3
+
+
+def test_a_narrow_store_brings_nothing_of_the_wide_one_before_it(guest: MakeGuest) -> None:
+    byte = b"\xc6\x05" + DOORBELL.to_bytes(4, "little") + b"\x01"  # mov byte [DOORBELL], 1
+    one, device = guest(store(DOORBELL, 0xFFFF_FFFF) + byte + power_off(0)), Registers()
+    one.machine.space.add_mmio(device)
+    assert one.run() == 0
+    assert device.seen == [(0x50, 4, 0xFFFF_FFFF), (0x50, 1, 1)]
 
 
 def test_a_port_can_be_a_doorbell_too(guest: MakeGuest, notifier: EventNotifier) -> None:
@@ -127,19 +135,16 @@ def test_registers_that_are_loaded_are_read_back(guest: MakeGuest) -> None:
 
 
 def test_a_reset_gives_every_register_its_power_on_value(guest: MakeGuest) -> None:
-    change = bytes.fromhex("b9 80 00 00 c0  b8 01 00 00 00  31 d2  0f 30")  # EFER.SCE = 1
-    change += bytes.fromhex("0f 20 e0  83 c8 20  0f 22 e0")  # cr4 |= PAE
-    one = guest(change + say("!") + LOOP_FOR_EVER)
-    machine = one.machine
-    machine.start(paused=True)
-    before = registers_of(one)
-    one.line.heard = lambda data: machine.stop()
-    machine.on_state_change(
-        lambda running, state: machine.request_shutdown(0) if state is RunState.PAUSED else None
-    )
-    machine.cont()
-    machine.run()
-    changed = registers_of(one)
-    assert (changed["efer"], changed["cr4"]) == (1, 0x20)
-    machine.reset()
-    assert registers_of(one) == before
+    one = guest(LOOP_FOR_EVER)
+    vcpu = one.machine.vcpus[0]
+    assert isinstance(vcpu, KvmVcpu)
+    raw = vcpu._raw
+    power_on, msr = registers_of(one), raw.msrs((STAR,))
+    assert power_on["cs"] == (0xF000, 0xFFFF_0000, 0xFFFF, 0x9B00)
+    assert power_on["rip"] == 0xFFF0
+    one.machine.start(paused=True)
+    assert registers_of(one) != power_on, "the kernel's entry"
+    raw.set_msrs({STAR: 0x1234})
+    vcpu.reset()
+    assert registers_of(one) == power_on
+    assert raw.msrs((STAR,)) == msr

@@ -204,6 +204,15 @@ def test_below_the_trigger_level_the_timeout_tells(rig: Rig) -> None:
     assert not rig.pins.level
 
 
+def test_a_timeout_that_nobody_asked_for_is_no_interrupt(rig: Rig) -> None:
+    rig.write(IIR_FCR, FIFO_ON | TRIGGER_14)
+    rig.line.type(b"key")
+    rig.context.poll(True)
+    assert rig.cause() == NO_INT
+    rig.write(IER, uart.IER_RDI)
+    assert rig.cause() == TIMEOUT
+
+
 def test_at_the_trigger_level_the_interrupt_is_data_ready(rig: Rig) -> None:
     rig.write(IIR_FCR, FIFO_ON | TRIGGER_14)
     rig.write(IER, uart.IER_RDI)

@@ -14,6 +14,7 @@ import pytest
 from miniqemu.accel import cpuid
 from miniqemu.accel.kvm import KvmAccel
 from miniqemu.machine import debug, microvm
+from miniqemu.machine.machine import Machine
 from miniqemu.machine.runstate import RunState
 from miniqemu.pykvm import Kvm
 from tests.miniqemu.machine.conftest import MIB, MakeGuest
@@ -29,6 +30,7 @@ COUNT_FOR_EVER = bytes.fromhex(
     "eb f5"  # jmp again
 )
 COUNTER = 0x20_0000
+COUNT_WITHOUT_EXITS = bytes.fromhex("b9 00 00 20 00  ff 01  eb fc")
 
 
 def test_the_guests_verdict_is_the_exit_status(guest: MakeGuest) -> None:
@@ -47,6 +49,41 @@ def test_isa_debug_exit_ends_with_twice_the_value_and_one(
     one.board.add_debug_exit(0xF4, 4)
     assert one.run() == status
     assert one.line.said == b"", "no further instruction was executed"
+
+
+def test_after_asking_for_the_end_the_vcpu_executes_nothing_more(guest: MakeGuest) -> None:
+    one = guest(out(0xF4, 0) + COUNT_WITHOUT_EXITS)
+    one.board.add_debug_exit(0xF4, 4)
+    assert one.run() == 1
+    assert one.machine.ram.read(COUNTER, 4) == bytes(4)
+
+
+class Sensor:
+    """A device that stops the machine while it is read."""
+
+    base, size, name = 0x99, 1, "sensor"
+
+    def __init__(self, machine: Machine) -> None:
+        self._machine = machine
+
+    def read(self, offset: int, size: int) -> int:
+        self._machine.stop()
+        return 0x5A
+
+    def write(self, offset: int, size: int, value: int) -> None:
+        raise AssertionError("nobody writes to it")
+
+
+def test_a_read_in_which_the_machine_was_stopped_is_complete(guest: MakeGuest) -> None:
+    one = guest(bytes.fromhex("e4 99  eb fe"))  # in al, 0x99; jmp to itself
+    machine = one.machine
+    machine.space.add_pio(Sensor(machine))
+    machine.on_state_change(
+        lambda running, state: None if running else machine.request_shutdown(0, "stopped")
+    )
+    one.run()
+    registers = machine.vcpus[0].registers()
+    assert (registers.rax & 0xFF, registers.rip) == (0x5A, tiny_guest.BASE + 2)
 
 
 def test_a_triple_fault_prints_registers_and_code_and_stops(guest: MakeGuest) -> None:
@@ -272,9 +309,11 @@ def guest_mappings() -> int:
 def test_twenty_machines_leave_no_descriptor_thread_or_memory(tmp_path: Path) -> None:
     needs.kvm()
     kernel = tiny_guest.write_elf(tmp_path / "guest.elf", power_off(3))
+    interval = sys.getswitchinterval()
+    assert interval == pytest.approx(0.005), "a machine before us left it short"
     boot_once(kernel)
     gc.collect()
-    before = (open_files(), threading.active_count(), guest_mappings(), sys.getswitchinterval())
+    before = (open_files(), threading.active_count(), guest_mappings(), interval)
     for _ in range(20):
         boot_once(kernel)
     gc.collect()
