@@ -44,7 +44,7 @@ class ChildClass:
     """How a child talks to its parent (QEMU's BdrvChildClass); this one is deaf."""
 
     parent_is_bds = False
-    # The edge keeps its node when graph.replace_node moves the others.
+    # The edge keeps its node when replace_node moves the others.
     stay_at_node = False
 
     def parent_desc(self, child: BdrvChild) -> str:
@@ -293,7 +293,7 @@ def replace_child(child: BdrvChild, new_bs: BlockDriverState | None) -> None:
     The permissions have been checked before; references are the caller's matter.
     """
     old_bs = child.bs if child.attached else None
-    _turn(child, old_bs, new_bs)
+    turn(child, old_bs, new_bs)
     if new_bs is not None:
         permissions.set_perm(new_bs)
     if old_bs is not None:
@@ -301,7 +301,7 @@ def replace_child(child: BdrvChild, new_bs: BlockDriverState | None) -> None:
         context.go_home(old_bs)
 
 
-def _turn(
+def turn(
     child: BdrvChild, old_bs: BlockDriverState | None, new_bs: BlockDriverState | None
 ) -> None:
     """Keeps the parent quiesced exactly as often as its node is (bdrv_replace_child_noperm)."""
@@ -372,49 +372,3 @@ def set_backing_hd(bs: BlockDriverState, backing: BlockDriverState | None) -> No
     bs.backing_file = backing.filename
     bs.backing_format = backing.drv.format_name if backing.drv is not None else ""
     bs.refresh_limits()
-
-
-def replace_node(old: BlockDriverState, new: BlockDriverState) -> None:
-    """Lets all parents of `old` point to `new` (bdrv_replace_node).
-
-    Edges that stay (klass.stay_at_node), and edges from below `new` itself, do not move.
-    Raises BlockError, and changes nothing, where permissions forbid it.
-    """
-    old.ref()
-    drain.drained_begin(old)
-    edges = [c for c in old.parents if _should_move(c, new)]
-    try:
-        perm, shared = 0, f.BLK_PERM_ALL
-        for child in edges:
-            perm |= child.perm
-            shared &= child.shared_perm
-        try:
-            permissions.check_update_perm(new, perm, shared, frozenset(edges))
-        except OSError:
-            permissions.abort_perm_update(new)
-            raise
-        for child in edges:
-            new.ref()
-            _turn(child, old, new)
-            old.unref()
-        permissions.set_perm(new)
-        permissions.refresh_node_perms(old)
-    finally:
-        drain.drained_end(old)
-        old.unref()
-
-
-def _should_move(child: BdrvChild, new: BlockDriverState) -> bool:
-    if child.klass.stay_at_node:
-        return False
-    return not (child.klass.parent_is_bds and graph.is_below(child.parent, new))
-
-
-def append_node(new: BlockDriverState, top: BlockDriverState) -> None:
-    """Puts an overlay on top of a node, below all the node's parents (bdrv_append)."""
-    set_backing_hd(new, top)
-    try:
-        replace_node(top, new)
-    except OSError:
-        set_backing_hd(new, None)
-        raise

@@ -16,7 +16,7 @@ import pytest
 from block.aio.context import AioContext
 from block.aio.coroutine import Coroutine
 from block.aio.iothread import IOThread
-from block.core import drain, edge, graph
+from block.core import drain, edge, graph, replace
 from block.core import flags as f
 from block.core.backend import BlockBackend, BlockDevOps
 from block.core.node import BlockDriverState
@@ -267,7 +267,7 @@ def test_append_to_drained() -> None:
     overlay_disk = Disk()
     overlay = ram_node(overlay_disk, "overlay")
     drain.drained_begin(base)
-    edge.append_node(overlay, base)
+    replace.append_node(overlay, base)
     assert (base.quiesce_counter, overlay.quiesce_counter, depth(overlay_disk)) == (1, 1, 1)
     assert blk.quiesce_counter == 1
     drain.drained_end(base)
@@ -301,7 +301,7 @@ def test_replace_child_mid_drain() -> None:
     blk = backend_on(drained.ref())
     drain.drained_begin(drained)
     assert blk.quiesce_counter == 1
-    edge.replace_node(drained, free)
+    replace.replace_node(drained, free)
     assert (blk.bs, blk.quiesce_counter) == (free, 0)
     drain.drained_end(drained)
     drained.unref()

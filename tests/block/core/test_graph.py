@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 
 from block.aio.errors import UsedAfterFree
-from block.core import edge, graph
+from block.core import edge, graph, replace
 from block.core import flags as f
 from block.core.backend import BlockBackend
 from block.core.error import BlockError
@@ -168,7 +168,7 @@ def test_an_overlay_goes_between_a_node_and_its_users() -> None:
     base = ram_node(Disk(), "base")
     blk = backend_on(base.ref())
     overlay = make_node(Overlay(), Clusters(1 << 20), "overlay")
-    edge.append_node(overlay, base)
+    replace.append_node(overlay, base)
     blk.pwrite(0, b"new")
     assert blk.bs is overlay
     assert base.opaque.data[:3] == bytes(3), "the base is only read from now on"

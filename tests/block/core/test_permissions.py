@@ -7,7 +7,7 @@ import errno
 
 import pytest
 
-from block.core import edge, permissions
+from block.core import edge, permissions, replace
 from block.core import flags as f
 from block.core.error import BlockError
 from block.core.node import BlockDriverState
@@ -68,7 +68,7 @@ def test_should_update_child() -> None:
     base = ram_node(Disk(), "base")
     blk = backend_on(base.ref(), READ)
     filter_bs = pass_node(base.ref(), "filter")
-    edge.replace_node(base, filter_bs)
+    replace.replace_node(base, filter_bs)
     assert blk.bs is filter_bs
     assert filter_bs.file is not None
     assert filter_bs.file.bs is base
