@@ -25,10 +25,9 @@ frees again. Here a request has one owner, the queue's table of requests (virtio
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from miniqemu.hw.virtio_serve import Service
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from block.aio.iothread import IOThread
     from block.core.backend import BlockBackend

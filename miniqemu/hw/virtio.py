@@ -18,17 +18,20 @@ R4. The configuration space is a copy, renewed under the big lock; so a driver n
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
-
 from block.aio.world import World, the_world
 from miniqemu.hw import virtio_status as status
 from miniqemu.hw.virtqueue import F_EVENT_IDX, F_INDIRECT_DESC, BrokenRing, VirtQueue
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Protocol
+
     from block.aio.context import AioContext
     from block.aio.notifier import EventNotifier
     from miniqemu.machine.memory import GuestMemory
+else:
+    Protocol = object
 
 F_VERSION_1 = 1 << 32
 ISR_QUEUE = 1  # a used buffer

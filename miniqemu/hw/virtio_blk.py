@@ -22,8 +22,6 @@ R5. What an error stopped (werror=stop) keeps its chain and waits in `stopped`; 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from block.core import flags as f
 from block.core.accounting import READ, UNMAP, WRITE
 from block.core.backend import BlockDevOps
@@ -42,6 +40,7 @@ from miniqemu.hw.virtio_blk_request import (
 )
 from miniqemu.hw.virtio_serve import MainLoopService, Service
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from miniqemu.hw.virtqueue import Chain, VirtQueue
 

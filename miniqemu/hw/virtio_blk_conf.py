@@ -7,12 +7,11 @@ the messages. Sizes are bytes, sectors are 512 bytes.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from miniqemu.hw import virtio_blk_layout as layout
 from miniqemu.hw.virtio_blk_layout import SECTOR
 from miniqemu.hw.virtqueue import F_EVENT_IDX, F_INDIRECT_DESC, MAX_SIZE
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from block.aio.iothread import IOThread
     from block.core.backend import BlockBackend

@@ -14,10 +14,10 @@ R2. A request belongs to the thread of the device's context. It is completed onc
 from __future__ import annotations
 
 from operator import attrgetter
-from typing import TYPE_CHECKING
 
 from miniqemu.hw.virtio_blk_layout import REQUEST_HEADER, S_OK, T_IN
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from miniqemu.hw.virtio_blk import VirtioBlk
     from miniqemu.hw.virtqueue import VirtQueue

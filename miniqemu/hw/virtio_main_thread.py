@@ -18,12 +18,13 @@ R4. The main thread never blocks on a vCPU without polling its context, or both 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from block.aio.world import World, the_world
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from block.aio.context import AioContext
     from block.aio.world import Lock
     from miniqemu.machine.biglock import BigLock

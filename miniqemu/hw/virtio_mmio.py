@@ -20,16 +20,16 @@ acknowledge that leaves a bit set must give a new one, so the wire goes down and
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
-
 from block.aio.world import World, the_world
 from miniqemu.hw.virtio import VirtioDevice
 from miniqemu.hw.virtio_main_thread import MainThread
 from miniqemu.hw.virtqueue import VirtQueue
 from miniqemu.machine import debug
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from block.aio.context import AioContext
     from miniqemu.machine.biglock import BigLock
     from miniqemu.machine.irq import IrqLine

@@ -19,12 +19,12 @@ R4. A doorbell's handler is external: a drained section turns it off, and what t
 
 from __future__ import annotations
 
-from functools import partial
-from typing import TYPE_CHECKING
+from types import MethodType
 
 from block.aio.bh import BottomHalf
 from miniqemu.hw.virtio import ISR_QUEUE
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from block.aio.context import AioContext
     from block.aio.notifier import EventNotifier
@@ -85,7 +85,7 @@ class Service:
         if notifier is not None:
             notifier.set()
         else:
-            self.ctx.bh_schedule_oneshot(partial(self._look, queue), owner=self.device)
+            self.ctx.bh_schedule_oneshot(lambda: self._look(queue), owner=self.device)
 
     def kick_all(self) -> None:
         """Looks into all queues: for what came while nobody served them."""
@@ -123,7 +123,7 @@ class Service:
             if queue.host_notifier is not None:
                 self.ctx.set_event_notifier(
                     queue.host_notifier,
-                    partial(self._doorbell, queue),
+                    MethodType(self._doorbell, queue),
                     owner=self.device,
                     is_external=True,
                 )

@@ -8,12 +8,13 @@ driver can ask for. QEMU believes any value; we follow the standard's order, as 
 does, so that no write can put the device where its set-up was skipped.
 
 Rules:
-R1. A step is taken only from the step before it. Anything else is ignored, and the register
-    still shows the old value: that is how a driver learns that it was refused.
+R1. A step is taken only from the step before it; ACKNOWLEDGE and DRIVER may come in one write.
+    Anything else is ignored, and the register still shows the old value: that is how a driver
+    learns that it was refused.
 R2. Only a reset (a write of 0) leads back. No write clears a single bit.
 R3. NEEDS_RESET is the device's to set. A driver that writes it back is not asking for anything.
 
-`python -m miniqemu.hw.virtio_status` prints the diagram of the docs, drawn from the table.
+`python -m miniqemu.hw.virtio_status` prints the table of the docs (docs/two-ways.md).
 """
 
 from __future__ import annotations
@@ -102,22 +103,15 @@ def state_of(register: int) -> State:
     return State(register)
 
 
-def diagram() -> str:
-    """The table as a mermaid state diagram, without the ignored cells."""
-    follows = {Action.STEP, Action.NEGOTIATE, Action.START}
-    lines = ["stateDiagram-v2", "    [*] --> RESET"]
+def as_markdown() -> str:
+    """The table as the docs show it; "·" is a write that is ignored."""
+    lines = ["| state | " + " | ".join(asked.name for asked in Asked) + " |"]
+    lines.append("|---" * (len(Asked) + 1) + "|")
     for state, row in TABLE.items():
-        for asked, action in row.items():
-            if action in follows:
-                goal = State(asked.value).name
-                lines.append(f"    {state.name} --> {goal}: {asked.name} / {action.value}")
-            elif action is Action.GIVE_UP:
-                lines.append(f"    {state.name} --> GIVEN_UP: FAILED")
-            elif action is Action.RESET and state is not State.RESET:
-                lines.append(f"    {state.name} --> RESET: 0")
-    lines += ["    DRIVER --> DRIVER: features refused", "    RUNNING --> BROKEN: broken ring"]
+        cells = ("·" if action is Action.IGNORE else action.value for action in row.values())
+        lines.append(f"| {state.name} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
 if __name__ == "__main__":
-    print(diagram())
+    print(as_markdown())

@@ -30,13 +30,17 @@ from __future__ import annotations
 
 import struct
 import sys
-from typing import TYPE_CHECKING, Protocol
 
 from miniqemu.machine.memory import GuestMemory, GuestMemoryError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Protocol
+
     from block.aio.notifier import EventNotifier
     from block.aio.world import Lock
+else:
+    Protocol = object
 
 MAX_SIZE = 1024  # of a queue, and of the descriptors in one chain (VIRTQUEUE_MAX_SIZE)
 

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from miniqemu.hw import virtio_mmio as mmio
@@ -69,6 +71,11 @@ def test_every_byte_asks_for_exactly_one_thing(value: int) -> None:
         assert asked.value == value & ~status.NEEDS_RESET
     else:
         assert asked is Asked.NONSENSE
+
+
+def test_the_docs_show_the_table_as_it_is() -> None:
+    page = Path(__file__).parents[3] / "docs" / "two-ways.md"
+    assert status.as_markdown() in page.read_text()
 
 
 def test_features_that_were_not_offered_are_refused() -> None:
