@@ -16,6 +16,8 @@ import sys
 import pytest
 
 PACKAGES = {
+    "cc": "gcc",
+    "objdump": "binutils",
     "qemu-img": "qemu-utils",
     "qemu-io": "qemu-utils",
     "qemu-nbd": "qemu-utils",
