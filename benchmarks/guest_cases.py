@@ -28,7 +28,8 @@ def cases(quick: bool) -> list[Case]:
         for how in ("irq", "poll")
         for depth, count in COUNTS.items()
     ]
-    return [*reads, *process_cases(1.0 if quick else 3.0)]
+    ways = [two_ways_case(depth, COUNTS[depth] // scale) for depth in (1, 32)]
+    return [*reads, *ways, *process_cases(1.0 if quick else 3.0)]
 
 
 def read_case(depth: int, how: str, count: int) -> Case:
@@ -40,6 +41,18 @@ def read_case(depth: int, how: str, count: int) -> Case:
         better="higher",
         ours=functools.partial(run, "ours"),
         others=(Other("QEMU kvm", functools.partial(run, "qemu"), 1.0),),
+    )
+
+
+def two_ways_case(depth: int, count: int) -> Case:
+    """Returns our two ways to serve a disk: the IOThread against the main loop; no goal."""
+    run = functools.partial(reads_per_second, depth, "irq", count, "ours")
+    return Case(
+        name=f"guest 4 KiB read, depth {depth}, irq, by the IOThread",
+        unit="thousand/s",
+        better="higher",
+        ours=run,
+        others=(Other("by the main loop", functools.partial(run, False)),),
     )
 
 
@@ -55,9 +68,9 @@ def process_cases(idle_seconds: float) -> list[Case]:
     ]
 
 
-def reads_per_second(depth: int, how: str, count: int, which: str) -> float:
+def reads_per_second(depth: int, how: str, count: int, which: str, iothread: bool = True) -> float:
     """Boots a machine that runs one `bench`; returns thousand reads a second."""
-    with Machine(which, f"bench {count} {depth} {how}; poweroff") as machine:
+    with Machine(which, f"bench {count} {depth} {how}; poweroff", iothread) as machine:
         found = machine.read_until(READS)
     if int(found.group(2)):
         raise OSError(f"the guest's reads failed: {found.group(0)!r}")

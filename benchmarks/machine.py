@@ -39,8 +39,8 @@ def program(which: str) -> str:
     return path
 
 
-def words(which: str, append: str) -> list[str]:
-    """Returns the command line, the same for both (R1)."""
+def words(which: str, append: str, iothread: bool = True) -> list[str]:
+    """Returns the command line, the same for both (R1); without IOThread the main loop serves."""
     if not GUEST.exists():
         raise Missing("guest/guest.elf: make guest")
     if not os.access("/dev/kvm", os.R_OK | os.W_OK):
@@ -49,7 +49,7 @@ def words(which: str, append: str) -> list[str]:
     devices = (
         f"-m {MEMORY_MIB} -serial stdio -no-reboot -global virtio-mmio.force-legacy=off "
         f"-drive file={image()},format=raw,if=none,id=d0 -object iothread,id=io0 "
-        "-device virtio-blk-device,drive=d0,iothread=io0 "
+        f"-device virtio-blk-device,drive=d0{',iothread=io0' if iothread else ''} "
         "-device isa-debug-exit,iobase=0xf4,iosize=0x4"
     )
     kernel = ["-kernel", str(GUEST), "-append", append]
@@ -67,8 +67,8 @@ def environment() -> dict[str, str]:
 class Machine:
     """A running machine with its serial line on pipes; `with` ends it."""
 
-    def __init__(self, which: str, append: str) -> None:
-        line = words(which, append)
+    def __init__(self, which: str, append: str, iothread: bool = True) -> None:
+        line = words(which, append, iothread)
         self.text = b""
         self.started = time.perf_counter()
         self.process = subprocess.Popen(
