@@ -7,8 +7,8 @@ R2  `stop` and `close` are for other threads. After `stop` the thread has ended;
     on until `close`, and belongs to whoever acquires it.
 R3  While IOThreads live, Python switches threads quickly (switch_interval.py).
 
-State that several threads write: the registries, under `_registry_lock`; `_running`, only by the
-thread itself after the start.
+State that several threads write: the World's registry, under its lock; the entry of a thread in
+`world.contexts` and `_running`, only by that thread after the start.
 """
 
 from __future__ import annotations
@@ -16,12 +16,7 @@ from __future__ import annotations
 import threading
 
 from block.aio.context import AioContext
-from block.aio.switch_interval import restore_switch_interval, shorten_switch_interval
 from block.aio.world import World, the_world
-
-_registry_lock = threading.Lock()
-_by_id: dict[str, IOThread] = {}
-_by_thread: dict[int, AioContext] = {}
 
 
 class IOThread:
@@ -33,8 +28,12 @@ class IOThread:
     def __init__(self, id: str, world: World | None = None) -> None:
         self.id = id
         self.world = world or the_world()
-        _register(self)
         self.ctx = AioContext(id, self.world)
+        try:
+            _register(self)
+        except ValueError:
+            self.ctx.close()
+            raise
         self.ctx.disown()
         self._running = True
         self._thread = self.world.start_thread(f"iothread {id}", self._run)
@@ -42,7 +41,7 @@ class IOThread:
     def _run(self) -> None:
         ctx = self.ctx
         me = self.world.current()
-        _by_thread[me] = ctx
+        self.world.contexts[me] = ctx
         try:
             with ctx:
                 while self._running:
@@ -51,7 +50,7 @@ class IOThread:
                         ctx.release()
                         ctx.acquire()
         finally:
-            del _by_thread[me]
+            del self.world.contexts[me]
 
     def _poll(self) -> None:
         """One pass. A callback's exception is reported, and the others are still served."""
@@ -88,27 +87,29 @@ class IOThread:
 
 
 def _register(iothread: IOThread) -> None:
-    with _registry_lock:
-        if iothread.id in _by_id:
+    world = iothread.world
+    with world.lock:
+        if iothread.id in world.iothreads:
             raise ValueError(f"iothread {iothread.id!r} exists already")
-        _by_id[iothread.id] = iothread
-    shorten_switch_interval()
+        world.iothreads[iothread.id] = iothread
+    world.shorten_switch_interval()
 
 
 def _unregister(iothread: IOThread) -> None:
-    with _registry_lock:
-        del _by_id[iothread.id]
-    restore_switch_interval()
+    world = iothread.world
+    with world.lock:
+        del world.iothreads[iothread.id]
+    world.restore_switch_interval()
 
 
-def get_iothread(id: str) -> IOThread | None:
+def get_iothread(id: str, world: World | None = None) -> IOThread | None:
     """Returns the living IOThread of that id (iothread_by_id)."""
-    return _by_id.get(id)
+    return (world or the_world()).iothreads.get(id)
 
 
-def iothreads() -> list[IOThread]:
+def iothreads(world: World | None = None) -> list[IOThread]:
     """Returns the living IOThreads, in the order in which they were made."""
-    return list(_by_id.values())
+    return list((world or the_world()).iothreads.values())
 
 
 def current_context(world: World | None = None) -> AioContext:
@@ -117,7 +118,7 @@ def current_context(world: World | None = None) -> AioContext:
     (qemu_get_current_aio_context)
     """
     world = world or the_world()
-    return _by_thread.get(world.current()) or world.main_context
+    return world.contexts.get(world.current()) or world.main_context
 
 
 def _demo() -> None:

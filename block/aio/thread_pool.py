@@ -26,7 +26,6 @@ from collections import deque
 
 from block.aio.audit import Registration, caller
 from block.aio.coroutine import co_yield, current
-from block.aio.switch_interval import restore_switch_interval, shorten_switch_interval
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -174,7 +173,7 @@ class ThreadPool:
         """Starts a worker; with the lock held."""
         worker = Worker(self)
         if not self._workers:
-            shorten_switch_interval()
+            self.ctx.world.shorten_switch_interval()
         self._workers[worker] = None
         name = f"worker of {self.ctx.name}"
         worker.thread = self.ctx.world.start_thread(name, worker.work)
@@ -221,7 +220,7 @@ class ThreadPool:
         worker.ended = True
         del self._workers[worker]
         if not self._workers:
-            restore_switch_interval()
+            self.ctx.world.restore_switch_interval()
 
     def _complete(self) -> None:
         """Completes all that is done; a nested poll in a callback completes the rest."""

@@ -20,6 +20,7 @@ import time
 
 from block.aio.notifier import EventNotifier, PipeNotifier
 from block.aio.poller import EpollPoller, Poller, PollPoller
+from block.aio.switch_interval import restore_switch_interval, shorten_switch_interval
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from typing import Protocol
 
     from block.aio.context import AioContext
+    from block.aio.iothread import IOThread
 
     class Lock(Protocol):
         """What `new_lock` returns."""
@@ -68,8 +70,10 @@ class World:
 
     def __init__(self) -> None:
         self.audit = False  # remember who registers what (costs time; see block/aio/audit.py)
+        self.lock = self.new_lock()  # guards what follows
+        self.iothreads: dict[str, IOThread] = {}  # the living ones, by id
+        self.contexts: dict[int, AioContext] = {}  # of IOThreads, by thread
         self._main_context: AioContext | None = None
-        self._main_lock = threading.Lock()
 
     current = staticmethod(threading.get_ident)
     # clock_ns(REALTIME) for whoever reads it for every request: the system's own function.
@@ -101,6 +105,14 @@ class World:
         thread.start()
         return thread
 
+    def shorten_switch_interval(self) -> None:
+        """Begins a time in which Python switches threads quickly; counts."""
+        shorten_switch_interval()
+
+    def restore_switch_interval(self) -> None:
+        """Ends it."""
+        restore_switch_interval()
+
     @property
     def main_context(self) -> AioContext:
         """The main loop's context, made on first use (qemu_get_aio_context)."""
@@ -108,7 +120,7 @@ class World:
         if context is None:
             from block.aio.context import AioContext
 
-            with self._main_lock:
+            with self.lock:
                 if self._main_context is None:
                     self._main_context = AioContext("main", self)
                 context = self._main_context

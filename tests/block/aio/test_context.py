@@ -273,8 +273,10 @@ def test_iothreads_are_known_by_their_ids() -> None:
     with IOThread("a") as a, IOThread("b") as b:
         assert get_iothread("a") is a
         assert iothreads() == [a, b]
+        fds = os.listdir("/proc/self/fd")
         with pytest.raises(ValueError, match="'a' exists already"):
             IOThread("a")
+        assert os.listdir("/proc/self/fd") == fds
     assert get_iothread("a") is None
     assert iothreads() == []
 
