@@ -196,6 +196,3 @@ def test_what_a_machine_never_has_may_be_switched_off() -> None:
 
 def test_an_item_says_where_it_stands() -> None:
     assert str(Item("-m 5").error("too small")) == "-m 5: too small"
-    assert (
-        str(Item("-netdev x").unsupported("this")) == "-netdev x: this is not supported by miniqemu"
-    )
