@@ -2,14 +2,18 @@
 """`python -m benchmarks`: measures everything, prints the table, draws the picture.
 
 With --only, results of other cases stay in results.json as they were. With --quick
-nothing is written: such figures are for seeing that everything runs.
+nothing is written: such figures are for seeing that everything runs. A case that fails is
+named and left out; then the exit status is 1.
 """
 
 from __future__ import annotations
 
 import argparse
+import subprocess
+import sys
 
 from rich.console import Console
+from rich.markup import escape
 
 from benchmarks import aio_cases, block_cases, guest_cases, picture, report
 from benchmarks.harness import Case, Missing, Result, measure
@@ -32,30 +36,34 @@ def all_cases(quick: bool) -> list[Case]:
     return [case for part in parts for case in part.cases(quick)]
 
 
-def run(cases: list[Case], pairs: int) -> list[Result]:
-    """Measures the cases one after the other; one that lacks something is named and left out."""
+def run(cases: list[Case], pairs: int) -> tuple[list[Result], int]:
+    """Measures one case after the other; returns the results, and how many cases failed."""
     results: list[Result] = []
+    failed = 0
     for number, case in enumerate(cases, 1):
         console.print(f"[dim]{number}/{len(cases)}[/] {case.name} ...")
         try:
             results += measure(case, pairs)
         except Missing as lack:
             console.print(f"[yellow]left out[/], missing {lack}")
-    return results
+        except (OSError, EOFError, ValueError, subprocess.CalledProcessError) as error:
+            console.print(f"[red]failed[/]: {type(error).__name__}: {escape(str(error))}")
+            failed += 1
+    return results, failed
 
 
-def main() -> None:
-    """Measures and reports."""
+def main() -> int:
+    """Measures and reports; returns the exit status."""
     chosen = options()
     cases = [c for c in all_cases(chosen.quick) if not chosen.only or chosen.only in c.name]
-    results = run(cases, chosen.pairs)
+    results, failed = run(cases, chosen.pairs)
     report.print_table(results)
-    if chosen.quick:
-        return
-    kept = report.merge(report.read_results() if chosen.only else [], results)
-    report.write_results(kept, chosen.pairs)
-    picture.draw(kept)
+    if not chosen.quick:
+        kept = report.merge(report.read_results() if chosen.only or failed else [], results)
+        report.write_results(kept, chosen.pairs)
+        picture.draw(kept)
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
