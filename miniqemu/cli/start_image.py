@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 NAME = "miniqemu.start"
 PACKAGES = ("block", "miniqemu")
+SPEC = type(sys.__spec__)  # importlib.machinery.ModuleSpec, without importing that
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 
@@ -79,10 +80,8 @@ class ImageFinder:
         """The place of a module, None for what is not ours."""
         if name not in self.modules:
             return None
-        from importlib.machinery import ModuleSpec
-
         is_package, source, _, _ = self.modules[name]
-        spec = ModuleSpec(name, self, origin=source, is_package=is_package)  # type: ignore[arg-type]  # a loader by its methods
+        spec = SPEC(name, self, origin=source, is_package=is_package)  # type: ignore[arg-type]  # a loader by its methods
         spec.has_location = True
         if is_package:
             spec.submodule_search_locations = [os.path.dirname(source)]
