@@ -122,10 +122,10 @@ class FdHandlers:
 
         `this_pass` is what `pass_number` was set to right after that wait.
         """
-        get = self.enabled.get
+        enabled = self.enabled
         progress = False
         for fd, events in ready:
-            handler = get(fd)
+            handler = enabled.get(fd)
             if handler is None or handler.pass_number > this_pass:
                 continue
             handler.pass_number = this_pass
@@ -135,7 +135,7 @@ class FdHandlers:
                 on_read()
                 if on_write is None:
                     continue
-                if get(fd) is not handler or handler.pass_number > this_pass:
+                if enabled.get(fd) is not handler or handler.pass_number > this_pass:
                     continue
             if events & WRITABLE and on_write is not None:
                 progress = True
