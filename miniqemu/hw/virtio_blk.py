@@ -174,10 +174,8 @@ class VirtioBlk(VirtioDevice, BlockDevOps):
 
     def handle_output(self, queue: VirtQueue) -> None:
         """A doorbell in a vCPU's thread, ioeventfd=off (virtio_blk_handle_output)."""
-        ctx = self.blk.aio_context
-        with ctx:
+        with self.blk.aio_context:
             self.handle_queue(queue)
-        ctx.notify()  # the loop may sleep, and what we started is its to finish
 
     def handle_queue(self, queue: VirtQueue) -> None:
         """Takes everything that is available (virtio_blk_handle_vq)."""

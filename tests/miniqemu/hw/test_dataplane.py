@@ -169,6 +169,23 @@ def test_the_last_interrupt_is_not_lost_in_a_stop() -> None:
         assert bench.driver.acknowledge() & 1
 
 
+def test_what_the_bottom_half_has_not_told_yet_is_told_in_the_stop() -> None:
+    with plane() as bench:
+        bench.driver.start()
+        service = bench.device.service
+        unassign = service.unassign_doorbells
+
+        def a_completion_at_the_last_moment() -> None:
+            unassign()
+            with service.ctx:
+                service.notify(bench.device.queues[0])
+                service.batch.cancel()  # the IOThread does not come to it
+
+        service.unassign_doorbells = a_completion_at_the_last_moment  # type: ignore[method-assign]
+        bench.transport.vm_state_changed(False)
+        assert bench.irqs.edges >= 1
+
+
 @pytest.mark.parametrize("end", ["reset", "stop and cont", "machine reset"])
 def test_starting_and_stopping_under_io_loses_nothing(end: str) -> None:
     random.seed(end)

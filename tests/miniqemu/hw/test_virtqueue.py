@@ -102,6 +102,19 @@ def test_an_indirect_chain_takes_one_descriptor_of_the_ring() -> None:
     assert len(chain[2]) == 1
 
 
+@pytest.mark.parametrize(("length", "fits"), [(1024, True), (1025, False)])
+def test_a_chain_has_at_most_1024_descriptors(length: int, fits: bool) -> None:
+    bench = Bench()
+    table = 0x20000
+    for number in range(length):
+        flags = virtqueue.DESC_F_NEXT if number < length - 1 else virtqueue.DESC_F_WRITE
+        bench.driver.write_desc(number, 0x8000, 1, flags, number + 1, table)
+    bench.driver.write_desc(0, table, 16 * length, virtqueue.DESC_F_INDIRECT)
+    bench.driver.make_available(0)
+    assert (bench.queue.pop() is not None) == fits
+    assert bool(bench.errors) != fits
+
+
 def test_normal_descriptors_may_come_before_an_indirect_one() -> None:
     bench = Bench()
     driver = bench.driver
