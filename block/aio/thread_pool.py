@@ -15,8 +15,7 @@ it over.
 Discussion: an idle worker sleeps at a gate of its own, a lock used as a binary semaphore. The one
 that became idle last is woken first: its memory is still warm, and the others' time runs out. A
 condition variable, written in Python, makes two more calls to the kernel for each request, and
-holds the interpreter while the loop that the worker has just woken wants it: 72 µs there and
-back instead of 40.
+holds the interpreter while the loop that the worker has just woken wants it.
 """
 
 from __future__ import annotations
