@@ -108,9 +108,17 @@ def test_propagate_diamond(iothread: IOThread, main: AioContext) -> None:
     put_below(top, left, "left", f.BDRV_CHILD_DATA)
     put_below(top, right, "right", f.BDRV_CHILD_DATA)
     blk = backend_on(top, f.BLK_PERM_CONSISTENT_READ)
+    order: list[str] = []
+    for bs in (left, right, bottom):
+        bs.add_aio_context_notifier(
+            lambda ctx, bs=bs: order.append(f"attach {bs.node_name}"),  # type: ignore[misc]
+            lambda bs=bs: order.append(f"detach {bs.node_name}"),  # type: ignore[misc]
+        )
     for ctx in (iothread.ctx, main):
         blk.set_aio_context(ctx)
         assert {bs.aio_context for bs in (top, left, right, bottom)} == {ctx}
+    assert order[:6] == ["detach left", "detach right", "detach bottom",
+                         "attach bottom", "attach left", "attach right"]  # fmt: skip
     assert disk.asked("attach", "detach") == [
         ("detach", "main"),
         ("attach", "iothread0"),

@@ -54,7 +54,10 @@ def test_a_write_during_a_flush_is_not_taken_for_safe(main: AioContext) -> None:
         disk.parked = True
         flushed, written = Outcome(), Outcome()
         blk.aio_flush(flushed)
+        disk.parked = False
         blk.aio_pwritev(0, [memoryview(b"y")], written)
+        poll_while(main, lambda: written.pending)
+        assert flushed.pending
         disk.release()
         poll_while(main, lambda: flushed.pending or written.pending)
         blk.flush()

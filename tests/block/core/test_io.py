@@ -150,6 +150,17 @@ def test_what_lies_beyond_the_end_of_a_child_reads_as_zeroes() -> None:
         assert blk.pread(0, 1024) == b"d" * 1000 + bytes(24)
 
 
+def test_a_read_far_beyond_the_end_asks_the_driver_only_for_what_there_is() -> None:
+    disk = Disk(1024, request_alignment=512)
+    disk.data[:] = b"d" * 1024
+    buffer = bytearray(b"x" * 2048)
+    with backend_on(ram_node(disk)) as blk:
+        blk.allow_write_beyond_eof = True
+        blk.preadv_into(512, [memoryview(buffer)])
+    assert buffer == b"d" * 512 + bytes(1536)
+    assert disk.asked("preadv") == [("preadv", 512, 512)]
+
+
 def test_a_write_beyond_the_end_makes_the_node_longer() -> None:
     disk = Disk(512)
     with backend_on(ram_node(disk)) as blk:
