@@ -85,6 +85,11 @@ $(VENV)/.test: $(VENV)/.base
 	$(INSTALL) '.[test]'
 	@touch $@
 
+# Without these some tests would be skipped.
+$(VENV)/.test-all: $(VENV)/.base
+	$(INSTALL) '.[test,guest,bench]'
+	@touch $@
+
 $(VENV)/.docs: $(VENV)/.base
 	$(INSTALL) '.[docs]'
 	@touch $@

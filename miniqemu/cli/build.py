@@ -179,6 +179,7 @@ class Emulator:
     # The machine
 
     def _make_board(self) -> None:
+        from miniqemu.accel.base import AccelError
         from miniqemu.machine import microvm
 
         accel = self.options.open_accelerator()
@@ -191,6 +192,8 @@ class Emulator:
                 serial=self.serial if self.options.has_serial else None,
                 no_reboot=not self.config.reboot,
             )
+        except AccelError as error:  # it has been closed
+            raise CliError(str(error)) from None
         except microvm.BoardError as error:
             accel.close()
             where = self.config.memory or Item("-m")
