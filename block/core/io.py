@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from block.core.node import BlockDriverState
 
 _WRITE_PERMS = f.BLK_PERM_WRITE | f.BLK_PERM_WRITE_UNCHANGED
+_NO_WRITES = f.BDRV_O_INACTIVE | f.BDRV_O_NO_IO
 
 
 def check_request(bs: BlockDriverState, offset: int, nbytes: int) -> None:
@@ -157,35 +158,39 @@ async def co_pwritev(child: BdrvChild, offset: int, nbytes: int, qiov: Iov, flag
     """Writes a vector of `nbytes` bytes (bdrv_co_pwritev); flags are REQ_*."""
     bs = child.bs
     bl = bs.bl
-    check_request(bs, offset, nbytes)
+    end = offset + nbytes
     if (
         (offset | nbytes) & bl.align_mask
         or not 0 < nbytes <= bl.largest
+        or not nbytes <= end <= bs.total_sectors << 9
         or len(qiov) > bl.max_iov
         or flags & ~bs.supported_write_flags
+        or not child.perm & f.BLK_PERM_WRITE
         or bs.serialising_in_flight
+        or bs.read_only
+        or bs.open_flags & _NO_WRITES
         or bs.before_write_notifiers
         or bs.detect_zeroes != "off"
+        or (drv := bs.drv) is None
     ):
         await _pwritev_with_care(child, offset, nbytes, qiov, flags)
         return
-    check_write(child, offset, nbytes, flags)
     req = TrackedRequest(bs, offset, nbytes, WRITE)
-    done = False
     try:
-        assert bs.drv is not None
-        await bs.drv.co_pwritev(bs, offset, nbytes, qiov, flags)
-        done = True
+        await drv.co_pwritev(bs, offset, nbytes, qiov, flags)
     finally:
-        write_finish(req, offset, nbytes, done)
+        bs.write_gen += 1
+        if end > bs.wr_highest_offset:
+            bs.wr_highest_offset = end
         req.end()
 
 
 async def _pwritev_with_care(
     child: BdrvChild, offset: int, nbytes: int, qiov: Iov, flags: int
 ) -> None:
-    """Does a write that is not simple: unaligned, too long, with flags, with others around."""
+    """Does a write that is not simple: unaligned, too long, growing, flagged, or refused."""
     bs = child.bs
+    check_request(bs, offset, nbytes)
     align = bs.bl.request_alignment
     unaligned = (offset | nbytes) & (align - 1)
     if unaligned and flags & f.REQ_NO_FALLBACK:
@@ -283,7 +288,7 @@ def check_write(child: BdrvChild, offset: int, nbytes: int, flags: int) -> None:
     bs = child.bs
     if bs.read_only:
         raise BlockError(errno.EPERM, "Block node is read-only", bs.node_name, offset=offset)
-    assert not bs.open_flags & (f.BDRV_O_INACTIVE | f.BDRV_O_NO_IO), "the node takes no I/O"
+    assert not bs.open_flags & _NO_WRITES, "the node takes no I/O"
     enough = _WRITE_PERMS if flags & f.REQ_WRITE_UNCHANGED else f.BLK_PERM_WRITE
     if not child.perm & enough:
         message = f"'{child.name}' has no 'write' permission on {bs.node_name}"
