@@ -35,7 +35,7 @@ guest: $(if $(HAVE_CC),,$(VENV)/.guest)  ## build the guest's kernel, guest/gues
 test: $(VENV)/.test guest  ## all tests that need neither root nor servers, in five minutes
 	$(BIN)/pytest -q -m "not full"
 
-test-all: $(VENV)/.test $(VENV)/.guest guest  ## every test, those with QEMU beside ours too
+test-all: $(VENV)/.test-all guest  ## every test, those with QEMU beside ours too
 	$(BIN)/pytest -q
 
 lint: $(VENV)/.test  ## ruff, and mypy --strict
