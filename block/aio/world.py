@@ -18,6 +18,7 @@ import select
 import threading
 import time
 
+from block.aio.gate import Gate, PipeGate
 from block.aio.notifier import EventNotifier, PipeNotifier
 from block.aio.poller import EpollPoller, Poller, PollPoller
 from block.aio.switch_interval import restore_switch_interval, shorten_switch_interval
@@ -90,6 +91,10 @@ class World:
     def new_notifier(self) -> EventNotifier:
         """Returns an eventfd, or a pipe where there is none."""
         return EventNotifier() if hasattr(os, "eventfd") else PipeNotifier()
+
+    def new_gate(self) -> Gate:
+        """Returns what a worker thread waits at: an eventfd, or a pipe where there is none."""
+        return Gate() if hasattr(os, "eventfd") else PipeGate()
 
     def new_lock(self) -> Lock:
         """Returns an ordinary lock (qemu_mutex_init)."""

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""A World without Linux's own: poll instead of epoll, a pipe instead of an eventfd."""
+"""A World without Linux's own: poll instead of epoll, pipes instead of eventfds."""
 
 from __future__ import annotations
 
+from block.aio.gate import Gate, PipeGate
 from block.aio.notifier import EventNotifier, PipeNotifier
 from block.aio.poller import Poller, PollPoller
 from block.aio.world import World
@@ -16,3 +17,6 @@ class PlainWorld(World):
 
     def new_notifier(self) -> EventNotifier:
         return PipeNotifier()
+
+    def new_gate(self) -> Gate:
+        return PipeGate()

@@ -16,7 +16,7 @@ from block.aio.context import AioContext
 from block.core import flags as f
 from block.core.error import BlockError
 from block.core.wait import poll_while
-from block.protocols.file import align, near, syscalls
+from block.protocols.file import align, syscalls
 from block.protocols.file.near import NearWorker
 from block.protocols.file.threads import PendingWrite, contiguous_run, write_batch
 from tests.block.protocols.file.conftest import SIZE, Opener
@@ -170,12 +170,24 @@ def test_it_is_bound_to_the_loops_processor_and_the_loop_is_not_bound(
 def test_where_processors_cannot_be_told_it_is_an_ordinary_worker(
     worker: NearWorker, main: AioContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(near, "_sched_getcpu", lambda: -1)
+    monkeypatch.setattr(worker, "_current_cpu", lambda: -1)
     rets: list[int] = []
     for _ in range(2):
         worker.submit(lambda: 0, rets.append)
         poll_while(main, lambda: worker.busy)
     assert rets == [0, 0]
+
+
+def test_a_call_of_a_few_microseconds_is_done_when_the_loop_comes_back(
+    worker: NearWorker, main: AioContext
+) -> None:
+    def done_at_once() -> bool:
+        worker.submit(lambda: 0, lambda ret: None)
+        done = bool(main.registrations(worker)[0].what == "scheduled")
+        poll_while(main, lambda: worker.busy)
+        return done
+
+    assert any(done_at_once() for _ in range(1000))
 
 
 # -- O_DIRECT
