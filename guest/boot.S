@@ -51,10 +51,8 @@ numbered:
   lock xadd %eax, ncpu(%rip)    # mine: 0, 1, ...
   cmp $NCPU, %eax
   jae halt
-  lea 1(%rax), %ecx
-  imul $STACK, %ecx, %ecx
-  lea stacks(%rip), %rsp
-  add %rcx, %rsp
+  imul $STACK, %eax, %ecx
+  lea stacks + STACK(%rcx), %rsp
   mov %edi, %edi                # the upper half was not promised to be zero
   test %eax, %eax
   jnz ap
@@ -104,27 +102,24 @@ ncpu:
 
 # The first GiB and the fourth (device registers: not cached), each at its own address, in
 # pages of 2 MiB. Anything else, and that is most wild pointers, faults.
+.macro map_gib from, flags
+  .set page, \from
+  .rept 512
+  .quad page + \flags
+  .set page, page + 0x200000
+  .endr
+.endm
 .balign 4096
 pml4:
   .quad pdpt + 3
   .fill 511, 8, 0
 pdpt:
-  .quad ram + 3
-  .quad 0, 0
-  .quad registers + 3
+  .quad ram + 3, 0, 0, registers + 3
   .fill 508, 8, 0
 ram:
-  .set page, 0
-  .rept 512
-  .quad page + 0x83             # present, writable, 2 MiB
-  .set page, page + 0x200000
-  .endr
+  map_gib 0, 0x83               # present, writable, 2 MiB
 registers:
-  .set page, 0xc0000000
-  .rept 512
-  .quad page + 0x9b             # the same, not cached
-  .set page, page + 0x200000
-  .endr
+  map_gib 0xc0000000, 0x9b      # the same, not cached
 
 .bss
 .balign 16

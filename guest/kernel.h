@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //
-// What the guest's files share: types, access to ports and registers, and who offers what.
+// What the guest's files share: types, access to the machine, and who offers what.
 //
 #include <stdarg.h>
 
@@ -9,9 +9,6 @@ typedef unsigned short u16;
 typedef unsigned int u32;
 typedef unsigned long u64;
 
-struct disk;
-
-#define KB 1024
 #define SECTOR 512         // virtio-blk counts in these, whatever the disk's block size
 #define PAGE 4096          // the data of a request, at most
 #define ARRAY_LEN(a) (sizeof(a) / sizeof((a)[0]))
@@ -30,14 +27,6 @@ inb(u16 port)
   return value;
 }
 
-static inline u64
-rdtsc(void)
-{
-  u32 low, high;
-  asm volatile("rdtsc" : "=a"(low), "=d"(high));
-  return (u64)high << 32 | low;
-}
-
 static inline void relax(void) { asm volatile("pause"); }
 static inline void intr_on(void) { asm volatile("sti" : : : "memory"); }
 static inline void intr_off(void) { asm volatile("cli" : : : "memory"); }
@@ -50,13 +39,25 @@ static inline void intr_wait(void) { asm volatile("sti; hlt; cli" : : : "memory"
 #define barrier() asm volatile("" : : : "memory")
 #define fence() asm volatile("lock; addl $0, (%%rsp)" : : : "memory", "cc")
 
+// Each processor's local APIC (Intel SDM volume 3, 11.4).
+static inline volatile u32 *lapic(u32 reg) { return (volatile u32 *)(0xfee00000UL + reg); }
+#define LAPIC_ID 0x20
+#define LAPIC_TASK_PRIORITY 0x80
+#define LAPIC_END_OF_INTERRUPT 0xb0
+#define LAPIC_SPURIOUS 0xf0
+#define LAPIC_COMMAND 0x300       // interrupts another processor
+#define LAPIC_TIMER 0x320
+#define LAPIC_TIMER_COUNT 0x380
+#define LAPIC_TIMER_NOW 0x390
+#define LAPIC_TIMER_DIVIDE 0x3e0
+
 // lib.c
 void *memset(void *, int, u64);
 void *memcpy(void *, const void *, u64);
-int strcmp(const char *, const char *);
-int starts_with(const char *, const char *);
-char *next_word(char **);
-int parse(const char *, u64 *);
+int same_word(const char *, const char *);
+char *skip_word(char *);
+char *find(char *, const char *);
+u64 scan(char **);
 void printf(const char *, ...) __attribute__((format(printf, 1, 2)));
 void power_off(int) __attribute__((noreturn));
 void panic(const char *) __attribute__((noreturn));
@@ -64,28 +65,17 @@ void panic(const char *) __attribute__((noreturn));
 // trap.c
 extern volatile u32 ticks;
 void trap_init(void);
-void irq_enable(u32 pin, void (*handler)(void *), void *arg);
+void irq_enable(u32 pin);
 void tick_start(void);
 void tick_stop(void);
-u32 lapic_read(u32);
-void lapic_write(u32, u32);
+void watch_start(void);
+u64 watch_us(void);
 
-// time.c
-u64 tsc_per_ms(void);
-
-// uart.c
+// uart.c, smp.c
 void uart_init(void);
-void uart_irq_init(void);
-void uart_putc(int);
-int uart_getc(void);
-
-// smp.c
+void putc(int);
+int getc(void);
 void cpus(void);
 
-// shell.c
-void shell_run(char *);
-void shell(void) __attribute__((noreturn));
-
-// selftest.c
-int selftest(struct disk *);
-int reset_under_io(struct disk *, u64 rounds);
+// virtio_mmio.c
+void virtio_irq(u32 pin);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //
-// Strings, numbers, printf, and the two ways to end.
+// Words, numbers, printf, and the two ways to end.
 //
 #include "kernel.h"
 
@@ -22,110 +22,87 @@ memcpy(void *to, const void *from, u64 n)
   return to;
 }
 
+// Are the words at a and b the same? A word ends at a space or at the string's end.
 int
-strcmp(const char *a, const char *b)
+same_word(const char *a, const char *b)
 {
-  while(*a && *a == *b)
+  while(*a == *b && *a > ' ')
     a++, b++;
-  return (u8)*a - (u8)*b;
+  return *a <= ' ' && *b <= ' ';
 }
 
-int
-starts_with(const char *s, const char *prefix)
-{
-  while(*prefix)
-    if(*s++ != *prefix++)
-      return 0;
-  return 1;
-}
-
-// Cut the next word off *line: returns it, terminated; *line is what follows. "" at the end.
 char *
-next_word(char **line)
+skip_word(char *s)
 {
-  char *p = *line, *word;
-
-  while(*p == ' ')
-    p++;
-  word = p;
-  while(*p && *p != ' ')
-    p++;
-  if(*p)
-    *p++ = 0;
-  while(*p == ' ')
-    p++;
-  *line = p;
-  return word;
+  while(*s && *s != ' ')
+    s++;
+  while(*s == ' ')
+    s++;
+  return s;
 }
 
-// A whole word as a number, decimal or 0x...; returns 0 if it is none.
-int
-parse(const char *s, u64 *value)
+// The first place in s where `what` is, or 0.
+char *
+find(char *s, const char *what)
 {
-  u64 base = 10, v = 0, digit;
-
-  if(s[0] == '0' && s[1] == 'x')
-    base = 16, s += 2;
-  if(*s == 0)
-    return 0;
-  for(; *s; s++){
-    digit = *s <= '9' ? *s - '0' : (*s | 32) - 'a' + 10;
-    if(digit >= base)
-      return 0;
-    v = v * base + digit;
+  for(u32 n; *s; s++){
+    for(n = 0; what[n] && s[n] == what[n]; n++)
+      ;
+    if(what[n] == 0)
+      return s;
   }
-  *value = v;
-  return 1;
+  return 0;
+}
+
+static u64
+digit(char c)
+{
+  return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : 16;
+}
+
+// The number at *s, decimal or 0x...; *s moves behind it, or stays if there is none.
+u64
+scan(char **s)
+{
+  u64 value = 0, base = 10;
+
+  if((*s)[0] == '0' && (*s)[1] == 'x' && digit((*s)[2]) < 16)
+    base = 16, *s += 2;
+  for(; digit(**s) < base; ++*s)
+    value = value * base + digit(**s);
+  return value;
 }
 
 static void
-print_number(u64 v, u32 base, int width, int pad)
+print_number(u64 value, u32 base, int width)
 {
-  char digits[24];
-  int n = 0;
-
-  do
-    digits[n++] = "0123456789abcdef"[v % base];
-  while(v /= base);
-  for(; width > n; width--)
-    uart_putc(pad);
-  while(n > 0)
-    uart_putc(digits[--n]);
+  if(value >= base || width > 1)
+    print_number(value / base, base, width - 1);
+  putc("0123456789abcdef"[value % base]);
 }
 
-// %c %s %d %u %x, and %ld %lu %lx for 64 bits; a width, with 0 in front of it: padded with zeros.
+// %s %u %x, and %lu %lx for 64 bits; with a width, zeros in front: %02x.
 void
 printf(const char *f, ...)
 {
   va_list ap;
-  long v;
-  int width, pad, is_long;
+  int width, is_long;
 
   va_start(ap, f);
   for(; *f; f++){
     if(*f != '%'){
-      uart_putc(*f);
+      putc(*f);
       continue;
     }
-    f++;
-    pad = *f == '0' ? '0' : ' ';
-    for(width = 0; *f >= '0' && *f <= '9'; f++)
-      width = width * 10 + *f - '0';
+    for(width = 0, f++; digit(*f) < 10; f++)
+      width = width * 10 + digit(*f);
     if((is_long = *f == 'l'))
       f++;
-    if(*f == 's'){
+    if(*f == 's')
       for(const char *s = va_arg(ap, const char *); *s; s++)
-        uart_putc(*s);
-    } else if(*f == 'c'){
-      uart_putc(va_arg(ap, int));
-    } else {
-      v = is_long ? va_arg(ap, long) : *f == 'd' ? va_arg(ap, int) : (long)va_arg(ap, u32);
-      if(*f == 'd' && v < 0){
-        uart_putc('-');
-        v = -v;
-      }
-      print_number(v, *f == 'x' ? 16 : 10, width, pad);
-    }
+        putc(*s);
+    else
+      print_number(is_long ? va_arg(ap, u64) : va_arg(ap, u32), *f == 'x' ? 16 : 10, width);
   }
   va_end(ap);
 }

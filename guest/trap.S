@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 #
-# The way into C for the processor's exceptions (vectors 0-31) and for interrupts (from 32).
-# Stub n is at vectors + 16 * n.
+# The way into trap() in C and back, for exceptions (vectors 0-31) and interrupts (from 32).
+# Vector n enters at vectors + 16 * n.
 
 #define NVECTOR 96
 
@@ -13,64 +13,26 @@ vectors:
 .set n, 0
 .rept NVECTOR
   .balign 16
-  .if n >= 32
-    push $(n - 32)
-    jmp interrupt
-  .else
-    # 8, 10-14, 17 and 21: the processor has pushed an error code
-    .if ((0x227d00 >> n) & 1) == 0
-      push $0
-    .endif
-    push $n
-    jmp exception
+  # for 8, 10-14, 17 and 21 the processor has pushed an error code
+  .if n >= 32 || ((0x227d00 >> (n & 31)) & 1) == 0
+    push $0
   .endif
+  push $n
+  jmp save
   .set n, n + 1
 .endr
 
-# Save what a C function may change; a handler is called and the interrupted code goes on.
-interrupt:
-  push %rax
-  push %rcx
-  push %rdx
-  push %rsi
-  push %rdi
-  push %r8
-  push %r9
-  push %r10
-  push %r11
-  mov 72(%rsp), %edi
-  cld
-  call irq
-  pop %r11
-  pop %r10
-  pop %r9
-  pop %r8
-  pop %rdi
-  pop %rsi
-  pop %rdx
-  pop %rcx
-  pop %rax
-  add $8, %rsp                  # the number
-  iretq
-
-# Save everything, in struct trapframe's order, to be printed. There is no way back.
-exception:
-  push %rax
-  push %rbx
-  push %rcx
-  push %rdx
-  push %rsi
-  push %rdi
-  push %rbp
-  push %r8
-  push %r9
-  push %r10
-  push %r11
-  push %r12
-  push %r13
-  push %r14
-  push %r15
+# Save the registers as struct trapframe has them, and put them back.
+save:
+.irp register, r15, r14, r13, r12, r11, r10, r9, r8, rbp, rdi, rsi, rdx, rcx, rbx, rax
+  push %\register
+.endr
   mov %rsp, %rdi
   cld
   call trap
+.irp register, rax, rbx, rcx, rdx, rsi, rdi, rbp, r8, r9, r10, r11, r12, r13, r14, r15
+  pop %\register
+.endr
+  add $16, %rsp                 # the vector and the error code
+  iretq
 .section .note.GNU-stack, "", @progbits

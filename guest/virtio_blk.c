@@ -6,6 +6,8 @@
 //
 //   chain:   header (16 bytes) -> data -> status (1 byte)
 //
+// A request goes by blk_prepare, blk_add, blk_kick, and comes back by blk_take or blk_wait.
+//
 #include "kernel.h"
 #include "virtio.h"
 
@@ -21,68 +23,40 @@ u8 data[NREQ][PAGE] __attribute__((aligned(PAGE)));
 void
 blk_found(u64 base, u32 pin)
 {
-  struct virtio probe = { .base = base };
-  u32 version = virtio_read(&probe, REG_VERSION);
+  struct disk *d = &disks[ndisk];
 
-  if(virtio_read(&probe, REG_MAGIC) != MAGIC || virtio_read(&probe, REG_DEVICE_ID) != 2)
+  if(ndisk == MAXDISK)
     return;
-  if(version != 2){
+  d->base = base;
+  d->pin = pin;
+  if(REG(d, MAGIC) != VIRT || REG(d, DEVICE_ID) != 2)
+    return;
+  if(REG(d, VERSION) != 2){
     printf("disk at %lx: virtio-mmio version %u, this kernel knows 2 only: start QEMU with\n"
-           "    -global virtio-mmio.force-legacy=false\n", base, version);
+           "    -global virtio-mmio.force-legacy=false\n", base, REG(d, VERSION));
     return;
   }
-  if(ndisk == MAXDISK){
-    printf("disk at %lx: more than %d, left alone\n", base, MAXDISK);
-    return;
-  }
-  struct disk *d = &disks[ndisk++];
-  d->v.base = base;
-  d->v.pin = pin;
-  d->v.queue = d->queue;
-  irq_enable(pin, virtio_irq, &d->v);
+  ndisk++;
+  irq_enable(pin);
   blk_start(d);
-}
-
-static u64
-read_capacity(struct disk *d)
-{
-  u32 generation;
-  u64 low, high;
-
-  do {                       // the two halves have to be of one moment (2.4.1)
-    generation = virtio_read(&d->v, REG_GENERATION);
-    low = CONFIG32(d, CONFIG_CAPACITY);
-    high = CONFIG32(d, CONFIG_CAPACITY + 4);
-  } while(virtio_read(&d->v, REG_GENERATION) != generation);
-  return high << 32 | low;
 }
 
 // From any state to running with empty rings: the first start, and every one after a reset.
 void
 blk_start(struct disk *d)
 {
-  const char *error = virtio_negotiate(&d->v, WANTED);
-
-  d->capacity = read_capacity(d);
-  d->block = d->v.features & F_BLK_SIZE ? CONFIG32(d, CONFIG_BLK_SIZE) / SECTOR : 1;
-  if(!error && (d->block < 1 || d->block > PAGE / SECTOR || d->block & (d->block - 1)))
-    error = "its blocks are not of 512, 1024, 2048 or 4096 bytes";
-  d->v.nqueue = 1;
-  if(d->v.features & F_MQ && CONFIG16(d, CONFIG_NUM_QUEUES) > 1)
-    d->v.nqueue = CONFIG16(d, CONFIG_NUM_QUEUES);
-  if(d->v.nqueue > MAXQUEUE)
-    d->v.nqueue = MAXQUEUE;
-  for(u32 i = 0; i < d->v.nqueue && !error; i++){
-    error = virtq_init(&d->v, i);
-    if(!error && d->queue[i].size < QSIZE)
-      error = "its queue has room for less than 128 descriptors";
-  }
-  if(error){
-    printf("disk at %lx: %s\n", d->v.base, error);
-    panic("blk_start");
-  }
+  virtio_negotiate(d, WANTED);
+  d->capacity = REG(d, CAPACITY) | (u64)REG(d, CAPACITY + 4) << 32;
+  d->block = d->features & F_BLK_SIZE ? REG(d, BLK_SIZE) / SECTOR : 1;
+  if(d->block < 1 || d->block > PAGE / SECTOR)
+    panic("blk_start: the disk's blocks are not of 512 to 4096 bytes");
+  d->nqueue = d->features & F_MQ ? REG16(d, NUM_QUEUES) : 1;
+  if(d->nqueue > MAXQUEUE)
+    d->nqueue = MAXQUEUE;
+  for(u32 i = 0; i < d->nqueue; i++)
+    virtq_init(d, i);
   blk_set_polling(d, d->polling);
-  virtio_write(&d->v, REG_STATUS, virtio_read(&d->v, REG_STATUS) | STATUS_DRIVER_OK);
+  REG(d, STATUS) = ACKNOWLEDGE | DRIVER | FEATURES_OK | DRIVER_OK;
 }
 
 // Polling or not. With EVENT_IDX the device interrupts when used.idx passes used_event, and a
@@ -90,89 +64,89 @@ blk_start(struct disk *d)
 void
 blk_set_polling(struct disk *d, int polling)
 {
-  u16 flag = d->v.features & F_EVENT_IDX ? 0 : AVAIL_NO_INTERRUPT;
-
   d->polling = polling;
-  for(u32 i = 0; i < d->v.nqueue; i++){
-    d->queue[i].avail.flags = polling ? flag : 0;
+  for(u32 i = 0; i < d->nqueue; i++){
+    d->queue[i].avail.flags = polling && !(d->features & F_EVENT_IDX) ? AVAIL_NO_INTERRUPT : 0;
     if(polling)
-      *d->queue[i].used_event = d->queue[i].taken - 1;
+      d->queue[i].avail.used_event = d->queue[i].taken - 1;
   }
 }
 
-// Write request i's chain. nbytes may be 0: then it has no data.
+// Write request i's chain. nbytes may be 0: then it has no data. An indirect chain lies in a
+// table outside the ring, and there has its data in two pieces.
 void
-blk_prepare(struct disk *d, u32 i, u32 type, u64 sector, u32 nbytes, enum layout layout)
+blk_prepare(struct disk *d, u32 i, u32 type, u64 sector, u32 nbytes, int indirect)
 {
   struct request *r = &d->request[i];
-  struct desc *ring = d->queue[i % d->v.nqueue].desc + 4 * i;
-  struct desc *t = layout == INDIRECT ? r->table : ring;
-  u32 first = layout == INDIRECT ? 0 : 4 * i, n = 0;
-  u32 piece = layout == SPLIT ? nbytes / 2 : nbytes;
+  struct desc *ring = d->queue[i % d->nqueue].desc + 4 * i;
+  struct desc *chain = indirect ? r->table : ring;
+  u32 first = indirect ? 0 : 4 * i, piece = indirect ? nbytes / 2 : nbytes, n = 0;
   u16 direction = type == BLK_IN || type == BLK_GET_ID ? DESC_WRITE : 0;
 
   r->header.type = type;
   r->header.sector = sector;
-  t[n++] = (struct desc){ (u64)&r->header, sizeof(r->header), DESC_NEXT, first + 1 };
+  chain[n++] = (struct desc){ (u64)&r->header, sizeof(r->header), DESC_NEXT, first + 1 };
   for(u32 at = 0; at < nbytes; at += piece, n++)
-    t[n] = (struct desc){ (u64)data[i] + at, piece, DESC_NEXT | direction, first + n + 1 };
-  t[n++] = (struct desc){ (u64)&r->status, 1, DESC_WRITE, 0 };
-  if(layout == INDIRECT)
-    *ring = (struct desc){ (u64)r->table, n * sizeof(struct desc), DESC_INDIRECT, 0 };
+    chain[n] = (struct desc){ (u64)data[i] + at, piece, DESC_NEXT | direction, first + n + 1 };
+  chain[n++] = (struct desc){ (u64)&r->status, 1, DESC_WRITE, 0 };
+  if(indirect)
+    *ring = (struct desc){ (u64)chain, n * sizeof(struct desc), DESC_INDIRECT, 0 };
 }
 
-// Add request i, prepared, to its ring. blk_kick sends it off.
+// Put request i, prepared, into its ring, where the device does not look before blk_kick.
 void
 blk_add(struct disk *d, u32 i)
 {
+  struct virtq *q = &d->queue[i % d->nqueue];
+
   d->request[i].status = NO_STATUS;
-  virtq_add(&d->queue[i % d->v.nqueue], 4 * i);
+  q->avail.ring[q->added++ % QSIZE] = 4 * i;
 }
 
 void
 blk_kick(struct disk *d)
 {
-  for(u32 i = 0; i < d->v.nqueue; i++)
-    virtq_kick(&d->v, &d->queue[i]);
+  for(u32 i = 0; i < d->nqueue; i++)
+    virtq_kick(d, i);
+}
+
+// A queue with a request that the device is done with, or 0.
+static struct virtq *
+used_queue(struct disk *d)
+{
+  for(u32 i = 0; i < d->nqueue; i++)
+    if(d->queue[i].used.idx != d->queue[i].taken)
+      return &d->queue[i];
+  return 0;
 }
 
 // A request that the device is done with, or -1.
 int
 blk_take(struct disk *d)
 {
-  u32 len;
-  int head;
+  struct virtq *q = used_queue(d);
 
-  for(u32 i = 0; i < d->v.nqueue; i++)
-    if((head = virtq_take(&d->queue[i], &len)) >= 0){
-      d->request[head / 4].len = len;
-      return head / 4;
-    }
-  return -1;
-}
-
-static int
-used_something(struct disk *d)
-{
-  for(u32 i = 0; i < d->v.nqueue; i++)
-    if(d->queue[i].used.idx != d->queue[i].taken)
-      return 1;
-  return 0;
+  if(q == 0)
+    return -1;
+  barrier();                         // the index first, then the entry
+  u32 slot = q->taken++ % QSIZE, i = q->used.ring[slot].id / 4;
+  d->request[i].len = q->used.ring[slot].len;
+  return i;
 }
 
 // Sleep until an interrupt, unless the device has used something in the meantime.
 static void
 sleep_for(struct disk *d)
 {
-  u32 before = d->v.interrupts;
+  u32 before = d->interrupts;
 
-  for(u32 i = 0; i < d->v.nqueue; i++)
-    *d->queue[i].used_event = d->queue[i].taken;
+  for(u32 i = 0; i < d->nqueue; i++)
+    d->queue[i].avail.used_event = d->queue[i].taken;
   fence();                   // ask for the interrupt first, then look for the last time
   intr_off();
-  if(!used_something(d)){
+  if(!used_queue(d)){
     intr_wait();
-    if(d->v.interrupts == before && used_something(d))
+    if(d->interrupts == before && used_queue(d))
       d->late++;
   }
   intr_on();
@@ -198,9 +172,9 @@ blk_wait(struct disk *d)
 
 // One request, alone, from data[0] or to it. Returns its status.
 int
-blk_do(struct disk *d, u32 type, u64 sector, u32 nbytes, enum layout layout)
+blk_do(struct disk *d, u32 type, u64 sector, u32 nbytes, int indirect)
 {
-  blk_prepare(d, 0, type, sector, nbytes, layout);
+  blk_prepare(d, 0, type, sector, nbytes, indirect);
   blk_add(d, 0);
   blk_kick(d);
   if(blk_wait(d) == 0)
@@ -213,10 +187,8 @@ blk_do(struct disk *d, u32 type, u64 sector, u32 nbytes, enum layout layout)
 int
 blk_range(struct disk *d, u32 type, u64 sector, u32 nsectors, u32 flags)
 {
-  struct { u64 sector; u32 nsectors, flags; } *range = (void *)data[0];
+  struct { u64 sector; u32 nsectors, flags; } range = { sector, nsectors, flags };
 
-  range->sector = sector;
-  range->nsectors = nsectors;
-  range->flags = flags;
-  return blk_do(d, type, 0, sizeof(*range), DIRECT);
+  memcpy(data[0], &range, sizeof(range));
+  return blk_do(d, type, 0, sizeof(range), 0);
 }

@@ -23,8 +23,8 @@ from tests.support.boot import (
 )
 
 COMMANDS = (
-    "help disk read write iread iwrite fill flush discard zero id info bench reset selftest cpus "
-    "crash poweroff"
+    "read write iread iwrite flush discard zero id info bench selftest disk cpus crash poweroff "
+    "help"
 )
 
 
@@ -61,10 +61,10 @@ def test_what_is_written_is_read_directly_and_indirectly(vmm: Vmm, image: Path) 
     assert "indirect.indirec" in outcome.after("read 9")
 
 
-def test_backspace_takes_back_a_key_and_ctrl_u_the_line(vmm: Vmm, image: Path) -> None:
-    session(vmm, image, "writx\x7fe 1 0x41", "writxy\b\be 2 0x42", "junk\x15write 3 0x43")
+def test_backspace_takes_back_a_key(vmm: Vmm, image: Path) -> None:
+    session(vmm, image, "writx\x7fe 1 0x41", "\b\bwritxy\b\be 2 0x42")
 
-    assert image.read_bytes()[512:2048] == b"A" * 512 + b"B" * 512 + b"C" * 512
+    assert image.read_bytes()[512:1536] == b"A" * 512 + b"B" * 512
 
 
 def test_id_is_the_serial_of_the_command_line(vmm: Vmm, image: Path) -> None:
@@ -104,8 +104,9 @@ def test_a_polling_bench_is_interrupted_again_afterwards(vmm: Vmm, image: Path) 
     ("typed", "answer"),
     [
         ("frobnicate", "frobnicate: no such command; try help"),
-        ("read", "SECTOR: expected a number, found ''"),
-        ("read 0x", "SECTOR: expected a number, found '0x'"),
+        ("read", "expected a number, found ''; try help"),
+        ("read 0x", "expected a number, found '0x'; try help"),
+        ("discard 5 all", "expected a number, found 'all'; try help"),
         ("read 2048", "read: I/O error"),
         ("write 2048 0", "write: I/O error"),
         ("disk 1", "disk: there is no disk 1"),
@@ -160,13 +161,13 @@ def test_a_crash_dumps_the_registers_and_ends_the_machine(vmm: Vmm, image: Path)
 
     assert outcome.status == BAD
     assert "trap 14 (page fault), error code 2" in outcome.serial
-    assert re.search(r"^rip 0000000000[0-9a-f]{6}  rsp .* cr2 80000000 ", outcome.serial, re.M)
+    assert re.search(r"^rip 0000000000[0-9a-f]{6}  rsp .* cr2 80000000$", outcome.serial, re.M)
 
 
 def test_without_a_disk_there_is_a_shell_all_the_same(vmm: Vmm) -> None:
     outcome = boot(vmm, [], "read 0", typed="poweroff\r")
 
-    assert "read: there is no disk" in outcome.serial
+    assert "read 0: there is no disk" in outcome.serial
     assert "no disk> poweroff" in outcome.serial
 
 
