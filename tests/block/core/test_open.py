@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Opening trees by names and options (block/core/open.py, inherit.py, probe.py, cache.py)."""
+"""Opening trees by names and options (block/core/open.py, open_node.py, inherit.py, probe.py, cache.py)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from block.core import cache, graph
 from block.core import flags as f
 from block.core.error import BlockError
 from block.core.node import BlockDriverState
-from block.core.open import apply_auto_read_only, bdrv_open, blockdev_add, open_backend
+from block.core.open import bdrv_open, blockdev_add, open_backend
+from block.core.open_node import apply_auto_read_only
 from tests.support.images import toy_format, write_toy
 
 
