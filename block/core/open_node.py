@@ -35,7 +35,7 @@ def open_common(
     options: dict[str, object],
     file_bs: BlockDriverState | None,
 ) -> None:
-    """Takes the core's own options, then lets the driver open the image (bdrvopen_common)."""
+    """Takes the core's own options, then lets the driver open the image (bdrv_open_common)."""
     taken = take_options(options, COMMON_OPTS)
     bs.open_flags = flags_from_options(bs.open_flags, taken)
     bs.force_share = taken["force-share"]

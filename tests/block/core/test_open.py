@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Opening trees by names and options (block/core/open.py, open_node.py, inherit.py, probe.py, cache.py)."""
+"""Opening trees by names and options (block/core/open*.py, inherit.py, probe.py, cache.py)."""
 
 from __future__ import annotations
 
