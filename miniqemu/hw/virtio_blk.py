@@ -18,6 +18,10 @@ R4. One call of handle_queue takes at most as many chains as the queue has; a dr
     ever has its next turn after the others in the loop.
 R5. What an error stopped (werror=stop) keeps its chain and waits in `stopped`; it starts again
     when the machine goes on, and is forgotten in a reset.
+R6. While reads are answered at once, the driver gets the first answers before we take the rest: a
+    turn of handle_queue ends at its first read, the next at its second, fourth, eighth ... Those
+    that go on where the last one ended do not count: a stream stays together and is merged. A turn
+    that finds something in flight takes all: answers take their time. (Why: docs/two-ways.md.)
 """
 
 from __future__ import annotations
@@ -64,6 +68,8 @@ class VirtioBlk(VirtioDevice, BlockDevOps):
         self._requests: list[list[BlkRequest]] = [[] for _ in self.queues]
         self._batch: list[BlkRequest] = []  # reads or writes that may be merged
         self._quiesced = 0  # R2
+        self._jumps = 0  # reads of this turn that did not go on where the last one ended (R6)
+        self._stream_end = 0  # where the last read ended
         self._block_mask = conf.logical_block_size - 1
         self._sector_mask = conf.logical_block_size // SECTOR - 1
         self._original_write_cache = blk.enable_write_cache
@@ -177,23 +183,29 @@ class VirtioBlk(VirtioDevice, BlockDevOps):
         with self.blk.aio_context:
             self.handle_queue(queue)
 
-    def handle_queue(self, queue: VirtQueue) -> None:
-        """Takes everything that is available (virtio_blk_handle_vq)."""
+    def handle_queue(self, queue: VirtQueue, jumps: int = 1) -> None:
+        """Takes what is available (virtio_blk_handle_vq); `jumps` is how long a turn is (R6)."""
         if self._quiesced or not queue.ready:
             return
         budget = queue.num  # R4
-        while not self.broken:
+        limit = budget if queue.in_use else jumps
+        self._jumps = 0
+        more = False
+        while not (self.broken or more):
             queue.disable_notification()
-            while budget and (chain := queue.pop()) is not None:
+            while budget and self._jumps < limit and (chain := queue.pop()) is not None:
                 budget -= 1
                 self._take(queue, chain)
-            if not budget:
-                self.service.kick(queue)
+            if not budget or queue.enable_notification():
                 break
-            if queue.enable_notification():
-                break
+            more = self._jumps >= limit
         if self._batch:
             self._submit_batch()
+        if not budget:
+            self.service.kick(queue)
+        elif more:
+            queue.disable_notification()
+            self.service.go_on(queue, 2 * limit)
 
     def _take(self, queue: VirtQueue, chain: Chain) -> None:
         """Starts one request, or answers it at once (virtio_blk_handle_request)."""
@@ -250,6 +262,9 @@ class VirtioBlk(VirtioDevice, BlockDevOps):
         if not nbytes:
             self.complete(request, S_OK)
             return
+        if not write:
+            self._jumps += request.offset != self._stream_end
+            self._stream_end = request.offset + nbytes
         batch = self._batch
         if batch and (batch[0].kind != write or len(batch) >= MERGE_MAX_REQUESTS):
             self._submit_batch()

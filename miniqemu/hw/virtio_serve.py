@@ -87,6 +87,16 @@ class Service:
         else:
             self.ctx.bh_schedule_oneshot(lambda: self._look(queue), owner=self.device)
 
+    def go_on(self, queue: VirtQueue, jumps: int) -> None:
+        """Takes more of a queue when the answers that are there have been given. At home."""
+        self.ctx.bh_schedule_oneshot(lambda: self._go_on(queue, jumps), owner=self.device)
+
+    def _go_on(self, queue: VirtQueue, jumps: int) -> None:
+        if self.running:
+            if queue.notify_pending:
+                self.flush_notifications()
+            self.device.handle_queue(queue, jumps)
+
     def kick_all(self) -> None:
         """Looks into all queues: for what came while nobody served them."""
         for queue in self.device.queues:

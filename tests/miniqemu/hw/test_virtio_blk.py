@@ -22,6 +22,7 @@ from miniqemu.hw.virtio_blk_layout import (
     T_OUT,
     T_WRITE_ZEROES,
 )
+from tests.support.ring_driver import DriverQueue
 from tests.support.virtio_rig import ParkingBlk, Rig, rig
 
 CAPACITY = (1 << 20) // 512
@@ -275,26 +276,114 @@ def test_one_doorbell_takes_all_and_one_interrupt_tells_of_all() -> None:
         assert bench.irqs.edges == 1
 
 
-def test_neighbours_are_read_and_written_as_one() -> None:
+def test_neighbours_are_written_as_one() -> None:
     with rig() as bench:
         ring = bench.driver.start(num=64)
         order = [5, 3, 4, 9, 10, 20]
-        disk(bench).disk[:8192] = bytes(range(256)) * 32
-        chains = {sector: bench.chain(T_IN, sector, into=512) for sector in order}
-        for sector in order:
-            ring.submit(chains[sector])
+        chains = [bench.chain(T_OUT, sector, out=bytes([sector]) * 512) for sector in order]
+        for chain in chains:
+            ring.submit(chain)
         bench.driver.kick()
         bench.run()
         assert disk(bench).calls == [
-            ("read", 3 * 512, 3 * 512),
-            ("read", 9 * 512, 2 * 512),
-            ("read", 20 * 512, 512),
+            ("write", 3 * 512, 3 * 512),
+            ("write", 9 * 512, 2 * 512),
+            ("write", 20 * 512, 512),
         ]
-        for sector, chain in chains.items():
-            expected = disk(bench).disk[sector * 512 : sector * 512 + 512]
-            assert bench.data_of(chain) == expected
+        for sector in order:
+            start = sector * 512
+            assert disk(bench).disk[start : start + 512] == bytes([sector]) * 512
         assert len(ring.reap()) == 6
-        assert disk(bench).stats.merged[0] == 3
+        assert disk(bench).stats.merged[1] == 3
+
+
+def test_a_stream_is_read_as_one_also_over_doorbells() -> None:
+    with rig() as bench:
+        ring = bench.driver.start(num=64)
+        disk(bench).disk[:4096] = bytes(range(256)) * 16
+        chains = [bench.chain(T_IN, n, into=512) for n in range(8)]
+        for half in chains[:4], chains[4:]:
+            for chain in half:
+                ring.submit(chain)
+            bench.driver.kick()
+            bench.run()
+        assert disk(bench).calls == [("read", 0, 2048), ("read", 2048, 2048)]
+        assert b"".join(map(bench.data_of, chains)) == disk(bench).disk[:4096]
+        assert disk(bench).stats.merged[0] == 6
+
+
+def submit_scattered(bench: Rig, count: int) -> DriverQueue:
+    """Rings once for reads that have no neighbours."""
+    ring = bench.driver.start(num=256)
+    for n in range(count):
+        ring.submit(bench.chain(T_IN, 2 * n + 1, into=512))
+    bench.driver.kick()
+    return ring
+
+
+def test_the_driver_has_the_first_answers_while_the_rest_is_taken() -> None:
+    with rig() as bench:
+        ring = submit_scattered(bench, 16)
+        steps = []
+        while bench.ctx.poll(False):
+            steps.append((len(disk(bench).calls), ring.used_idx))
+        begun = [begun for begun, _ in steps]
+        assert list(dict.fromkeys(begun)) == [1, 3, 7, 15, 16]
+        assert all(answered for begun, answered in steps if begun > 1)
+        assert len(ring.reap()) == 16
+
+
+def test_a_read_that_is_alone_needs_no_second_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    with rig() as bench:
+        turns: list[int] = []
+        monkeypatch.setattr(bench.device.service, "go_on", lambda queue, jumps: turns.append(jumps))
+        submit_scattered(bench, 1)
+        bench.run()
+        assert turns == []
+
+
+def test_the_driver_is_told_of_a_turn_before_the_next_one_begins() -> None:
+    with rig() as bench:
+        submit_scattered(bench, 3)
+        edges: dict[int, int] = {}
+        while bench.ctx.poll(False):
+            edges.setdefault(len(disk(bench).calls), bench.irqs.edges)
+        assert edges == {1: 0, 3: 1}
+
+
+def test_reads_that_take_their_time_are_all_begun_at_once() -> None:
+    with rig() as bench:
+        disk(bench).park = True
+        submit_scattered(bench, 16)
+        begun = []
+        while bench.ctx.poll(False):
+            begun.append(len(disk(bench).calls))
+        assert list(dict.fromkeys(begun)) == [1, 16]
+        bench.device.drain()
+
+
+def test_a_drained_section_between_two_turns_holds_the_rest_back() -> None:
+    with rig() as bench:
+        ring = submit_scattered(bench, 16)
+        bench.run_until(lambda: len(disk(bench).calls) == 3)
+        bench.device.drained_begin()
+        bench.run()
+        assert len(disk(bench).calls) == ring.used_idx == 3
+        bench.device.drained_end()
+        bench.run()
+        assert len(ring.reap()) == 16
+
+
+def test_a_turn_that_is_due_after_a_stop_takes_nothing() -> None:
+    with rig() as bench:
+        ring = submit_scattered(bench, 16)
+        bench.run_until(lambda: len(disk(bench).calls) == 3)
+        bench.device.service.stop()
+        bench.run()
+        assert len(disk(bench).calls) == ring.used_idx == 3
+        bench.device.service.start()
+        bench.run()
+        assert len(ring.reap()) == 16
 
 
 def test_merged_reads_stay_short() -> None:
