@@ -64,11 +64,14 @@ $(VENV)/miniqemu.start: $(VENV)/.base $(shell find block miniqemu -name '*.py')
 demo.img: | $(VENV)/.base
 	$(BIN)/python -m guest.demo_disk $@
 
+# Python 3.11 puts setuptools into a new .venv; its hook runs in every start, and builds do
+# not need it: they bring their own.
 # Each stamp stands for one set of packages; pip runs again only when pyproject.toml changes.
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	    { echo "miniqemu needs Python 3.11 or newer; try: make PYTHON=python3.11"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip uninstall --quiet --yes --disable-pip-version-check setuptools
 
 # The compat mode is a plain path instead of an import hook: 15 ms less for every start.
 INSTALL = $(PIP) --config-settings editable_mode=compat --editable
