@@ -8,7 +8,13 @@
 R1  A bounce buffer is page-aligned, since O_DIRECT may need that of it.
 R2  The middle of a request is not copied: only head and tail come from the buffer.
 R3  What needs reading before it can be written is read by a serialising request.
+R4  Each part of a request makes it shorter: it is at least one block, however tiny the
+    views are.
 Who may call it: coroutines in the node's context.
+
+What once went wrong: whether views were too tiny was asked of a request before it was cut.
+A cut through a view makes a tinier one; the part from there on was rounded down to no
+block, and the loop turned for ever.
 """
 
 from __future__ import annotations
@@ -19,7 +25,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from block.core.driver import BlockLimits
     from block.core.iov import Iov
 
 
@@ -64,25 +69,17 @@ def split(
 ) -> Iterator[tuple[int, int, Iov]]:
     """Cuts a request into parts that the limits allow: (start, bytes, vector).
 
-    `max_transfer` is a multiple of `align`. A part of too many tiny views, which would
-    be shorter than `align`, comes as it is: needs_bounce() tells that before.
+    `max_transfer` is a multiple of `align`. Where `max_iov` views are shorter than a block,
+    the part has more views: those want a bounce buffer (R4).
     """
+    assert max_transfer >= align, "a block is longer than max_transfer"
     start = 0
     while start < nbytes:
         size = min(nbytes - start, max_transfer)
         part = iov_slice(qiov, start, size)
         if len(part) > max_iov:
-            size = iov_size(part[:max_iov]) // align * align
-            part = iov_slice(qiov, start, size)
+            whole_blocks = iov_size(part[:max_iov]) // align * align
+            if whole_blocks:
+                size, part = whole_blocks, iov_slice(part, 0, whole_blocks)
         yield start, size, part
         start += size
-
-
-def needs_bounce(qiov: Iov, bl: BlockLimits) -> bool:
-    """Says whether some `max_iov` views in a row may be shorter than a block."""
-    if len(qiov) <= bl.max_iov:
-        return False
-    align = bl.request_alignment
-    return align > 1 and any(
-        iov_size(qiov[i : i + bl.max_iov]) < 2 * align for i in range(len(qiov) - bl.max_iov)
-    )

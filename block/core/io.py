@@ -28,7 +28,7 @@ import errno
 
 from block.core import flags as f
 from block.core import flush, zero
-from block.core.align import Padding, blockalign, needs_bounce, split
+from block.core.align import Padding, blockalign, split
 from block.core.error import BlockError
 from block.core.iov import iov_from_bytes, iov_is_zero, iov_memset_zero, iov_slice, iov_to_bytes
 from block.core.serialise import DISCARD, READ, TRUNCATE, WRITE, TrackedRequest
@@ -116,13 +116,13 @@ async def aligned_preadv(
     inside = min(-(-inside // align) * align, nbytes)
     drv = bs.drv
     assert drv is not None
-    if needs_bounce(qiov, bs.bl):
-        bounce = blockalign(nbytes)
-        await aligned_preadv(bs, offset, nbytes, [bounce], flags)
-        iov_from_bytes(qiov, 0, bounce)
-        return
     for start, size, part in split(qiov, inside, _max_transfer(bs), bs.bl.max_iov, align):
-        await drv.co_preadv(bs, offset + start, size, part, flags)
+        if len(part) <= bs.bl.max_iov:
+            await drv.co_preadv(bs, offset + start, size, part, flags)
+            continue
+        bounce = blockalign(size)
+        await drv.co_preadv(bs, offset + start, size, [bounce], flags)
+        iov_from_bytes(part, 0, bounce)
     if inside < nbytes:
         iov_memset_zero(qiov, inside, nbytes - inside)
 
@@ -237,23 +237,23 @@ async def aligned_pwritev(
         elif not 0 < bs.bl.max_transfer < nbytes and len(qiov) <= bs.bl.max_iov:
             await driver_pwritev(bs, offset, nbytes, qiov, flags)
         else:
-            await _pwritev_in_parts(bs, offset, nbytes, qiov, flags)
+            await pwritev_in_parts(bs, offset, nbytes, qiov, flags)
         done = True
     finally:
         write_finish(req, offset, nbytes, done)
 
 
-async def _pwritev_in_parts(
+async def pwritev_in_parts(
     bs: BlockDriverState, offset: int, nbytes: int, qiov: Iov, flags: int
 ) -> None:
     """Splits by the limits; a flush for FUA comes after the last part only."""
-    if needs_bounce(qiov, bs.bl):
-        bounce = blockalign(nbytes)
-        bounce[:] = iov_to_bytes(qiov, 0, nbytes)
-        qiov = [bounce]
     by_flush = flags & f.REQ_FUA & ~bs.supported_write_flags
     align = bs.bl.request_alignment
     for start, size, part in split(qiov, nbytes, _max_transfer(bs), bs.bl.max_iov, align):
+        if len(part) > bs.bl.max_iov:
+            bounce = blockalign(size)
+            bounce[:] = iov_to_bytes(part)
+            part = [bounce]
         last = start + size == nbytes
         await driver_pwritev(bs, offset + start, size, part, flags if last else flags & ~by_flush)
 

@@ -83,6 +83,7 @@ def pieces(offset: int, nbytes: int, align: int, largest: int) -> Iterator[tuple
     """Cuts a range so that only its first and last piece are not aligned (R1)."""
     end = offset + nbytes
     largest = largest // align * align
+    assert largest, "a limit that is shorter than a block"
     while offset < end:
         size = min(end - offset, largest)
         head = offset % align
@@ -130,10 +131,8 @@ async def _bounce_zeroes(bs: BlockDriverState, offset: int, nbytes: int, flags: 
     """Writes zeroes as data (R2); True where a flush must follow for FUA."""
     if flags & f.REQ_NO_FALLBACK:
         raise BlockError(errno.ENOTSUP, "No efficient zero writes", bs.node_name, offset=offset)
-    bl = bs.bl
     by_flush = flags & f.REQ_FUA & ~bs.supported_write_flags
     flags &= ~(f.REQ_ZERO_WRITE | f.REQ_MAY_UNMAP | by_flush)
-    largest = min(min_non_zero(bl.max_transfer, f.MAX_BOUNCE_BUFFER), bl.max_iov * 65536)
-    for start, size in pieces(offset, nbytes, bl.request_alignment, largest):
-        await io.driver_pwritev(bs, start, size, zero_iov(size), flags)
+    for start, size in pieces(offset, nbytes, bs.bl.request_alignment, f.MAX_BOUNCE_BUFFER):
+        await io.pwritev_in_parts(bs, start, size, zero_iov(size), flags)
     return bool(by_flush)

@@ -18,7 +18,7 @@ from block.core import edge, graph
 from block.core import flags as f
 from block.core.backend import BlockBackend
 from block.core.driver import BlockDriver
-from block.core.iov import Iov, iov_from_bytes, iov_memset_zero, iov_to_bytes
+from block.core.iov import Iov, iov_from_bytes, iov_memset_zero, iov_size, iov_to_bytes
 from block.core.node import BlockDriverState
 
 
@@ -59,6 +59,14 @@ class Disk:
         self.queue.restart_all()
 
 
+def assert_within_limits(bs: BlockDriverState, offset: int, nbytes: int, qiov: Iov) -> None:
+    """The core promises this to every driver (driver.R4)."""
+    assert not (offset | nbytes) % bs.bl.request_alignment
+    assert 0 < nbytes <= (bs.bl.max_transfer or nbytes)
+    assert len(qiov) <= bs.bl.max_iov
+    assert iov_size(qiov) == nbytes
+
+
 class Ram(BlockDriver):
     """Bytes in memory, with everything that a protocol can do."""
 
@@ -78,6 +86,7 @@ class Ram(BlockDriver):
     async def co_preadv(
         self, bs: BlockDriverState, offset: int, nbytes: int, qiov: Iov, flags: int
     ) -> None:
+        assert_within_limits(bs, offset, nbytes, qiov)
         await bs.opaque.note("preadv", offset, nbytes)
         data = bs.opaque.data[offset : offset + nbytes]
         iov_from_bytes(qiov, 0, data)
@@ -86,6 +95,7 @@ class Ram(BlockDriver):
     async def co_pwritev(
         self, bs: BlockDriverState, offset: int, nbytes: int, qiov: Iov, flags: int
     ) -> None:
+        assert_within_limits(bs, offset, nbytes, qiov)
         await bs.opaque.note("pwritev", offset, nbytes, flags)
         data: bytearray = bs.opaque.data
         if offset + nbytes > len(data):

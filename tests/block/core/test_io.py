@@ -96,6 +96,27 @@ def test_many_views_smaller_than_a_block_go_through_a_bounce_buffer() -> None:
 
 
 @pytest.mark.parametrize(
+    ("limits", "sizes"),
+    [
+        # The second cut leaves 52 bytes of a view; with the next 100 that is less than a block.
+        ({"max_iov": 2}, [1000, 100, 1000, 100, 360]),
+        ({"max_iov": 1}, [1100, 1460]),
+    ],
+)
+def test_a_cut_that_leaves_less_than_a_block_of_a_view_is_mended_by_a_bounce_buffer(
+    limits: dict[str, int], sizes: list[int]
+) -> None:
+    disk = disk_with_pattern(request_alignment=512, **limits)
+    parts = [bytearray(size) for size in sizes]
+    total = sum(sizes)
+    with backend_on(ram_node(disk)) as blk:
+        blk.preadv_into(512, [memoryview(part) for part in parts])
+        assert b"".join(parts) == PATTERN[512 : 512 + total]
+        blk.pwrite(4096, [memoryview(part) for part in parts])
+    assert disk.data[4096 : 4096 + total] == PATTERN[512 : 512 + total]
+
+
+@pytest.mark.parametrize(
     ("offset", "nbytes"), [(1 << 20, 1), ((1 << 20) - 1, 2), (-1, 1), (1 << 62, 512)]
 )
 def test_a_request_outside_the_disk_is_an_io_error(offset: int, nbytes: int) -> None:
