@@ -147,12 +147,6 @@ class BlockDriver:
         """Tells cluster size and state of the image, or None (bdrv_get_info)."""
         return None
 
-    def gather_child_options(
-        self, bs: BlockDriverState, target: dict[str, object], backing_overridden: bool
-    ) -> bool:
-        """Adds the children's options for json:{...} names; False: use the default."""
-        return False
-
     def reopen_prepare(
         self, bs: BlockDriverState, options: dict[str, object], flags: int
     ) -> object:
@@ -204,10 +198,6 @@ class BlockDriver:
         May fill the vector partly before it declines, and never waits. A failure is
         declined too: the coroutine then meets it and raises.
         """
-        return None
-
-    def try_pwritev(self, bs: BlockDriverState, offset: int, nbytes: int, qiov: Iov) -> int | None:
-        """Writes at once and returns 0, or declines with None, as try_preadv."""
         return None
 
     def co_preadv(

@@ -198,10 +198,6 @@ class BdrvChild:
         """Reads at once, or declines: the same checks as co_preadv (DESIGN.md, rule 13)."""
         return io.try_preadv(self, offset, nbytes, qiov)
 
-    def try_pwritev(self, offset: int, nbytes: int, qiov: Iov) -> int | None:
-        """Writes at once, or declines: the same checks as co_pwritev."""
-        return io.try_pwritev(self, offset, nbytes, qiov)
-
     # -- the same for those who may wait
 
     def pread(self, offset: int, nbytes: int) -> bytes:

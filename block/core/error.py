@@ -52,9 +52,3 @@ def errno_of(error: BaseException) -> int:
     if isinstance(error, MemoryError):
         return _errno.ENOMEM
     return _errno.EIO
-
-
-def raise_errno(ret: int, message: str = "") -> None:
-    """Turns the -errno of a callback edge back into a BlockError; other numbers pass."""
-    if ret < 0:
-        raise BlockError(-ret, message)

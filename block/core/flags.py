@@ -55,21 +55,6 @@ REQ_PREFETCH = 0x200
 REQ_MASK = 0x3FF
 
 
-class ReqFlag:
-    """The request flags as one name space: `ReqFlag.FUA` is REQ_FUA."""
-
-    COPY_ON_READ = REQ_COPY_ON_READ
-    ZERO_WRITE = REQ_ZERO_WRITE
-    MAY_UNMAP = REQ_MAY_UNMAP
-    NO_SERIALISING = REQ_NO_SERIALISING
-    FUA = REQ_FUA
-    WRITE_COMPRESSED = REQ_WRITE_COMPRESSED
-    WRITE_UNCHANGED = REQ_WRITE_UNCHANGED
-    SERIALISING = REQ_SERIALISING
-    NO_FALLBACK = REQ_NO_FALLBACK
-    PREFETCH = REQ_PREFETCH
-
-
 # Block status (BDRV_BLOCK_*); the table of combinations stands in block/core/status.py.
 BDRV_BLOCK_DATA = 0x01
 BDRV_BLOCK_ZERO = 0x02

@@ -13,7 +13,7 @@ R1  A request is bounded: 0 <= offset, at most REQUEST_MAX_BYTES; else EIO.
 R2  A write needs permission on its edge, a writable node, and the resize permission where
     it goes beyond the end; else EPERM. A driver that breaks this has a bug.
 R3  What lies beyond the end of a node reads as zeroes.
-R4  try_preadv and try_pwritev make the same checks and decline whatever is not simple:
+R4  try_preadv makes the same checks and declines whatever is not simple:
     unaligned, at the end, too long, waiting for others (DESIGN.md, rule 13).
 Who may call it: BdrvChild, in the node's context.
 
@@ -130,30 +130,6 @@ async def aligned_preadv(
 # -- writes
 
 
-def try_pwritev(child: BdrvChild, offset: int, nbytes: int, qiov: Iov) -> int | None:
-    """Writes at once if that is simple, else declines with None (R4)."""
-    bs = child.bs
-    bl = bs.bl
-    if (
-        (offset | nbytes) & bl.align_mask
-        or not 0 < nbytes <= bl.largest
-        or not 0 <= offset <= (bs.total_sectors << 9) - nbytes
-        or len(qiov) > bl.max_iov
-        or bs.serialising_in_flight
-        or bs.read_only
-        or not child.perm & f.BLK_PERM_WRITE
-        or bs.before_write_notifiers
-        or bs.detect_zeroes != "off"
-        or (drv := bs.drv) is None
-    ):
-        return None
-    ret = drv.try_pwritev(bs, offset, nbytes, qiov)
-    if ret is not None:
-        bs.write_gen += 1
-        bs.wr_highest_offset = max(bs.wr_highest_offset, offset + nbytes)
-    return ret
-
-
 async def co_pwritev(child: BdrvChild, offset: int, nbytes: int, qiov: Iov, flags: int) -> None:
     """Writes a vector of `nbytes` bytes (bdrv_co_pwritev); flags are REQ_*."""
     bs = child.bs
@@ -185,6 +161,14 @@ async def co_pwritev(child: BdrvChild, offset: int, nbytes: int, qiov: Iov, flag
         req.end()
 
 
+def is_unaligned(bs: BlockDriverState, offset: int, nbytes: int, flags: int) -> bool:
+    """Whether a change needs read-modify-write; ENOTSUP where REQ_NO_FALLBACK rules that out."""
+    unaligned = bool((offset | nbytes) & (bs.bl.request_alignment - 1))
+    if unaligned and flags & f.REQ_NO_FALLBACK:
+        raise BlockError(errno.ENOTSUP, "Unaligned request", bs.node_name, offset=offset)
+    return unaligned
+
+
 async def _pwritev_with_care(
     child: BdrvChild, offset: int, nbytes: int, qiov: Iov, flags: int
 ) -> None:
@@ -192,9 +176,7 @@ async def _pwritev_with_care(
     bs = child.bs
     check_request(bs, offset, nbytes)
     align = bs.bl.request_alignment
-    unaligned = (offset | nbytes) & (align - 1)
-    if unaligned and flags & f.REQ_NO_FALLBACK:
-        raise BlockError(errno.ENOTSUP, "Unaligned request", bs.node_name, offset=offset)
+    unaligned = is_unaligned(bs, offset, nbytes, flags)
     req = TrackedRequest(bs, offset, nbytes, WRITE)
     try:
         if nbytes == 0:

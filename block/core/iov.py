@@ -98,15 +98,6 @@ def iov_is_zero(iov: Iov, offset: int = 0, nbytes: int | None = None) -> bool:
     return True
 
 
-def iov_is_aligned(iov: Iov, alignment: int) -> bool:
-    """Says whether all lengths are multiples of `alignment` (part of bdrv_qiov_is_aligned).
-
-    Addresses are the concern of the driver that needs them so: a memoryview does not
-    show its own without a writable buffer.
-    """
-    return not any(len(view) % alignment for view in iov)
-
-
 def zero_iov(nbytes: int) -> Iov:
     """Returns a read-only vector of zeroes without allocating them all."""
     whole, rest = divmod(nbytes, len(_ZEROES))

@@ -244,12 +244,6 @@ def child_try_set_perm(child: BdrvChild, perm: int, shared: int) -> None:
     child_set_perm(child, perm, shared)
 
 
-def refresh_child_perms(bs: BlockDriverState, child: BdrvChild) -> None:
-    """Asks the parent's driver again what it needs (bdrv_child_refresh_perms)."""
-    needed = child_perm(bs, child.bs, child, child.role, *cumulative_perm(bs))
-    child_try_set_perm(child, *needed)
-
-
 def refresh_node_perms(bs: BlockDriverState) -> None:
     """Looks again at a node whose parents have become fewer; never raises (R3)."""
     try:

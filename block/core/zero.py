@@ -36,10 +36,7 @@ async def co_pwrite_zeroes(child: BdrvChild, offset: int, nbytes: int, flags: in
     flags |= f.REQ_ZERO_WRITE
     if not bs.open_flags & f.BDRV_O_UNMAP:
         flags &= ~f.REQ_MAY_UNMAP
-    align = bs.bl.request_alignment
-    unaligned = (offset | nbytes) & (align - 1)
-    if unaligned and flags & f.REQ_NO_FALLBACK:
-        raise BlockError(errno.ENOTSUP, "Unaligned request", bs.node_name, offset=offset)
+    unaligned = io.is_unaligned(bs, offset, nbytes, flags)
     req = TrackedRequest(bs, offset, nbytes, WRITE)
     try:
         if nbytes == 0:

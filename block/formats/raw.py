@@ -124,11 +124,6 @@ class RawDriver(BlockDriver):
             return None
         return try_preadv(child, offset, nbytes, qiov)
 
-    def try_pwritev(self, bs: BlockDriverState, offset: int, nbytes: int, qiov: Iov) -> int | None:
-        if bs.probed or not bs.opaque.plain:
-            return None
-        return io.try_pwritev(_file(bs), offset, nbytes, qiov)
-
     def co_preadv(
         self, bs: BlockDriverState, offset: int, nbytes: int, qiov: Iov, flags: int
     ) -> Awaitable[None]:

@@ -71,9 +71,6 @@ class NullCoDriver(BlockDriver):
             iov_memset_zero(qiov)
         return 0
 
-    def try_pwritev(self, bs: BlockDriverState, offset: int, nbytes: int, qiov: Iov) -> int | None:
-        return None if bs.opaque.latency_ns else 0
-
     async def co_preadv(
         self, bs: BlockDriverState, offset: int, nbytes: int, qiov: Iov, flags: int
     ) -> None:

@@ -70,10 +70,6 @@ class RunStates:
         """callback(running, state) at each change (qemu_add_vm_change_state_handler)."""
         self._told.append(callback)
 
-    def forget(self, callback: Callable[[bool, RunState], None]) -> None:
-        """Ends what tell began."""
-        self._told.remove(callback)
-
     def notify(self, running: bool) -> None:
         """Tells all (vm_state_notify)."""
         for callback in list(self._told) if running else list(reversed(self._told)):

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Drivers for tests: a disk in memory that writes down what it is asked, and can be stopped.
 
+Watched    any of them: drains and moves are written down
 Ram        a protocol: bytes in memory, a log, failures on order, requests that park
 Pass       a filter over one child, with a log
 Overlay    a format with clusters of its own over a backing file
@@ -59,6 +60,22 @@ class Disk:
         self.queue.restart_all()
 
 
+class Watched(BlockDriver):
+    """Writes down drains and moves."""
+
+    def drain_begin(self, bs: BlockDriverState) -> None:
+        bs.opaque.log.append(("drain_begin",))
+
+    def drain_end(self, bs: BlockDriverState) -> None:
+        bs.opaque.log.append(("drain_end",))
+
+    def detach_aio_context(self, bs: BlockDriverState) -> None:
+        bs.opaque.log.append(("detach", bs.aio_context.name))
+
+    def attach_aio_context(self, bs: BlockDriverState, ctx: AioContext) -> None:
+        bs.opaque.log.append(("attach", ctx.name))
+
+
 def assert_within_limits(bs: BlockDriverState, offset: int, nbytes: int, qiov: Iov) -> None:
     """The core promises this to every driver (driver.R4)."""
     assert not (offset | nbytes) % bs.bl.request_alignment
@@ -67,7 +84,7 @@ def assert_within_limits(bs: BlockDriverState, offset: int, nbytes: int, qiov: I
     assert iov_size(qiov) == nbytes
 
 
-class Ram(BlockDriver):
+class Ram(Watched):
     """Bytes in memory, with everything that a protocol can do."""
 
     format_name = "ram"
@@ -114,18 +131,6 @@ class Ram(BlockDriver):
         del data[offset:]
         data.extend(bytes(offset - len(data)))
 
-    def drain_begin(self, bs: BlockDriverState) -> None:
-        bs.opaque.log.append(("drain_begin",))
-
-    def drain_end(self, bs: BlockDriverState) -> None:
-        bs.opaque.log.append(("drain_end",))
-
-    def detach_aio_context(self, bs: BlockDriverState) -> None:
-        bs.opaque.log.append(("detach", bs.aio_context.name))
-
-    def attach_aio_context(self, bs: BlockDriverState, ctx: AioContext) -> None:
-        bs.opaque.log.append(("attach", ctx.name))
-
 
 class ZeroRam(Ram):
     """One that can write zeroes and discard in a better way (discard: zeroes)."""
@@ -164,7 +169,7 @@ class Log:
         self.log: list[tuple[Any, ...]] = []
 
 
-class Pass(BlockDriver):
+class Pass(Watched):
     """A filter: hands everything on, and writes down drains and moves."""
 
     format_name = "pass"
@@ -189,18 +194,6 @@ class Pass(BlockDriver):
     def getlength(self, bs: BlockDriverState) -> int:
         return bs.file.bs.getlength() if bs.file is not None else 0
 
-    def drain_begin(self, bs: BlockDriverState) -> None:
-        bs.opaque.log.append(("drain_begin",))
-
-    def drain_end(self, bs: BlockDriverState) -> None:
-        bs.opaque.log.append(("drain_end",))
-
-    def detach_aio_context(self, bs: BlockDriverState) -> None:
-        bs.opaque.log.append(("detach", bs.aio_context.name))
-
-    def attach_aio_context(self, bs: BlockDriverState, ctx: AioContext) -> None:
-        bs.opaque.log.append(("attach", ctx.name))
-
 
 class Clusters:
     """The state of an Overlay: which clusters it holds, and their bytes."""
@@ -212,7 +205,7 @@ class Clusters:
         self.log: list[tuple[Any, ...]] = []
 
 
-class Overlay(BlockDriver):
+class Overlay(Watched):
     """A format over a backing file; it holds what was written to it, cluster by cluster."""
 
     format_name = "overlay"
@@ -250,12 +243,6 @@ class Overlay(BlockDriver):
         while end < offset + nbytes and (end // size in bs.opaque.held) == first:
             end += size
         return (f.BDRV_BLOCK_DATA if first else 0), end - offset, 0, None
-
-    def detach_aio_context(self, bs: BlockDriverState) -> None:
-        bs.opaque.log.append(("detach", bs.aio_context.name))
-
-    def attach_aio_context(self, bs: BlockDriverState, ctx: AioContext) -> None:
-        bs.opaque.log.append(("attach", ctx.name))
 
 
 class Fan(Pass):

@@ -50,15 +50,3 @@ def test_devices_start_in_order_and_stop_in_the_reverse_order() -> None:
     states.notify(True)
     states.notify(False)
     assert told == ["disk True", "network True", "network False", "disk False"]
-
-
-def test_whoever_wants_to_know_no_more_is_not_told() -> None:
-    states, told = RunStates(), list[bool]()
-
-    def callback(running: bool, state: RunState) -> None:
-        told.append(running)
-
-    states.tell(callback)
-    states.forget(callback)
-    states.notify(True)
-    assert told == []
