@@ -195,12 +195,11 @@ class VirtioDevice:
     def set_queue_ready(self, queue: VirtQueue, ready: bool) -> None:
         """A write to QueueReady (virtio_queue_set_rings). Main thread.
 
-        Allowed once the features are final, because they say how large the rings are.
+        Ready once the features are final, because they say how large the rings are. Taken away
+        at any time: a driver reads the register until it is 0 (4.2.2.2), also of a broken device.
         """
-        if ready == queue.ready or self.state not in (
-            status.State.NEGOTIATED,
-            status.State.RUNNING,
-        ):
+        final = self.state in (status.State.NEGOTIATED, status.State.RUNNING)
+        if ready == queue.ready or (ready and not final):
             return
         live = self.started
         if live:

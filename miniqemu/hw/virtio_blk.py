@@ -43,6 +43,7 @@ from miniqemu.hw.virtio_blk_request import (
     merge,
 )
 from miniqemu.hw.virtio_serve import MainLoopService, Service
+from miniqemu.hw.virtio_status import FEATURES_OK
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -50,6 +51,10 @@ if TYPE_CHECKING:
 
 MERGE_MAX_REQUESTS = 32  # VIRTIO_BLK_MAX_MERGE_REQS
 MERGE_MAX_READ = 64 << 10  # bytes; a longer read would lose the fast path (design, rule 13)
+_NEEDED_FEATURE = {
+    layout.T_DISCARD: layout.F_DISCARD,
+    layout.T_WRITE_ZEROES: layout.F_WRITE_ZEROES,
+}
 _ACCOUNTED_AS = {T_IN: READ, T_OUT: WRITE, layout.T_WRITE_ZEROES: WRITE, layout.T_DISCARD: UNMAP}
 
 
@@ -97,6 +102,8 @@ class VirtioBlk(VirtioDevice, BlockDevOps):
 
     def write_config(self, offset: int, data: bytes) -> None:
         """The driver turns the write cache on or off (virtio_blk_set_config)."""
+        if not self.status & FEATURES_OK:  # 3.1.1: only read before
+            return
         if offset != layout.CONFIG_OFFSETS["writeback"] or len(data) != 1:
             return
         if self.features & layout.F_CONFIG_WCE:
@@ -243,9 +250,7 @@ class VirtioBlk(VirtioDevice, BlockDevOps):
             self.submit_flush(request)
         elif kind == layout.T_GET_ID:
             self._get_id(request, into)
-        elif (kind == layout.T_DISCARD and self.conf.discard) or (
-            kind == layout.T_WRITE_ZEROES and self.conf.write_zeroes
-        ):
+        elif self.features & _NEEDED_FEATURE.get(kind, 0):
             self._take_segments(request, out)
         else:
             self.complete(request, S_UNSUPP)
