@@ -162,6 +162,14 @@ class FastRam(Ram):
         return 0
 
 
+class ReleasingRam(Ram):
+    """Parked requests go on when somebody drains: they were in flight until then."""
+
+    def drain_begin(self, bs: BlockDriverState) -> None:
+        super().drain_begin(bs)
+        bs.aio_context.bh_schedule_oneshot(bs.opaque.release)
+
+
 class Log:
     """The state of a node that has nothing but a log."""
 

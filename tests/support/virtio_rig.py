@@ -143,39 +143,49 @@ class IrqCounter:
 class _Window:
     """The device's registers, as the processor reaches them: through the address space."""
 
-    def __init__(self, space: AddressSpace) -> None:
+    def __init__(self, space: AddressSpace, base: int) -> None:
         self._space = space
+        self._base = base
 
     def read(self, offset: int, size: int) -> int:
-        return self._space.mmio_read(BASE + offset, size)
+        return self._space.mmio_read(self._base + offset, size)
 
     def write(self, offset: int, size: int, value: int) -> None:
-        self._space.mmio_write(BASE + offset, size, value)
+        self._space.mmio_write(self._base + offset, size, value)
 
 
 class Rig:
     """A device, the memory and the interrupt line around it, and a driver."""
 
     def __init__(
-        self, blk: object = None, *, ctx: AioContext | None = None, **conf: object
+        self,
+        blk: object = None,
+        *,
+        ctx: AioContext | None = None,
+        memory: GuestMemory | None = None,
+        beside: Rig | None = None,
+        **conf: object,
     ) -> None:
+        """`beside`: another device of the same machine, in whose next slot this one sits."""
         self.ctx = ctx or the_world().main_context
         self.blk = blk(self.ctx) if isinstance(blk, type) else blk or ParkingBlk(self.ctx)
-        self.memory = GuestMemory([(0, RAM)])
-        self.space = AddressSpace(self.memory)
+        self.beside = beside
+        self.memory = beside.memory if beside else memory or GuestMemory([(0, RAM)])
+        self.space = beside.space if beside else AddressSpace(self.memory)
+        self.base = beside.base + SIZE if beside else BASE
         self.irqs = IrqCounter()
-        self.big_lock = BigLock()
+        self.big_lock = beside.big_lock if beside else BigLock()
         self.device = VirtioBlk(VirtioBlkConf(self.blk, **conf))  # type: ignore[arg-type]
         irq = IrqLine(12, self.irqs)
         self.transport = VirtioMmioTransport(
-            BASE, irq, self.space, self.ctx, self.big_lock, self.device
+            self.base, irq, self.space, self.ctx, self.big_lock, self.device
         )
         self.reports: list[str] = []
         self.transport.report = self.reports.append
         self.vm_stops: list[str] = []
         self.device.request_vm_stop = self.vm_stops.append
         self.space.add_mmio(self.transport)
-        self.driver = RingDriver(_Window(self.space), self.memory)
+        self.driver = RingDriver(_Window(self.space, self.base), self.memory)
         self.size = SIZE
 
     def close(self) -> None:
@@ -185,7 +195,8 @@ class Rig:
         if isinstance(self.blk, ParkingBlk):
             self.blk.iovs.clear()
             self.blk.unref()
-        self.memory.close()
+        if self.beside is None:
+            self.memory.close()
 
     def run(self) -> None:
         """Lets the main loop do everything there is to do."""
@@ -210,23 +221,23 @@ class Rig:
         readable = layout.REQUEST_HEADER.pack(kind, 0, sector) + out
         if cut:
             out_at = driver.pages.take(len(readable))
-            self.memory.write(out_at, readable)
+            driver.memory.write(out_at, readable)
             into_at = driver.pages.take(into + 1)
             return [
                 *_pieces(out_at, len(readable), cut, False),
                 *_pieces(into_at, into + 1, cut, True),
             ]
         header = driver.pages.take(16)
-        self.memory.write(header, readable[:16])
+        driver.memory.write(header, readable[:16])
         chain: list[Buffer] = [(header, 16, False)]
         if out:
             data = driver.pages.take(len(out), 512)
-            self.memory.write(data, out)
+            driver.memory.write(data, out)
             chain.append((data, len(out), False))
         if into:
             chain.append((driver.pages.take(into, 512), into, True))
         status = driver.pages.take(1)
-        self.memory.write(status, b"\xff")
+        driver.memory.write(status, b"\xff")
         return [*chain, (status, 1, True)]
 
     def status_of(self, chain: list[Buffer]) -> int:

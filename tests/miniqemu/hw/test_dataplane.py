@@ -15,10 +15,17 @@ from block.aio.co_sleep import co_sleep_ns
 from block.aio.iothread import IOThread
 from block.aio.world import ClockType, the_world
 from block.core import drain
-from block.core.node import BlockDriverState
 from miniqemu.hw import virtio_mmio as mmio
 from miniqemu.hw.virtio_blk_layout import S_OK, T_FLUSH, T_IN, T_OUT
-from tests.support.drivers import Disk, FastRam, Ram, backend_on, pass_node, ram_node
+from tests.support.drivers import (
+    Disk,
+    FastRam,
+    Ram,
+    ReleasingRam,
+    backend_on,
+    pass_node,
+    ram_node,
+)
 from tests.support.ring_driver import Buffer
 from tests.support.virtio_rig import Rig
 
@@ -31,14 +38,6 @@ class SlowDisk(Disk):
     async def note(self, name: str, *args: object) -> None:
         await co_sleep_ns(ClockType.REALTIME, random.randrange(1, 200_000))
         await super().note(name, *args)
-
-
-class ReleasingRam(Ram):
-    """Parked requests go on when somebody drains: they were in flight until then."""
-
-    def drain_begin(self, bs: BlockDriverState) -> None:
-        super().drain_begin(bs)
-        bs.aio_context.bh_schedule_oneshot(bs.opaque.release)
 
 
 class Plane(Rig):
