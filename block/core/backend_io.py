@@ -149,6 +149,14 @@ class BackendRequests:
             acb.start(acb.ctx)
         return acb
 
+    def io_plug(self) -> None:
+        """Lets requests come together, to reach the kernel in one batch (blk_io_plug)."""
+        self.aio_context.plug()
+
+    def io_unplug(self) -> None:
+        """Sends them off (blk_io_unplug)."""
+        self.aio_context.unplug()
+
     def write_flags(self, flags: int) -> int:
         """Adds what the write cache mode asks of every write (R5)."""
         return flags if self.enable_write_cache else flags | f.REQ_FUA

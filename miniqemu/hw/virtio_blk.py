@@ -22,6 +22,8 @@ R6. While reads are answered at once, the driver gets the first answers before w
     turn of handle_queue ends at its first read, the next at its second, fourth, eighth ... Those
     that go on where the last one ended do not count: a stream stays together and is merged. A turn
     that finds something in flight takes all: answers take their time. (Why: docs/two-ways.md.)
+R7. What one turn starts reaches the kernel in one batch (aio=native, aio=io_uring): the backend is
+    plugged meanwhile.
 """
 
 from __future__ import annotations
@@ -198,16 +200,21 @@ class VirtioBlk(VirtioDevice, BlockDevOps):
         limit = budget if queue.in_use else jumps
         self._jumps = 0
         more = False
-        while not (self.broken or more):
-            queue.disable_notification()
-            while budget and self._jumps < limit and (chain := queue.pop()) is not None:
-                budget -= 1
-                self._take(queue, chain)
-            if not budget or queue.enable_notification():
-                break
-            more = self._jumps >= limit
-        if self._batch:
-            self._submit_batch()
+        blk = self.blk
+        blk.io_plug()  # R7
+        try:
+            while not (self.broken or more):
+                queue.disable_notification()
+                while budget and self._jumps < limit and (chain := queue.pop()) is not None:
+                    budget -= 1
+                    self._take(queue, chain)
+                if not budget or queue.enable_notification():
+                    break
+                more = self._jumps >= limit
+            if self._batch:
+                self._submit_batch()
+        finally:
+            blk.io_unplug()
         if not budget:
             self.service.kick(queue)
         elif more:
