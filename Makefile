@@ -85,12 +85,12 @@ $(VENV)/.guest: $(VENV)/.base
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.base
-	$(INSTALL) '.[test]'
+	$(INSTALL) '.[test,io_uring]'
 	@touch $@
 
 # Without these some tests would be skipped.
 $(VENV)/.test-all: $(VENV)/.base
-	$(INSTALL) '.[test,guest,bench]'
+	$(INSTALL) '.[test,guest,bench,io_uring]'
 	@touch $@
 
 $(VENV)/.docs: $(VENV)/.base
@@ -98,5 +98,5 @@ $(VENV)/.docs: $(VENV)/.base
 	@touch $@
 
 $(VENV)/.bench: $(VENV)/.base
-	$(INSTALL) '.[bench,test]'
+	$(INSTALL) '.[bench,test,io_uring]'
 	@touch $@

@@ -30,7 +30,9 @@ if TYPE_CHECKING:
     from typing import Protocol
 
     from block.aio.context import AioContext
+    from block.aio.io_uring import IoUring
     from block.aio.iothread import IOThread
+    from block.aio.linux_aio import LinuxAio
 
     class Lock(Protocol):
         """What `new_lock` returns."""
@@ -95,6 +97,18 @@ class World:
     def new_gate(self) -> Gate:
         """Returns what a worker thread waits at: an eventfd, or a pipe where there is none."""
         return Gate() if hasattr(os, "eventfd") else PipeGate()
+
+    def new_linux_aio(self, depth: int, eventfd: int) -> LinuxAio:
+        """Returns a kernel context of Linux AIO (io_setup). Raises OSError."""
+        from block.aio.linux_aio import LinuxAio
+
+        return LinuxAio(depth, eventfd)
+
+    def new_io_uring(self, entries: int, eventfd: int) -> IoUring:
+        """Returns a pair of rings (io_uring_queue_init). Raises OSError."""
+        from block.aio.io_uring import IoUring
+
+        return IoUring(entries, eventfd)
 
     def new_lock(self) -> Lock:
         """Returns an ordinary lock (qemu_mutex_init)."""

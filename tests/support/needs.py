@@ -59,3 +59,23 @@ def c_compiler() -> list[str]:
         return [sys.executable, "-m", "ziglang", "cc"]
     lacking("a C compiler", "apt-get install gcc libc6-dev, or pip install ziglang")
     raise AssertionError("lacking() always raises")
+
+
+def engine(aio: str) -> None:
+    """Skips (fails in CI) where the kernel or the package for aio=native or io_uring is missing."""
+    from block.aio.world import the_world
+
+    if aio == "threads":
+        return
+    world = the_world()
+    make = world.new_linux_aio if aio == "native" else world.new_io_uring
+    notifier = world.new_notifier()
+    try:
+        queue = make(8, notifier.write_fd)
+    except OSError as error:
+        remedy = "a Linux kernel with CONFIG_AIO" if aio == "native" else "pip install liburing"
+        lacking(f"aio={aio} ({error.strerror})", remedy)
+    else:
+        queue.close()
+    finally:
+        notifier.close()

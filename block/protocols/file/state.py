@@ -27,11 +27,11 @@ if TYPE_CHECKING:
     from block.aio.context import AioContext
     from block.core.node import BlockDriverState
 
-# aio=NAME -> (module, class). An engine that QEMU has and this version has not: None.
-ENGINES: dict[str, tuple[str, str] | None] = {
+# aio=NAME -> (module, class).
+ENGINES: dict[str, tuple[str, str]] = {
     "threads": ("block.protocols.file.threads", "ThreadsEngine"),
-    "native": None,
-    "io_uring": None,
+    "native": ("block.protocols.file.kernel", "NativeEngine"),
+    "io_uring": ("block.protocols.file.kernel", "UringEngine"),
 }
 
 
@@ -139,19 +139,13 @@ O_DIRECT: int = getattr(os, "O_DIRECT", getattr(os, "O_DSYNC", 0))
 def make_engine(name: str, bs: BlockDriverState, state: FileState) -> Engine:
     """The engine of that name for a node that has just been opened.
 
-    Raises BlockError(EINVAL) for one that this version has not, and for aio=native without
-    O_DIRECT.
+    Raises BlockError: aio=native without O_DIRECT (EINVAL), or what the system lacks.
     """
     if name == "native" and not state.open_flags & O_DIRECT:
         raise BlockError(
             errno.EINVAL,
             "aio=native was specified, but it requires cache.direct=on, which was not specified.",
         )
-    place = ENGINES[name]
-    if place is None:
-        raise BlockError(
-            errno.EINVAL, f"aio={name} was specified, but is not supported in this version."
-        )
-    module = __import__(place[0], fromlist=[place[1]])
-    engine: Engine = getattr(module, place[1])(bs, state)
+    module, class_name = ENGINES[name]
+    engine: Engine = getattr(__import__(module, fromlist=[class_name]), class_name)(bs, state)
     return engine

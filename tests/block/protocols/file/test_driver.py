@@ -79,10 +79,6 @@ def test_a_descriptor_of_this_process_can_be_opened_by_name(image: Path) -> None
             "aio=native was specified, but it requires cache.direct=on, which was not specified.",
         ),
         (
-            {"aio": "io_uring"},
-            "aio=io_uring was specified, but is not supported in this version.",
-        ),
-        (
             {"x-check-cache-dropped": "on"},
             "Block protocol 'file' doesn't support the option 'x-check-cache-dropped'",
         ),
