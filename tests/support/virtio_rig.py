@@ -169,13 +169,17 @@ class Rig:
         """`beside`: another device of the same machine, in whose next slot this one sits."""
         self.ctx = ctx or the_world().main_context
         self.blk = blk(self.ctx) if isinstance(blk, type) else blk or ParkingBlk(self.ctx)
+        try:
+            self.device = VirtioBlk(VirtioBlkConf(self.blk, **conf))  # type: ignore[arg-type]
+        except BaseException:
+            self._close_blk()
+            raise
         self.beside = beside
         self.memory = beside.memory if beside else memory or GuestMemory([(0, RAM)])
         self.space = beside.space if beside else AddressSpace(self.memory)
         self.base = beside.base + SIZE if beside else BASE
         self.irqs = IrqCounter()
         self.big_lock = beside.big_lock if beside else BigLock()
-        self.device = VirtioBlk(VirtioBlkConf(self.blk, **conf))  # type: ignore[arg-type]
         irq = IrqLine(12, self.irqs)
         self.transport = VirtioMmioTransport(
             self.base, irq, self.space, self.ctx, self.big_lock, self.device
@@ -192,11 +196,14 @@ class Rig:
         """Ends all; BufferError if a view of guest memory is left (a leak)."""
         self.driver.close()
         self.transport.close()
+        self._close_blk()
+        if self.beside is None:
+            self.memory.close()
+
+    def _close_blk(self) -> None:
         if isinstance(self.blk, ParkingBlk):
             self.blk.iovs.clear()
             self.blk.unref()
-        if self.beside is None:
-            self.memory.close()
 
     def run(self) -> None:
         """Lets the main loop do everything there is to do."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import ast
 import inspect
+from collections.abc import Iterator
 from types import ModuleType
+from typing import ClassVar
 
 import pytest
 
@@ -18,9 +20,12 @@ from tests.support.ring_driver import DriverQueue, Pages
 
 
 class Bench:
-    """A queue without a device, and the driver's side of it."""
+    """A queue without a device, and the driver's side of it; closed after the test."""
+
+    made: ClassVar[list[Bench]] = []
 
     def __init__(self, num: int = 8, features: int = F_EVENT_IDX | F_INDIRECT_DESC) -> None:
+        self.made.append(self)
         self.errors: list[str] = []
         self.memory = GuestMemory([(0, 1 << 20)])
         self.driver = DriverQueue(self.memory, Pages(0x1000), num, features)
@@ -41,6 +46,19 @@ class Bench:
             self.queue.push(chain[0], 1)
             count += 1
         return count
+
+    def close(self) -> None:
+        """Ends all; BufferError if a view of guest memory is left (a leak)."""
+        self.queue.reset()
+        self.driver.close()
+        self.memory.close()
+
+
+@pytest.fixture(autouse=True)
+def no_bench_stays() -> Iterator[None]:
+    yield
+    while Bench.made:
+        Bench.made.pop().close()
 
 
 def test_an_empty_ring_gives_nothing() -> None:
