@@ -21,7 +21,7 @@ LINE = -M microvm,acpi=off -accel kvm -m 128 -nographic -no-reboot \
 # Without a C compiler for x86-64 the guest is built by zig, which comes as a Python package.
 HAVE_CC := $(findstring x86_64,$(shell $(CC) -dumpmachine 2>/dev/null))
 
-.PHONY: help run guest test test-all lint docs bench clean distclean
+.PHONY: help run guest test test-all fuzz lint docs bench clean distclean
 
 help:            ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,6 +37,9 @@ test: $(VENV)/.test guest  ## all tests that need neither root nor servers, in f
 
 test-all: $(VENV)/.test-all guest  ## every test, those with QEMU beside ours too
 	$(BIN)/pytest -q
+
+fuzz: $(VENV)/.fuzz  ## fuzz the virtio-blk device until ^C; ARGS=-max_total_time=60
+	$(BIN)/python -m tests.fuzz.run virtio_blk $(ARGS)
 
 lint: $(VENV)/.test  ## ruff, and mypy --strict
 	$(BIN)/ruff check .
@@ -90,7 +93,11 @@ $(VENV)/.test: $(VENV)/.base
 
 # Without these some tests would be skipped.
 $(VENV)/.test-all: $(VENV)/.base
-	$(INSTALL) '.[test,guest,bench,io_uring]'
+	$(INSTALL) '.[test,guest,bench,io_uring,fuzz]'
+	@touch $@
+
+$(VENV)/.fuzz: $(VENV)/.base
+	$(INSTALL) '.[fuzz]'
 	@touch $@
 
 $(VENV)/.docs: $(VENV)/.base

@@ -170,6 +170,10 @@ class ReleasingRam(Ram):
         bs.aio_context.bh_schedule_oneshot(bs.opaque.release)
 
 
+class FastReleasingRam(ReleasingRam, FastRam):
+    """Reads are answered at once, unless they are parked."""
+
+
 class Log:
     """The state of a node that has nothing but a log."""
 

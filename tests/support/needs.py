@@ -42,6 +42,12 @@ def program(name: str) -> str:
     return path
 
 
+def module(name: str, extra: str) -> None:
+    """Skips (fails in CI) where a Python package is missing; `extra` of ours brings it."""
+    if importlib.util.find_spec(name) is None:
+        lacking(name, f"pip install -e '.[{extra}]', if there is a wheel for this Python")
+
+
 def kvm() -> None:
     """Skips (fails in CI) where /dev/kvm cannot be opened."""
     try:

@@ -27,7 +27,7 @@ from miniqemu.hw.virtio_blk_layout import S_OK, T_IN
 from miniqemu.hw.virtio_status import State
 from miniqemu.hw.virtqueue import DESC, DESC_F_WRITE
 from miniqemu.machine.memory import GuestMemory
-from tests.support.drivers import Disk, FastRam, ReleasingRam, backend_on, ram_node
+from tests.support.drivers import Disk, FastReleasingRam, backend_on, ram_node
 from tests.support.ring_driver import Buffer, DriverQueue
 from tests.support.virtio_rig import Rig
 
@@ -82,10 +82,6 @@ class Shadow:
                 pairs = enumerate(zip(copy, region.view, strict=True))
                 wrong.append(region.base + next(n for n, (old, new) in pairs if old != new))
         return wrong
-
-
-class FastReleasingRam(ReleasingRam, FastRam):
-    """Reads are answered at once, unless they are parked."""
 
 
 class Bench(Rig):
