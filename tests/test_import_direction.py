@@ -24,6 +24,7 @@ LEVELS = {
     "block.wire": 1,
     "block.objects": 1,
     "block.qapi": 1,
+    "block.lean": -1,
     "block.trace": 0,
     "block.formats": 2,
     "block.protocols": 2,

@@ -10,9 +10,8 @@ R3  Only the coroutine that holds a lock lets it go.
 
 from __future__ import annotations
 
-from collections import deque
-
 from block.aio.coroutine import Coroutine, co_yield, current
+from block.lean import deque
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

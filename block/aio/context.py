@@ -47,9 +47,7 @@ What went wrong here once:
 
 from __future__ import annotations
 
-from collections import deque
 from itertools import repeat
-from types import MethodType
 
 from block.aio.audit import Registration, registrations_of
 from block.aio.bh import BH, SCHEDULED, SCHEDULED_IDLE, BottomHalf
@@ -58,6 +56,7 @@ from block.aio.fd_handler import FdHandler, FdHandlers
 from block.aio.lock import RFifoLock
 from block.aio.timer import Timer, TimerList
 from block.aio.world import ClockType, World, the_world
+from block.lean import MethodType, deque
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

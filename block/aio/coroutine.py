@@ -18,9 +18,8 @@ coroutine can go on, before the bottom half that hands them to home; then by hom
 
 from __future__ import annotations
 
-from types import coroutine
-
 from block.aio.world import the_world
+from block.lean import coroutine
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

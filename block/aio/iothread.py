@@ -13,9 +13,8 @@ State that several threads write: the World's registry, under its lock; the entr
 
 from __future__ import annotations
 
-import threading
-
 from block.aio.context import AioContext
+from block.aio.thread import report
 from block.aio.world import World, the_world
 
 
@@ -57,9 +56,7 @@ class IOThread:
         try:
             self.ctx.poll(True)
         except Exception as error:
-            threading.excepthook(
-                threading.ExceptHookArgs((type(error), error, error.__traceback__, None))
-            )
+            report(error)
 
     def _quit(self) -> None:
         self._running = False

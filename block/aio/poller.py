@@ -17,7 +17,8 @@ R4  Timeouts are nanoseconds, negative for ever. A wait may end up to 1 ms late,
 from __future__ import annotations
 
 import select
-from functools import partial
+
+from block.lean import partial
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

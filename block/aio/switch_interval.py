@@ -12,11 +12,11 @@ State that several threads write: the count, under `_lock`.
 from __future__ import annotations
 
 import sys
-import threading
+from _thread import allocate_lock
 
 SHORT = 20e-6
 
-_lock = threading.Lock()
+_lock = allocate_lock()
 _n_users = 0
 _before = 0.0
 

@@ -21,10 +21,10 @@ holds the interpreter while the loop that the worker has just woken wants it.
 from __future__ import annotations
 
 import errno
-from collections import deque
 
 from block.aio.audit import Registration, caller
 from block.aio.coroutine import co_yield, current
+from block.lean import deque
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

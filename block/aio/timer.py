@@ -20,13 +20,10 @@ many out of a heap one by one costs 0.5 µs each; sorting it (a sorted list is a
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from heapq import heapify, heappop, heappush
-from operator import length_hint
-
 from block.aio.audit import caller
 from block.aio.errors import UsedAfterFree
 from block.aio.world import ClockType
+from block.lean import bisect_right, heapify, heappop, heappush, length_hint
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

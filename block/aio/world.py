@@ -12,16 +12,17 @@ R2  `current` is on the hottest path. The real one is the interpreter's own func
 
 from __future__ import annotations
 
-import enum
 import os
 import select
-import threading
 import time
+from _thread import allocate_lock, get_ident
 
 from block.aio.gate import Gate, PipeGate
 from block.aio.notifier import EventNotifier, PipeNotifier
 from block.aio.poller import EpollPoller, Poller, PollPoller
 from block.aio.switch_interval import restore_switch_interval, shorten_switch_interval
+from block.aio.thread import RealCondition, RealThread
+from block.lean import IntEnum
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ if TYPE_CHECKING:
         def join(self) -> None: ...
 
 
-class ClockType(enum.IntEnum):
+class ClockType(IntEnum):
     """QEMU's clocks (QEMUClockType)."""
 
     REALTIME = 0  # runs always, and never jumps
@@ -78,7 +79,7 @@ class World:
         self.contexts: dict[int, AioContext] = {}  # of IOThreads, by thread
         self._main_context: AioContext | None = None
 
-    current = staticmethod(threading.get_ident)
+    current = staticmethod(get_ident)
     # clock_ns(REALTIME) for whoever reads it for every request: the system's own function.
     realtime_ns = staticmethod(time.monotonic_ns)
 
@@ -112,17 +113,15 @@ class World:
 
     def new_lock(self) -> Lock:
         """Returns an ordinary lock (qemu_mutex_init)."""
-        return threading.Lock()
+        return allocate_lock()
 
     def new_condition(self, lock: Lock) -> Condition:
         """Returns a condition variable that goes with a lock (qemu_cond_init)."""
-        return threading.Condition(lock)  # type: ignore[arg-type]  # ours is a Protocol
+        return RealCondition(lock)
 
     def start_thread(self, name: str, target: Callable[[], None]) -> ThreadHandle:
         """Starts a thread (qemu_thread_create). It does not keep the process alive."""
-        thread = threading.Thread(target=target, name=name, daemon=True)
-        thread.start()
-        return thread
+        return RealThread(name, target)
 
     def shorten_switch_interval(self) -> None:
         """Begins a time in which Python switches threads quickly; counts."""

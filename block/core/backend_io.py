@@ -19,7 +19,6 @@ the completion is the request's own bottom half.
 from __future__ import annotations
 
 import errno
-from collections import deque
 
 from block.aio.coroutine import co_yield, current
 from block.aio.world import the_world
@@ -38,6 +37,7 @@ from block.core.aiocb import (
 from block.core.error import BlockError
 from block.core.io import try_preadv
 from block.core.iov import as_iov, iov_size
+from block.lean import deque
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ R3. When `run` has returned, no port or MMIO access is half done: registers may 
 
 from __future__ import annotations
 
-import enum
+from block.lean import IntEnum
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class AccelError(Exception):
     """The accelerator cannot be used: one line with the option, the cause and the remedy."""
 
 
-class Stop(enum.IntEnum):
+class Stop(IntEnum):
     """Why `Vcpu.run` came back."""
 
     KICKED = 0  # somebody wants the vCPU's thread

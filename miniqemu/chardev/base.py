@@ -16,22 +16,23 @@ R4  `close` restores whatever the chardev changed outside (terminal, flags, sock
 
 from __future__ import annotations
 
-import enum
-from collections.abc import Callable
+from block.lean import IntEnum
 
-CanRead = Callable[[], int]
-Read = Callable[[bytes], None]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    CanRead = Callable[[], int]
+    Read = Callable[[bytes], None]
+    Notify = Callable[["Event"], None]
 
 
-class Event(enum.IntEnum):
+class Event(IntEnum):
     """What happens on a line besides bytes (QEMUChrEvent)."""
 
     BREAK = 0
     OPENED = 1
     CLOSED = 4
-
-
-Notify = Callable[[Event], None]
 
 
 class ChardevError(Exception):

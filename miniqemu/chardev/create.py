@@ -6,8 +6,6 @@ Each kind's module is imported when it is asked for: a socket costs a start noth
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from block.core.error import BlockError
 from block.core.keyval import parse_opts
 from block.core.options import parse_bool
@@ -16,6 +14,8 @@ from .base import Chardev, ChardevError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from block.aio.context import AioContext
 
 # What else QEMU has behind -serial: words, and beginnings of words.

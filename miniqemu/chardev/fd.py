@@ -18,11 +18,16 @@ from __future__ import annotations
 import os
 import select
 import time
-from collections.abc import Callable
 
-from block.aio.context import AioContext
+from .base import Chardev, Event
 
-from .base import CanRead, Chardev, Event, Notify, Read
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from block.aio.context import AioContext
+
+    from .base import CanRead, Notify, Read
 
 QUEUE_MAX = 64 * 1024
 READ_MAX = 4096

@@ -11,15 +11,17 @@ own lock orders (it is the only writer). Keys are handled in the main loop.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from block.aio.world import ClockType
 
-from .base import CanRead, Chardev, Event, Notify, Read
+from .base import Chardev, Event
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from block.aio.context import AioContext
+
+    from .base import CanRead, Notify, Read
 
 CTRL_A = 1
 BUFFER_MAX = 4096

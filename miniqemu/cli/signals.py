@@ -12,7 +12,8 @@ Before the machine runs there is no loop that could act: the handler raises `Ter
 from __future__ import annotations
 
 import os
-import signal
+
+from block.lean import signal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

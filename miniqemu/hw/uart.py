@@ -17,9 +17,8 @@ Source: National Semiconductor PC16550D data sheet.
 
 from __future__ import annotations
 
-from collections import deque
-
 from block.aio.world import ClockType
+from block.lean import deque
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

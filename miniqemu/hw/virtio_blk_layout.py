@@ -8,7 +8,7 @@ a table because it is written once and read by people.
 
 from __future__ import annotations
 
-import struct
+from block.lean import Struct
 
 DEVICE_ID = 2
 SECTOR = 512  # bytes; the unit of every `sector`, whatever blk_size says
@@ -42,8 +42,8 @@ S_UNSUPP = 2
 
 ID_BYTES = 20  # of a GET_ID answer, padded with zeros, without one when it is that long
 
-REQUEST_HEADER = struct.Struct("<IIQ")  # type, reserved, sector
-SEGMENT = struct.Struct("<QII")  # sector, num_sectors, flags (discard and write zeroes)
+REQUEST_HEADER = Struct("<IIQ")  # type, reserved, sector
+SEGMENT = Struct("<QII")  # sector, num_sectors, flags (discard and write zeroes)
 SEGMENT_UNMAP = 1
 
 # struct virtio_blk_config (5.2.4): name and format of each field.
@@ -69,9 +69,9 @@ CONFIG_FIELDS = (
     ("max_write_zeroes_seg", "I"),
     ("write_zeroes_may_unmap", "B"),
 )
-CONFIG = struct.Struct("<" + "".join(form for _, form in CONFIG_FIELDS) + "3x")
+CONFIG = Struct("<" + "".join(form for _, form in CONFIG_FIELDS) + "3x")
 CONFIG_OFFSETS = {
-    name: struct.calcsize("<" + "".join(form for _, form in CONFIG_FIELDS[:number]))
+    name: Struct("<" + "".join(form for _, form in CONFIG_FIELDS[:number])).size
     for number, (name, _) in enumerate(CONFIG_FIELDS)
 }
 

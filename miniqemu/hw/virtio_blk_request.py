@@ -13,8 +13,7 @@ R2. A request belongs to the thread of the device's context. It is completed onc
 
 from __future__ import annotations
 
-from operator import attrgetter
-
+from block.lean import attrgetter
 from miniqemu.hw.virtio_blk_layout import REQUEST_HEADER, S_OK, T_IN
 
 TYPE_CHECKING = False

@@ -17,9 +17,8 @@ R4. The main thread never blocks on a vCPU without polling its context, or both 
 
 from __future__ import annotations
 
-from collections import deque
-
 from block.aio.world import World, the_world
+from block.lean import deque
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -19,9 +19,8 @@ R4. A doorbell's handler is external: a drained section turns it off, and what t
 
 from __future__ import annotations
 
-from types import MethodType
-
 from block.aio.bh import BottomHalf
+from block.lean import MethodType
 from miniqemu.hw.virtio import ISR_QUEUE
 
 TYPE_CHECKING = False

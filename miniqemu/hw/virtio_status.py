@@ -19,7 +19,7 @@ R3. NEEDS_RESET is the device's to set. A driver that writes it back is not aski
 
 from __future__ import annotations
 
-import enum
+from block.lean import Enum
 
 ACKNOWLEDGE = 0x01
 DRIVER = 0x02
@@ -29,7 +29,7 @@ NEEDS_RESET = 0x40
 FAILED = 0x80
 
 
-class State(enum.Enum):
+class State(Enum):
     """Where a device is; the value is what the register shows (less NEEDS_RESET, FAILED)."""
 
     RESET = 0
@@ -41,7 +41,7 @@ class State(enum.Enum):
     GIVEN_UP = FAILED  # the driver gave up
 
 
-class Asked(enum.Enum):
+class Asked(Enum):
     """What a written value asks for; the value is the one the standard's sequence writes."""
 
     RESET = 0
@@ -53,7 +53,7 @@ class Asked(enum.Enum):
     NONSENSE = -1  # no value of the sequence
 
 
-class Action(enum.Enum):
+class Action(Enum):
     """What the device does about it."""
 
     IGNORE = "ignored"

@@ -28,9 +28,9 @@ by one with `unpack_from`; the fast path makes no object but the two lists it re
 
 from __future__ import annotations
 
-import struct
 import sys
 
+from block.lean import Struct
 from miniqemu.machine.memory import GuestMemory, GuestMemoryError
 
 TYPE_CHECKING = False
@@ -44,7 +44,7 @@ else:
 
 MAX_SIZE = 1024  # of a queue, and of the descriptors in one chain (VIRTQUEUE_MAX_SIZE)
 
-DESC = struct.Struct("<QIHH")
+DESC = Struct("<QIHH")
 DESC_F_NEXT = 1
 DESC_F_WRITE = 2
 DESC_F_INDIRECT = 4

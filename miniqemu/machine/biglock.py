@@ -19,9 +19,8 @@ had the same and raised thread priorities, then batched; a queue is simpler.)
 
 from __future__ import annotations
 
-from collections import deque
-
 from block.aio.world import World, the_world
+from block.lean import deque
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

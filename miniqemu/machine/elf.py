@@ -14,7 +14,8 @@ Source: System V ABI, chapter 4 and 5; Xen's include/public/elfnote.h.
 from __future__ import annotations
 
 import os
-from struct import Struct
+
+from block.lean import Struct
 
 EHDR = Struct("<4sBBBBB7xHHIQQQIHHHHHH")  # Elf64_Ehdr
 PHDR = Struct("<IIQQQQQQ")  # Elf64_Phdr

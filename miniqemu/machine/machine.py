@@ -24,10 +24,10 @@ R4. The order of a stop: vCPUs parked, state set, devices told, block layer drai
 from __future__ import annotations
 
 import sys
-from collections import deque
 
 from block.aio.switch_interval import restore_switch_interval, shorten_switch_interval
 from block.aio.world import World, the_world
+from block.lean import deque
 from miniqemu.accel.base import Stop
 from miniqemu.machine import debug
 from miniqemu.machine.biglock import BigLock

@@ -17,8 +17,8 @@ from __future__ import annotations
 
 import mmap
 import os
-from bisect import bisect_right
 
+from block.lean import bisect_right
 from miniqemu.machine import debug
 
 TYPE_CHECKING = False

@@ -15,8 +15,7 @@ Source: Xen's include/public/arch-x86/hvm/start_info.h and docs/misc/pvh.pandoc.
 
 from __future__ import annotations
 
-from struct import Struct
-
+from block.lean import Struct
 from miniqemu.accel.base import Registers, Segment
 from miniqemu.machine.elf import KernelError
 from miniqemu.machine.memory import GuestMemoryError

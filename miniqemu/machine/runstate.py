@@ -10,14 +10,14 @@ Who may call it: the main thread.
 
 from __future__ import annotations
 
-import enum
+from block.lean import Enum
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-class RunState(enum.Enum):
+class RunState(Enum):
     """QEMU's RunState, with its names in QMP."""
 
     PRELAUNCH = "prelaunch"  # made or reset, never ran: `-S`

@@ -18,8 +18,7 @@ had cleared `parked`, and nobody set it again. So `parked` is set at each turn o
 
 from __future__ import annotations
 
-import enum
-
+from block.lean import IntEnum
 from miniqemu.accel.base import Stop
 
 TYPE_CHECKING = False
@@ -37,7 +36,7 @@ if TYPE_CHECKING:
         def vcpu_failed(self, error: BaseException) -> None: ...
 
 
-class Wanted(enum.IntEnum):
+class Wanted(IntEnum):
     """What others want of the thread."""
 
     PARK = 0

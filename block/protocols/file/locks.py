@@ -22,10 +22,10 @@ from __future__ import annotations
 
 import errno
 import os
-import struct
 
 from block.core.error import BlockError
 from block.core.flags import BLK_PERM_ALL
+from block.lean import Struct
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ RAW_LOCK_SHARED_BASE = 200
 
 PERM_NAMES = ("consistent read", "write", "write unchanged", "resize", "change children")
 
-FLOCK = struct.Struct("hhqqi4x")
+FLOCK = Struct("hhqqi4x")
 """struct flock: l_type, l_whence, l_start, l_len, l_pid (which must be 0 for OFD locks)."""
 
 _ofd_works: bool | None = None

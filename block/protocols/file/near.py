@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import errno
 import os
-import threading
+from _thread import get_native_id
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ class NearWorker:
         self._give_way()
 
     def _work(self) -> None:
-        self._thread_id = threading.get_native_id()
+        self._thread_id = get_native_id()
         while True:
             self._gate.wait()
             func, self._func = self._func, None

@@ -16,6 +16,7 @@ from block.aio.context import AioContext
 from block.aio.errors import UsedAfterFree
 from block.aio.iothread import IOThread, current_context, get_iothread, iothreads
 from block.aio.world import ClockType, World, set_world, the_world
+from tests.support import threads
 
 STRANGER = r"'main' uses context 'io0'.*acquire it, or schedule"
 
@@ -283,14 +284,14 @@ def test_iothreads_are_known_by_their_ids() -> None:
 
 def test_an_iothread_leaves_no_thread_and_no_descriptor_behind() -> None:
     IOThread("warm-up").close()
-    fds, n_threads = os.listdir("/proc/self/fd"), threading.active_count()
+    fds, n_threads = os.listdir("/proc/self/fd"), threads.count()
     for _ in range(20):
         iothread = IOThread("io0")
         iothread.ctx.bh_schedule_oneshot(lambda: None)
         iothread.close()
         iothread.close()
     assert os.listdir("/proc/self/fd") == fds
-    assert threading.active_count() == n_threads
+    assert threads.count_after_ends(n_threads) == n_threads
 
 
 def test_python_switches_threads_quickly_while_an_iothread_lives() -> None:

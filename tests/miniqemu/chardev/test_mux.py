@@ -4,13 +4,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 
 from block.aio.context import AioContext
 from block.aio.world import ClockType, World
-from miniqemu.chardev.base import CanRead, Chardev, Event, Notify, Read
+from miniqemu.chardev.base import Chardev, Event
 from miniqemu.chardev.mux import BUFFER_MAX, MuxChardev
+
+if TYPE_CHECKING:
+    from miniqemu.chardev.base import CanRead, Notify, Read
 
 
 class Terminal(Chardev):

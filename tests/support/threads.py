@@ -1,0 +1,23 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""How many threads this process has, those included that Python's `threading` does not know."""
+
+from __future__ import annotations
+
+import _thread
+import threading
+import time
+
+PATIENCE = 5.0
+
+
+def count() -> int:
+    """Returns the number of threads besides the main one."""
+    return _thread._count()
+
+
+def count_after_ends(expected: int) -> int:
+    """Waits for the last instructions of threads that were joined already; returns the number."""
+    end = time.monotonic() + PATIENCE
+    while count() > expected and time.monotonic() < end:
+        threading.Event().wait(0.001)
+    return count()
