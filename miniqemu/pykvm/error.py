@@ -4,10 +4,13 @@
 from __future__ import annotations
 
 import os
-from ctypes import Structure
 from fcntl import ioctl
 
 from miniqemu.pykvm import ioctls
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ctypes import Structure
 
 
 class KvmError(OSError):

@@ -7,9 +7,8 @@ structure of the wrong size is another ioctl, and the kernel answers ENOTTY.
 
 from __future__ import annotations
 
-from ctypes import Structure, sizeof
-
 from miniqemu.pykvm import structs
+from miniqemu.pykvm.cdata import Structure, sizeof
 
 KVMIO = 0xAE
 _NONE, _WRITE, _READ = 0, 1, 2

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import errno
 import os
-from ctypes import sizeof
 
+from miniqemu.pykvm.cdata import sizeof
 from miniqemu.pykvm.error import KvmError, kvm_ioctl
 from miniqemu.pykvm.structs import kvm_cpuid2, kvm_cpuid_entry2
 from miniqemu.pykvm.vm import Vm

@@ -9,7 +9,17 @@ only their head here; `vcpu.py` appends the entries.
 
 from __future__ import annotations
 
-from ctypes import Structure, Union, c_char, c_int32, c_int64, c_uint8, c_uint16, c_uint32, c_uint64
+from miniqemu.pykvm.cdata import (
+    Structure,
+    Union,
+    c_char,
+    c_int32,
+    c_int64,
+    c_uint8,
+    c_uint16,
+    c_uint32,
+    c_uint64,
+)
 
 
 class kvm_userspace_memory_region(Structure):

@@ -19,13 +19,12 @@ from __future__ import annotations
 
 import mmap
 import os
-import signal
-import threading
-from ctypes import sizeof
+from _thread import get_ident
 from fcntl import ioctl
-from struct import Struct
 
+from block.lean import Struct, signal
 from miniqemu.pykvm import ioctls
+from miniqemu.pykvm.cdata import sizeof
 from miniqemu.pykvm.error import KvmError, kvm_ioctl
 from miniqemu.pykvm.structs import (
     kvm_cpuid2,
@@ -108,7 +107,7 @@ class Vcpu:
         mask = sum(1 << (number - 1) for number in blocked)
         argument = bytearray(KERNEL_SIGSET_BYTES.to_bytes(4, "little") + mask.to_bytes(8, "little"))
         kvm_ioctl(self.fd, "KVM_SET_SIGNAL_MASK", argument)
-        self._thread = threading.get_ident()
+        self._thread = get_ident()
 
     def leave_thread(self) -> None:
         """The thread is about to end: no kick may be sent to it any more."""

@@ -10,10 +10,10 @@ KVM_SET_TSS_ADDR with 0xfffbd000 overflows. It goes through libc's ioctl instead
 
 from __future__ import annotations
 
-import ctypes
 import os
 
 from miniqemu.pykvm import ioctls
+from miniqemu.pykvm.cdata import addressof, c_char, ioctl_unsigned
 from miniqemu.pykvm.error import KvmError, kvm_ioctl
 from miniqemu.pykvm.structs import (
     kvm_ioeventfd,
@@ -45,7 +45,7 @@ class Vm:
         EINVAL: not aligned; EEXIST: overlaps another slot; EFAULT: not this process's memory.
         """
         size = len(memory) if memory is not None else 0
-        address = ctypes.addressof(ctypes.c_char.from_buffer(memory)) if memory is not None else 0
+        address = addressof(c_char.from_buffer(memory)) if memory is not None else 0
         region = kvm_userspace_memory_region(slot, flags, gpa, size, address)
         kvm_ioctl(self.fd, "KVM_SET_USER_MEMORY_REGION", region)
 
@@ -55,10 +55,9 @@ class Vm:
 
     def set_tss_addr(self, gpa: int) -> None:
         """KVM_SET_TSS_ADDR: three pages below 4 GiB that Intel's KVM keeps for real mode."""
-        libc = ctypes.CDLL(None, use_errno=True)
-        request = ctypes.c_ulong(ioctls.KVM_SET_TSS_ADDR)
-        if libc.ioctl(ctypes.c_int(self.fd), request, ctypes.c_ulong(gpa)) < 0:
-            raise KvmError("KVM_SET_TSS_ADDR", ctypes.get_errno())
+        error = ioctl_unsigned(self.fd, ioctls.KVM_SET_TSS_ADDR, gpa)
+        if error:
+            raise KvmError("KVM_SET_TSS_ADDR", error)
 
     def set_identity_map_addr(self, gpa: int) -> None:
         """KVM_SET_IDENTITY_MAP_ADDR: the page before the TSS, before any vCPU (EINVAL after)."""
