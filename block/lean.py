@@ -12,7 +12,7 @@ R1  Only what every start uses is here. What runs later takes the library's own 
 R2  Enum and IntEnum are ours: as much of the library's `enum` as a table of names needs. For
     mypy they are the library's.
 
-docs/start.md shows where the milliseconds of a start go.
+docs/benchmarks.md shows where the milliseconds of a start go.
 """
 
 from __future__ import annotations
