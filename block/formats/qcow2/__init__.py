@@ -1,0 +1,18 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""qcow2: images that hold only what was written, over a backing file (block/qcow2*.c).
+
+layout      what stands on the disk, with the specification's names
+state       what an open image knows; where a guest offset is looked up
+header      reading, checking and writing the header; what is refused
+cache       L2 tables and refcount blocks in memory; who is written before whom
+cluster     from a guest offset to a host offset; L1 and L2 tables
+refcount    which clusters are in use; allocating and freeing them
+refgrow     new refcount blocks and a larger refcount table
+write       allocating writes: who waits for whom, copy on write, linking
+zero        zero clusters and discard
+compressed  reading compressed clusters
+corrupt     what is done when an image contradicts itself
+options     runtime options, the sizes of the caches
+create      new images            truncate    longer images
+driver      the hooks
+"""

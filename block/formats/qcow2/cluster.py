@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""From a guest offset to a host offset; new L2 tables, a longer L1 table (qcow2-cluster.c).
+
+    L1 table[offset >> l1_shift] -> L2 table[...] -> entry: type, host offset
+                                                     flags: COPIED, COMPRESSED, ZERO
+
+R1  An answer is an extent: it holds for as many bytes as have the same type and, where they
+    have a place, lie side by side in the file.
+R2  An L2 table is written only if its L1 entry says COPIED; else it is copied first. A new table
+    is on the disk before the L1 entry that points to it.
+Who may call it: coroutines that hold the image's lock; `extent_in` anyone.
+"""
+
+from __future__ import annotations
+
+import errno
+from array import array
+
+from block.core.error import BlockError
+from block.formats.qcow2.cache import to_disk
+from block.formats.qcow2.corrupt import (
+    OL_ACTIVE_L1,
+    check_overlap,
+    check_usable,
+    signal_corruption,
+)
+from block.formats.qcow2.layout import (
+    L1_PLACE,
+    L1_SIZE_AT,
+    MAX_L1_SIZE,
+    NOT_PLAIN,
+    OFFSET_MASK,
+    OFLAG_COPIED,
+    OFLAG_ZERO,
+)
+from block.formats.qcow2.refcount import alloc_clusters, free_clusters
+from block.formats.qcow2.state import COMPRESSED, NORMAL, UNALLOCATED, ZERO_ALLOC
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import TypeAlias
+
+    from block.formats.qcow2.cache import Table
+    from block.formats.qcow2.state import Qcow2State
+
+# (type, host offset, bytes); of a compressed cluster the entry instead of the offset
+Extent: TypeAlias = "tuple[int, int, int]"
+
+SAME = OFFSET_MASK | NOT_PLAIN
+
+
+def extent_in(s: Qcow2State, cells: array[int], offset: int, nbytes: int) -> Extent:
+    """What a slice says about the bytes at a guest offset (R1)."""
+    index = s.slice_index(offset)
+    inside = offset & s.cluster_mask
+    nbytes = min(nbytes, (s.slice_mask + 1 - index << s.cluster_bits) - inside)
+    first = cells[index]
+    kind = s.cluster_type(first)
+    if kind == COMPRESSED:
+        return kind, first, min(nbytes, s.cluster_size - inside)
+    placed = kind in (NORMAL, ZERO_ALLOC)
+    expected, step = first & SAME, s.cluster_size if placed else 0
+    end = index + s.clusters(inside + nbytes)
+    at = index + 1
+    while at < end and cells[at] & SAME == expected + step:
+        expected += step
+        at += 1
+    host = (first & OFFSET_MASK) + inside if placed else 0
+    return kind, host, min(nbytes, (at - index << s.cluster_bits) - inside)
+
+
+async def load_slice(s: Qcow2State, offset: int) -> Table | None:
+    """The L2 slice for a guest offset; None where there is no L2 table (l2_load)."""
+    check_usable(s)
+    index = offset >> s.l1_shift
+    l2_offset = s.l1_table[index] & OFFSET_MASK
+    if not l2_offset:
+        return None
+    if l2_offset & s.cluster_mask:
+        raise await signal_corruption(
+            s, f"L2 table offset {l2_offset:#x} unaligned (L1 index: {index:#x})"
+        )
+    return await s.l2_cache.get(s.slice_place(l2_offset, offset))
+
+
+async def lookup(s: Qcow2State, offset: int, nbytes: int) -> Extent:
+    """Where the bytes at a guest offset are (qcow2_get_host_offset)."""
+    table = await load_slice(s, offset)
+    if table is None:
+        return UNALLOCATED, 0, _bytes_without_table(s, offset, nbytes)
+    found = extent_in(s, table.cells, offset, nbytes)
+    await check_entry(s, table.cells[s.slice_index(offset)], offset)
+    return found
+
+
+def _bytes_without_table(s: Qcow2State, offset: int, nbytes: int) -> int:
+    """How many of the bytes have no L2 table: holes are large, and asked about at once."""
+    end = offset + nbytes
+    index = (offset >> s.l1_shift) + 1
+    while index << s.l1_shift < end and not s.l1_table[index] & OFFSET_MASK:
+        index += 1
+    return min(end, index << s.l1_shift) - offset
+
+
+async def check_entry(s: Qcow2State, entry: int, offset: int) -> None:
+    """Raises where an L2 entry cannot be."""
+    kind = s.cluster_type(entry)
+    l2_offset = s.l1_table[offset >> s.l1_shift] & OFFSET_MASK
+    index = offset >> s.cluster_bits & s.l2_size - 1
+    where = f"(L2 offset: {l2_offset:#x}, L2 index: {index:#x})"
+    if kind != COMPRESSED and entry & OFLAG_ZERO and s.version < 3:
+        raise await signal_corruption(s, f"Zero cluster entry found in pre-v3 image {where}")
+    host = entry & OFFSET_MASK
+    if kind in (NORMAL, ZERO_ALLOC) and host & s.cluster_mask:
+        raise await signal_corruption(s, f"Cluster allocation offset {host:#x} unaligned {where}")
+
+
+# -- tables that may be changed
+
+
+async def writable_slice(s: Qcow2State, offset: int) -> Table:
+    """The L2 slice for a guest offset, of a table that may be changed (get_cluster_table)."""
+    index = offset >> s.l1_shift
+    table = await load_slice(s, offset)
+    if table is None or not s.l1_table[index] & OFLAG_COPIED:
+        await _new_l2_table(s, index)
+        table = await load_slice(s, offset)
+        assert table is not None, "R2: the new table is hooked up"
+    return table
+
+
+async def _new_l2_table(s: Qcow2State, index: int) -> None:
+    """Makes an L2 table, empty or a copy of the old one, and hooks it up (l2_allocate, R2)."""
+    old = s.l1_table[index] & OFFSET_MASK
+    place = await alloc_clusters(s, 1, "L2 table")
+    await s.refcount_cache.flush()
+    size = s.l2_cache.table_size
+    for at in range(0, s.cluster_size, size):
+        cells = (await s.l2_cache.get(old + at)).cells[:] if old else array("Q", bytes(size))
+        await s.l2_cache.put(place + at, cells)
+    s.l2_clusters().add(place)
+    await s.l2_cache.flush()
+    entry = to_disk(array("Q", [place | OFLAG_COPIED]))
+    at = s.l1_offset + 8 * index
+    await check_overlap(s, at, len(entry), OL_ACTIVE_L1)
+    await s.file.co_pwritev(at, len(entry), [entry])
+    await s.file.co_flush()
+    s.l1_table[index] = place | OFLAG_COPIED
+    if old:
+        s.l2_clusters().discard(old)
+        await free_clusters(s, old, s.cluster_size)
+
+
+async def grow_l1_table(s: Qcow2State, entries: int) -> None:
+    """Moves the L1 table to a place where it can have more entries (qcow2_grow_l1_table)."""
+    if entries <= len(s.l1_table):
+        return
+    if entries * 8 > MAX_L1_SIZE:
+        raise BlockError(errno.EFBIG, "Failed to grow the L1 table: File too large", driver="qcow2")
+    table = s.l1_table[:]
+    table.extend([0] * (entries - len(table)))
+    data = to_disk(table)
+    place = await alloc_clusters(s, s.clusters(len(data)), "L1 table")
+    await s.refcount_cache.flush()
+    await check_overlap(s, place, len(data))
+    await s.file.co_pwritev(place, len(data), [data])
+    await s.file.co_flush()
+    head = memoryview(L1_PLACE.build({"l1_size": entries, "l1_table_offset": place}))
+    await s.file.co_pwritev(L1_SIZE_AT, len(head), [head])
+    await s.file.co_flush()
+    old, old_size = s.l1_offset, 8 * len(s.l1_table)
+    s.l1_table, s.l1_offset = table, place
+    if old_size:
+        await free_clusters(s, old, old_size)

@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What is done when an image contradicts itself (qcow2_signal_corruption).
+
+R1  A writable image is marked corrupt in its header, so that nobody opens it for writing before
+    it is repaired; from then on the node reads and writes nothing. What the caches hold is
+    dropped: it may be wrong. An image opened read-only is only complained about.
+R2  Before anything is written, its place is compared with the places of metadata that are known
+    without reading the disk (overlap-check=cached): the header, the L1 table, L2 tables,
+    the refcount table, refcount blocks.
+Who may call it: coroutines that hold the image's lock.
+"""
+
+from __future__ import annotations
+
+import errno
+import sys
+
+from block.core.error import BlockError
+from block.core.permissions import is_writable
+from block.formats.qcow2.layout import INCOMPAT_CORRUPT, INCOMPATIBLE_AT, V2_LENGTH
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from block.formats.qcow2.state import Qcow2State
+
+OL_HEADER, OL_ACTIVE_L1, OL_ACTIVE_L2, OL_REFTABLE, OL_REFBLOCK = (1 << bit for bit in range(5))
+OL_NAMES = {
+    OL_HEADER: "qcow2_header",
+    OL_ACTIVE_L1: "active L1 table",
+    OL_ACTIVE_L2: "active L2 table",
+    OL_REFTABLE: "refcount table",
+    OL_REFBLOCK: "refcount block",
+}
+OL_CONSTANT = OL_HEADER | OL_ACTIVE_L1 | OL_REFTABLE
+OL_ALL = OL_CONSTANT | OL_ACTIVE_L2 | OL_REFBLOCK
+TEMPLATES = {"none": 0, "constant": OL_CONSTANT, "cached": OL_ALL, "all": OL_ALL}
+
+
+def error(s: Qcow2State, message: str) -> BlockError:
+    """An EIO of this node."""
+    return BlockError(errno.EIO, f"qcow2: {message}", s.bs.node_name, "qcow2")
+
+
+def check_usable(s: Qcow2State) -> None:
+    """Raises where the image has been found corrupt before (R1)."""
+    if s.broken:
+        raise error(s, "Image is corrupt")
+
+
+async def signal_corruption(s: Qcow2State, message: str, fatal: bool = True) -> BlockError:
+    """Says what is wrong, marks the image, and returns the error to raise."""
+    fatal = fatal and is_writable(s.bs)
+    if not s.corruption_told or (fatal and not s.broken):
+        what = "Marking image as corrupt" if fatal else "Image is corrupt"
+        which = "" if fatal else "non-fatal "
+        sys.stderr.write(
+            f"qcow2: {what}: {message}; further {which}corruption events will be suppressed\n"
+        )
+        s.corruption_told = True
+    if fatal and not s.broken:
+        await _mark_corrupt(s)
+    return error(s, message)
+
+
+async def _mark_corrupt(s: Qcow2State) -> None:
+    """Sets the bit on the disk; a failure of that changes nothing any more."""
+    s.broken = True
+    s.l2_cache.drop_all()
+    s.refcount_cache.drop_all()
+    s.incompatible_features |= INCOMPAT_CORRUPT
+    if s.version < 3:
+        return
+    assert INCOMPATIBLE_AT == V2_LENGTH
+    bits = s.incompatible_features.to_bytes(8, "big")
+    try:
+        await s.file.co_pwritev(INCOMPATIBLE_AT, len(bits), [memoryview(bits)])
+        await s.file.co_flush()
+    except OSError:
+        return
+
+
+def overlap(s: Qcow2State, offset: int, nbytes: int, ignore: int = 0) -> int:
+    """Which metadata a write would hit, OL_*; 0: none (qcow2_check_metadata_overlap)."""
+    checks = s.overlap_checks & ~ignore
+    end = offset + nbytes
+    if checks & OL_HEADER and offset < s.cluster_size:
+        return OL_HEADER
+    l1_end = s.l1_offset + 8 * len(s.l1_table)
+    if checks & OL_ACTIVE_L1 and offset < l1_end and s.l1_offset < end:
+        return OL_ACTIVE_L1
+    reftable_end = s.reftable_offset + 8 * len(s.reftable)
+    if checks & OL_REFTABLE and offset < reftable_end and s.reftable_offset < end:
+        return OL_REFTABLE
+    for kind, places in ((OL_ACTIVE_L2, s.l2_clusters), (OL_REFBLOCK, s.refblock_clusters)):
+        if checks & kind:
+            known = places()
+            for cluster in range(s.start_of_cluster(offset), end, s.cluster_size):
+                if cluster in known:
+                    return kind
+    return 0
+
+
+async def check_overlap(s: Qcow2State, offset: int, nbytes: int, ignore: int = 0) -> None:
+    """Raises, and marks the image, where a write would hit metadata (R2)."""
+    hit = overlap(s, offset, nbytes, ignore)
+    if hit:
+        raise await signal_corruption(
+            s, f"Preventing invalid write on metadata (overlaps with {OL_NAMES[hit]})"
+        )

@@ -1,0 +1,190 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""New images (qcow2_co_create).
+
+First a disk of no size, written by hand: header, refcount table, one refcount block. It is opened,
+and the driver itself does the rest: it counts those three clusters, writes the full header, and
+grows the disk. So a new image is made by the code that will write to it.
+
+R1  Options are checked before the file is touched.
+Who may call it: the main thread; it blocks.
+"""
+
+from __future__ import annotations
+
+import errno
+from array import array
+
+from block.core import flags as f
+from block.core.error import BlockError
+from block.core.open import open_backend
+from block.core.options import Option, invalid, take_options
+from block.core.registry import find_protocol, find_row
+from block.core.wait import run_sync
+from block.formats.qcow2 import header
+from block.formats.qcow2.cache import to_disk
+from block.formats.qcow2.layout import (
+    COMPAT_LAZY_REFCOUNTS,
+    FULL_LENGTH,
+    HEADER_MORE,
+    HEADER_V2,
+    HEADER_V3,
+    MAGIC,
+    MAX_BACKING_NAME,
+    MAX_CLUSTER_BITS,
+    MIN_CLUSTER_BITS,
+)
+from block.formats.qcow2.refcount import alloc_clusters
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from block.core.backend import BlockBackend
+    from block.formats.qcow2.state import Qcow2State
+
+CREATE_OPTS = (
+    Option("size", "size", "Virtual disk size", 0),
+    Option("compat", "string", "Compatibility level (v2 [0.10] or v3 [1.1])", "1.1"),
+    Option("backing_file", "string", "File name of a base image"),
+    Option("backing_fmt", "string", "Image format of the base image"),
+    Option("cluster_size", "size", "qcow2 cluster size", 65536),
+    Option("preallocation", "string", "Preallocation mode (allowed values: off, metadata)", "off"),
+    Option("lazy_refcounts", "bool", "Postpone refcount updates", False),
+    Option("refcount_bits", "number", "Width of a reference count entry in bits", 16),
+)
+VERSIONS = {"0.10": 2, "v2": 2, "1.1": 3, "v3": 3}
+
+
+class Plan:
+    """What to make; checked (R1)."""
+
+    def __init__(self, options: dict[str, object]) -> None:
+        taken = take_options(options, CREATE_OPTS)
+        self.size: int = -(-taken["size"] // f.SECTOR_SIZE) * f.SECTOR_SIZE
+        if taken["compat"] not in VERSIONS:
+            raise invalid(f"Invalid compatibility level: '{taken['compat']}'")
+        self.version = VERSIONS[taken["compat"]]
+        self.cluster_bits = _cluster_bits(taken["cluster_size"])
+        self.refcount_order = _refcount_order(taken["refcount_bits"], self.version)
+        self.preallocation: str = taken["preallocation"]
+        self.lazy_refcounts: bool = taken["lazy_refcounts"]
+        self.backing_file: str = taken["backing_file"] or ""
+        self.backing_format: str = taken["backing_fmt"] or ""
+        self._check()
+
+    def _check(self) -> None:
+        if self.preallocation not in f.PREALLOC_MODES:
+            raise invalid(f"Invalid parameter '{self.preallocation}'")
+        if self.preallocation not in ("off", "metadata"):
+            mode = self.preallocation
+            raise BlockError(errno.ENOTSUP, f"Unsupported preallocation mode '{mode}'")
+        if self.backing_file and self.preallocation != "off":
+            raise invalid(
+                "Backing file and preallocation can only be used at the same time if "
+                "extended_l2 is on"
+            )
+        if self.backing_format and not self.backing_file:
+            raise invalid("Backing format cannot be used without backing file")
+        if self.backing_format and find_row(self.backing_format) is None:
+            raise invalid(f"Invalid parameter '{self.backing_format}'")
+        if len(self.backing_file.encode(errors="surrogateescape")) > MAX_BACKING_NAME:
+            raise invalid("Backing file name too long")
+        if self.version < 3 and self.lazy_refcounts:
+            raise invalid(
+                "Lazy refcounts only supported with compatibility level 1.1 and above "
+                "(use version=v3 or greater)"
+            )
+
+
+def _cluster_bits(size: int) -> int:
+    bits = size.bit_length() - 1
+    if size != 1 << max(bits, 0) or not MIN_CLUSTER_BITS <= bits <= MAX_CLUSTER_BITS:
+        raise invalid(
+            f"Cluster size must be a power of two between {1 << MIN_CLUSTER_BITS} and "
+            f"{1 << MAX_CLUSTER_BITS - 10}k"
+        )
+    return bits
+
+
+def _refcount_order(bits: int, version: int) -> int:
+    if not 1 <= bits <= 64 or bits & (bits - 1):
+        raise invalid("Refcount width must be a power of two and may not exceed 64 bits")
+    if version < 3 and bits != 16:
+        raise invalid(
+            "Different refcount widths than 16 bits require compatibility level 1.1 or above "
+            "(use compat=1.1 or greater)"
+        )
+    return bits.bit_length() - 1
+
+
+def create(filename: str, options: dict[str, object]) -> None:
+    """Makes an image by that name."""
+    plan = Plan(options)
+    protocol = find_protocol(filename)
+    protocol.create(filename, {**options, "size": 0})
+    options.clear()
+    _write_start(filename, plan)
+    flags = f.BDRV_O_RDWR | f.BDRV_O_RESIZE | f.BDRV_O_NO_FLUSH
+    blk = open_backend(filename, options={"driver": "qcow2"}, flags=flags)
+    try:
+        _complete(blk, plan)
+    finally:
+        blk.unref()
+    _flush(filename)
+
+
+def _write_start(filename: str, plan: Plan) -> None:
+    """A header that says: no size; behind it a refcount table with one block, all zero."""
+    size = 1 << plan.cluster_bits
+    fields = {
+        "magic": MAGIC, "version": plan.version, "cluster_bits": plan.cluster_bits,
+        "refcount_table_offset": size, "refcount_table_clusters": 1,
+        "refcount_order": plan.refcount_order, "header_length": FULL_LENGTH,
+        "compatible_features": COMPAT_LAZY_REFCOUNTS if plan.lazy_refcounts else 0,
+    }  # fmt: skip
+    data = b""
+    for part in (HEADER_V2, HEADER_V3, HEADER_MORE):
+        values = {field.name: fields.get(field.name, 0) for field in part.subcons if field.name}
+        data += part.build(values)
+    table = to_disk(array("Q", [2 * size]))
+    blk = _open_file(filename, f.BDRV_O_RDWR | f.BDRV_O_RESIZE)
+    try:
+        blk.allow_write_beyond_eof = True
+        blk.pwrite(0, data.ljust(size, b"\0"))
+        blk.pwrite(size, bytes(table).ljust(2 * size, b"\0"))
+    finally:
+        blk.unref()
+
+
+def _open_file(filename: str, flags: int) -> BlockBackend:
+    driver = find_protocol(filename).format_name
+    return open_backend(filename, options={"driver": driver}, flags=flags)
+
+
+def _complete(blk: BlockBackend, plan: Plan) -> None:
+    """Lets the driver make a real image of it."""
+    bs = blk.bs
+    assert bs is not None
+    s: Qcow2State = bs.opaque
+
+    async def count_start() -> int:
+        async with s.lock:
+            return await alloc_clusters(s, 3, "")
+
+    place = run_sync(bs.aio_context, count_start)
+    assert place == 0, "the first cluster of an empty image is in use"
+    header.update_header(s, 0)
+    blk.truncate(plan.size, False, plan.preallocation)
+    if plan.backing_file:
+        s.backing_name = plan.backing_file.encode(errors="surrogateescape")
+        s.backing_format = plan.backing_format.encode()
+        header.update_header(s, plan.size)
+    bs.flush()
+
+
+def _flush(filename: str) -> None:
+    """So far nothing was flushed, to be fast; now all of it is."""
+    blk = _open_file(filename, f.BDRV_O_RDWR)
+    try:
+        blk.pwrite(0, blk.pread(0, 4))
+        blk.flush()
+    finally:
+        blk.unref()

@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The driver `qcow2`: its hooks (bdrv_qcow2).
+
+R1  The image is written by one node. What it knows of the file (where it is free, which clusters
+    are in use) nobody else may change.
+R2  Between requests nothing is registered with the event loop: to move means to do nothing.
+R3  What is in memory goes to the file with a flush; the core flushes before it closes.
+Requests run in the thread of the node's context, opening and closing in the main thread.
+"""
+
+from __future__ import annotations
+
+from block.core import flags as f
+from block.core.driver import BlockDriver, BlockDriverInfo
+from block.core.open import open_child
+from block.core.options import take_options
+from block.core.report import warn_report
+from block.formats.qcow2 import corrupt, create, header, options, read, truncate, write, zero
+from block.formats.qcow2.cache import TableCache
+from block.formats.qcow2.layout import AUTOCLEAR_KNOWN, INCOMPAT_DIRTY
+from block.formats.qcow2.refcount import TYPECODES
+from block.formats.qcow2.state import Qcow2State
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from block.core.error import BlockError
+    from block.core.iov import Iov
+    from block.core.node import BlockDriverState
+
+
+class Qcow2Driver(BlockDriver):
+    """The hooks of `qcow2`; what they do stands in the modules beside this one."""
+
+    format_name = "qcow2"
+    supports_backing = True
+    runtime_opts = options.RUNTIME_OPTS
+    create_opts = create.CREATE_OPTS
+
+    # -- opening and closing
+
+    def open(self, bs: BlockDriverState, opts: dict[str, object], flags: int) -> None:
+        taken = take_options(opts, self.runtime_opts)
+        bs.file = open_child(None, opts, "file", bs, f.BDRV_CHILD_IMAGE)
+        assert bs.file is not None
+        s = Qcow2State(bs, bs.file)
+        head = header.read_header(s, flags)
+        bs.total_sectors = head.size // f.SECTOR_SIZE
+        options.apply(s, taken, flags)
+        make_caches(s, options.cache_sizes(taken, s.cluster_size, bs.total_sectors << 9))
+        header.read_tables(s, head)
+        bs.opaque = s
+        bs.backing_file = bs.auto_backing_file = s.backing_name.decode(errors="surrogateescape")
+        bs.backing_format = s.backing_format.decode(errors="replace")
+        bs.supported_truncate_flags = f.REQ_ZERO_WRITE
+        if s.version >= 3:
+            bs.supported_zero_flags = f.REQ_MAY_UNMAP | f.REQ_NO_FALLBACK
+        if s.autoclear_features & ~AUTOCLEAR_KNOWN and not bs.read_only:
+            s.autoclear_features &= AUTOCLEAR_KNOWN
+            header.update_header(s, head.size)
+
+    def close(self, bs: BlockDriverState) -> None:
+        s: Qcow2State = bs.opaque
+        for cache in (s.l2_cache, s.refcount_cache):
+            if cache.dirty:
+                warn_report(f"qcow2: the {cache.name} cache could not be written")
+            cache.drop_all()
+
+    def create(self, filename: str, opts: dict[str, object]) -> None:
+        create.create(filename, opts)
+
+    def reopen_prepare(self, bs: BlockDriverState, opts: dict[str, object], flags: int) -> None:
+        """What is dirty has been flushed by the core; a corrupt image stays read-only."""
+        if flags & f.BDRV_O_RDWR:
+            header.check_writable(bs.opaque)
+
+    def refresh_limits(self, bs: BlockDriverState) -> None:
+        s: Qcow2State = bs.opaque
+        bs.bl.pwrite_zeroes_alignment = s.cluster_size
+        bs.bl.pdiscard_alignment = s.cluster_size
+
+    def get_info(self, bs: BlockDriverState) -> BlockDriverInfo:
+        s: Qcow2State = bs.opaque
+        info = BlockDriverInfo(s.cluster_size)
+        info.subcluster_size = s.cluster_size
+        info.vm_state_offset = s.l1_entries(bs.total_sectors << 9) << s.l1_shift
+        info.is_dirty = bool(s.incompatible_features & INCOMPAT_DIRTY)
+        return info
+
+    # -- requests
+
+    def try_preadv(self, bs: BlockDriverState, offset: int, nbytes: int, qiov: Iov) -> int | None:
+        return read.try_preadv(bs, offset, nbytes, qiov)
+
+    def co_preadv(
+        self, bs: BlockDriverState, offset: int, nbytes: int, qiov: Iov, flags: int
+    ) -> Awaitable[None]:
+        return read.co_preadv(bs, offset, nbytes, qiov)
+
+    def co_pwritev(
+        self, bs: BlockDriverState, offset: int, nbytes: int, qiov: Iov, flags: int
+    ) -> Awaitable[None]:
+        return write.co_pwritev(bs.opaque, offset, nbytes, qiov)
+
+    def co_pwrite_zeroes(
+        self, bs: BlockDriverState, offset: int, nbytes: int, flags: int
+    ) -> Awaitable[None]:
+        return zero.co_pwrite_zeroes(bs, offset, nbytes, flags)
+
+    def co_pdiscard(self, bs: BlockDriverState, offset: int, nbytes: int) -> Awaitable[None]:
+        return zero.co_pdiscard(bs, offset, nbytes)
+
+    async def co_flush_to_os(self, bs: BlockDriverState) -> None:
+        s: Qcow2State = bs.opaque
+        if s.l2_cache.dirty or s.refcount_cache.dirty or s.lock.locked:
+            async with s.lock:
+                await truncate.write_caches(s)
+
+    def co_block_status(
+        self, bs: BlockDriverState, want_zero: bool, offset: int, nbytes: int
+    ) -> Awaitable[tuple[int, int, int, BlockDriverState | None]]:
+        return read.co_block_status(bs, offset, nbytes)
+
+    def co_truncate(
+        self, bs: BlockDriverState, offset: int, exact: bool, prealloc: str, flags: int
+    ) -> Awaitable[None]:
+        return truncate.co_truncate(bs, offset, prealloc, flags)
+
+
+def make_caches(s: Qcow2State, sizes: options.CacheSizes) -> None:
+    """Makes both caches (qcow2_update_options_prepare)."""
+
+    def check_for(size: int, ignore: int) -> Callable[[int], Awaitable[None]]:
+        return lambda offset: corrupt.check_overlap(s, offset, size, ignore)
+
+    def complain(message: str) -> Awaitable[BlockError]:
+        return corrupt.signal_corruption(s, message)
+
+    def cache(name: str, typecode: str, size: int, capacity: int, ignore: int) -> TableCache:
+        return TableCache(name, s.file, typecode, size, capacity, check_for(size, ignore), complain)
+
+    s.set_slices(sizes.l2_entry_size)
+    s.l2_cache = cache("L2 table", "Q", sizes.l2_entry_size, sizes.l2_tables, corrupt.OL_ACTIVE_L2)
+    typecode = TYPECODES[s.refcount_order]
+    s.refcount_cache = cache(
+        "refcount block", typecode, s.cluster_size, sizes.refcount_tables, corrupt.OL_REFBLOCK
+    )

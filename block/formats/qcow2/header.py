@@ -1,0 +1,314 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The header: reading it without believing it, and writing it (qcow2_do_open, qcow2_update_header).
+
+R1  Every field is checked before it is used, every size capped as QEMU caps it. The message is
+    QEMU's, followed by the field at fault.
+R2  A bit of incompatible_features that is not understood means: hands off. The message takes its
+    name from the table that the image brings along.
+R3  What is not understood but harmless (extensions, further header fields) is kept when the header
+    is written anew. Autoclear bits that are not understood are cleared when it is opened for
+    writing.
+R4  The header with all that belongs to it lies in cluster 0.
+Who may call it: the main thread, while an image is opened or made.
+"""
+
+from __future__ import annotations
+
+import errno
+
+from block.core import flags as f
+from block.core.error import BlockError
+from block.formats.qcow2 import layout as lay
+from block.formats.qcow2.cache import from_disk
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from block.formats.qcow2.state import Qcow2State
+
+
+def refuse(s: Qcow2State, message: str, field: str = "", number: int = errno.EINVAL) -> BlockError:
+    """The error for a header that cannot be: QEMU's words, then the field (R1)."""
+    where = f" ({field})" if field else ""
+    return BlockError(number, message + where, s.bs.node_name, "qcow2")
+
+
+def read_header(s: Qcow2State, flags: int) -> Any:
+    """Reads and checks the header and its extensions; returns the parsed fields.
+
+    Afterwards the geometry is set; tables are checked but not read.
+    """
+    head = _read_fields(s)
+    s.version = head.version
+    _read_more_fields(s, head)
+    end = head.backing_file_offset or 1 << head.cluster_bits
+    _check_features(s, head, end, flags)
+    s.set_geometry(head.cluster_bits, head.refcount_order)
+    _check_tables(s, head)
+    _read_extensions(s, head.header_length, end)
+    _read_backing_name(s, head)
+    return head
+
+
+def _read_fields(s: Qcow2State) -> Any:
+    """The fields of both versions; of version 2, the others have their only value."""
+    data = s.file.pread(0, lay.FULL_LENGTH)
+    if data[:4] != lay.MAGIC:
+        raise refuse(s, "Image is not in qcow2 format", "header.magic")
+    head = lay.HEADER_V2.parse(data)
+    if not 2 <= head.version <= 3:
+        raise refuse(s, f"Unsupported qcow2 version {head.version}", number=errno.ENOTSUP)
+    bits = head.cluster_bits
+    if not lay.MIN_CLUSTER_BITS <= bits <= lay.MAX_CLUSTER_BITS:
+        raise refuse(s, f"Unsupported cluster size: 2^{bits}", f"header.cluster_bits = {bits}")
+    head.update(
+        {
+            "incompatible_features": 0,
+            "compatible_features": 0,
+            "autoclear_features": 0,
+            "refcount_order": 4,
+            "header_length": lay.V2_LENGTH,
+            "compression_type": lay.COMPRESSION_ZLIB,
+        }
+    )
+    if head.version == 3:
+        head.update(lay.HEADER_V3.parse(data[lay.V2_LENGTH :]))
+        if head.header_length > lay.V3_LENGTH:
+            head.update(lay.HEADER_MORE.parse(data[lay.V3_LENGTH :]))
+    return head
+
+
+def _read_more_fields(s: Qcow2State, head: Any) -> None:
+    length = head.header_length
+    where = f"header.header_length = {length}"
+    if s.version == 3 and length < lay.V3_LENGTH:
+        raise refuse(s, "qcow2 header too short", where)
+    if length > 1 << head.cluster_bits:
+        raise refuse(s, "qcow2 header exceeds cluster size", where)
+    if length > lay.FULL_LENGTH:
+        s.unknown_fields = s.file.pread(lay.FULL_LENGTH, length - lay.FULL_LENGTH)
+    if head.backing_file_offset > 1 << head.cluster_bits:
+        field = f"header.backing_file_offset = {head.backing_file_offset:#x}"
+        raise refuse(s, "Invalid backing file offset", field)
+
+
+def _check_features(s: Qcow2State, head: Any, end: int, flags: int) -> None:
+    s.incompatible_features = head.incompatible_features
+    s.compatible_features = head.compatible_features
+    s.autoclear_features = head.autoclear_features
+    s.compression_type = head.compression_type
+    unknown = s.incompatible_features & ~lay.INCOMPAT_KNOWN
+    _check_compression(s)
+    if unknown:
+        names = _feature_names(s, head.header_length, end)
+        raise refuse(s, _unsupported_features(unknown, names), number=errno.ENOTSUP)
+    if flags & f.BDRV_O_RDWR:
+        check_writable(s)
+    if head.refcount_order > 6:
+        message = "Reference count entry width too large; may not exceed 64 bits"
+        raise refuse(s, message, f"header.refcount_order = {head.refcount_order}")
+    if head.crypt_method:
+        message = "Encrypted images are not supported"
+        raise refuse(s, message, f"header.crypt_method = {head.crypt_method}", errno.ENOTSUP)
+
+
+def check_writable(s: Qcow2State) -> None:
+    """Raises where the image may only be read before it is repaired."""
+    if s.incompatible_features & lay.INCOMPAT_CORRUPT:
+        message = "qcow2: Image is corrupt; cannot be opened read/write"
+        raise refuse(s, message, number=errno.EACCES)
+    if s.incompatible_features & lay.INCOMPAT_DIRTY:
+        message = "Could not repair dirty image: run 'qemu-img check -r all' on it"
+        raise refuse(s, message, "header.incompatible_features, bit 0", errno.ENOTSUP)
+
+
+def _check_compression(s: Qcow2State) -> None:
+    """Only zlib is there, and the bit for others must not lie (validate_compression_type)."""
+    if s.compression_type != lay.COMPRESSION_ZLIB:
+        message = f"qcow2: unknown compression type: {s.compression_type}"
+        raise refuse(s, message, "header.compression_type", errno.ENOTSUP)
+    if s.incompatible_features & lay.INCOMPAT_COMPRESSION:
+        raise refuse(s, "qcow2: Compression type incompatible feature bit must not be set")
+
+
+def _unsupported_features(mask: int, names: dict[int, str]) -> str:
+    """Names the bits that are not understood (report_unsupported_feature, R2)."""
+    found = [name for bit, name in names.items() if mask >> bit & 1]
+    for bit in names:
+        mask &= ~(1 << bit)
+    if mask:
+        found.append(f"Unknown incompatible feature: {mask:x}")
+    return "Unsupported qcow2 feature(s): " + ", ".join(found)
+
+
+def _feature_names(s: Qcow2State, start: int, end: int) -> dict[int, str]:
+    """bit -> name, of the incompatible features that the image's own table names."""
+    names: dict[int, str] = {}
+    try:
+        _read_extensions(s, start, end)
+    except OSError:
+        return names
+    for kind, data in s.extensions:
+        if kind == lay.EXT_FEATURE_TABLE:
+            for feature in lay.FEATURES.parse(data):
+                name = feature.name.split(b"\0")[0].decode(errors="replace")
+                if feature.type == lay.INCOMPATIBLE and feature.bit < 64 and name:
+                    names.setdefault(feature.bit, name)
+    return names
+
+
+# -- tables
+
+
+def _check_tables(s: Qcow2State, head: Any) -> None:
+    """Where tables are and how large, before they are read."""
+    clusters = head.refcount_table_clusters
+    if not clusters:
+        message = "Image does not contain a reference count table"
+        raise refuse(s, message, "header.refcount_table_clusters = 0")
+    _check_table(
+        s, "Reference count table", "refcount_table", head.refcount_table_offset,
+        clusters, s.cluster_size, lay.MAX_REFTABLE_SIZE,
+    )  # fmt: skip
+    _check_table(
+        s, "Snapshot table", "snapshots", head.snapshots_offset, head.nb_snapshots,
+        lay.SNAPSHOT_HEADER_LENGTH, lay.SNAPSHOT_HEADER_LENGTH * lay.MAX_SNAPSHOTS,
+    )  # fmt: skip
+    _check_table(
+        s, "Active L1 table", "l1_table", head.l1_table_offset, head.l1_size,
+        lay.ENTRY_SIZE, lay.MAX_L1_SIZE,
+    )  # fmt: skip
+    if s.l1_entries(head.size) > f.INT_MAX:
+        raise refuse(s, "Image is too big", f"header.size = {head.size}", errno.EFBIG)
+    if head.l1_size < s.l1_entries(head.size):
+        needed = s.l1_entries(head.size)
+        raise refuse(s, "L1 table is too small", f"header.l1_size = {head.l1_size} < {needed}")
+    if head.size > f.MAX_LENGTH:
+        raise refuse(s, "Image is too big", f"header.size = {head.size}", errno.EFBIG)
+
+
+def _check_table(
+    s: Qcow2State, name: str, field: str, offset: int, entries: int, length: int, most: int
+) -> None:
+    """Raises unless a table is aligned and within its limit (qcow2_validate_table)."""
+    if entries * length > most:
+        message = f"{name} too large"
+        raise refuse(s, message, f"header.{field}: {entries} > {most // length}", errno.EFBIG)
+    if offset & s.cluster_mask or offset > f.INT64_MAX - entries * length:
+        raise refuse(s, f"{name} offset invalid", f"header.{field}_offset = {offset:#x}")
+
+
+def read_tables(s: Qcow2State, head: Any) -> None:
+    """Reads the L1 table and the refcount table; both stay in memory."""
+    s.l1_offset = head.l1_table_offset
+    s.l1_table = from_disk("Q", s.file.pread(s.l1_offset, head.l1_size * lay.ENTRY_SIZE))
+    s.reftable_offset = head.refcount_table_offset
+    size = head.refcount_table_clusters * s.cluster_size
+    s.reftable = from_disk("Q", s.file.pread(s.reftable_offset, size))
+    s.nb_snapshots = head.nb_snapshots
+    s.snapshots_offset = head.snapshots_offset
+
+
+# -- extensions and the backing file's name
+
+
+def _read_extensions(s: Qcow2State, offset: int, end: int) -> None:
+    """Collects the header extensions (qcow2_read_extensions)."""
+    s.extensions = []
+    data = s.file.pread(0, end)
+    while offset < end:
+        if end - offset < 8:
+            raise refuse(s, "Header extension too large", f"at {offset:#x}")
+        head = lay.EXTENSION_HEAD.parse(data[offset:])
+        offset += 8
+        if head.length > end - offset:
+            raise refuse(s, "Header extension too large", f"type {head.type:#x}")
+        if head.type == lay.EXT_END:
+            return
+        _take_extension(s, head.type, data[offset : offset + head.length])
+        offset += head.length + -head.length % 8
+
+
+def _take_extension(s: Qcow2State, kind: int, data: bytes) -> None:
+    if kind == lay.EXT_BACKING_FORMAT:
+        if len(data) >= lay.MAX_BACKING_FORMAT:
+            message = f"ERROR: ext_backing_format: len={len(data)} too large (>=16)"
+            raise refuse(s, message)
+        s.backing_format = data
+    else:
+        s.extensions.append((kind, data))
+
+
+def _read_backing_name(s: Qcow2State, head: Any) -> None:
+    offset, length = head.backing_file_offset, head.backing_file_size
+    if not offset:
+        return
+    if length > min(lay.MAX_BACKING_NAME, s.cluster_size - offset):
+        field = f"header.backing_file_size = {length}"
+        raise refuse(s, "Backing file name too long", field)
+    s.backing_name = s.file.pread(offset, length)
+
+
+# -- writing
+
+
+def build_header(s: Qcow2State, size: int) -> bytes:
+    """The header with its extensions and the backing file's name (qcow2_update_header).
+
+    Raises BlockError(ENOSPC) where they do not fit into a cluster.
+    """
+    extensions = b"".join(_build_extension(kind, data) for kind, data in _extensions(s))
+    start = lay.V2_LENGTH if s.version == 2 else lay.FULL_LENGTH + len(s.unknown_fields)
+    backing_offset = start + len(extensions)
+    fields = {
+        "magic": lay.MAGIC,
+        "version": s.version,
+        "backing_file_offset": backing_offset if s.backing_name else 0,
+        "backing_file_size": len(s.backing_name),
+        "cluster_bits": s.cluster_bits,
+        "size": size,
+        "crypt_method": 0,
+        "l1_size": len(s.l1_table),
+        "l1_table_offset": s.l1_offset,
+        "refcount_table_offset": s.reftable_offset,
+        "refcount_table_clusters": len(s.reftable) * lay.ENTRY_SIZE >> s.cluster_bits,
+        "nb_snapshots": s.nb_snapshots,
+        "snapshots_offset": s.snapshots_offset,
+        "incompatible_features": s.incompatible_features,
+        "compatible_features": s.compatible_features,
+        "autoclear_features": s.autoclear_features,
+        "refcount_order": s.refcount_order,
+        "header_length": start,
+        "compression_type": s.compression_type,
+    }
+    data: bytes = lay.HEADER_V2.build(fields)
+    if s.version == 3:
+        data += lay.HEADER_V3.build(fields) + lay.HEADER_MORE.build(fields) + s.unknown_fields
+    data += extensions + s.backing_name
+    if len(data) > s.cluster_size:
+        raise refuse(s, "Could not update qcow2 header: No space left on device", "", errno.ENOSPC)
+    return data.ljust(s.cluster_size, b"\0")
+
+
+def _extensions(s: Qcow2State) -> list[tuple[int, bytes]]:
+    """Backing format, the names of all features (if there is room), what others left, the end."""
+    found = [(lay.EXT_BACKING_FORMAT, s.backing_format)] if s.backing_format else []
+    if s.version == 3 and s.cluster_size > 4096:
+        rows = [
+            {"type": kind, "bit": bit, "name": lay.FEATURE_NAME.build(name)}
+            for kind, bit, name in lay.FEATURE_NAMES
+        ]
+        found.append((lay.EXT_FEATURE_TABLE, lay.FEATURES.build(rows)))
+    found += [(kind, data) for kind, data in s.extensions if kind != lay.EXT_FEATURE_TABLE]
+    return [*found, (lay.EXT_END, b"")]
+
+
+def _build_extension(kind: int, data: bytes) -> bytes:
+    head: bytes = lay.EXTENSION_HEAD.build({"type": kind, "length": len(data)})
+    return head + data + bytes(-len(data) % 8)
+
+
+def update_header(s: Qcow2State, size: int) -> None:
+    """Writes cluster 0 anew, and waits."""
+    s.file.pwrite(0, build_header(s, size))

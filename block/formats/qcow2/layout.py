@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What stands on the disk (docs/interop/qcow2.txt), with the specification's field names.
+
+    cluster 0           the header, its extensions, the name of the backing file
+    refcount table  ->  refcount blocks: one number for each cluster of the file
+    L1 table        ->  L2 tables: one entry for each cluster of the disk
+
+R1  All numbers are big-endian.
+R2  `construct` reads what is read once. Entries of tables are read for every request: they live
+    in `array`s (cache.py), and here are only the masks for them.
+
+Imported with the driver, never before its row has won (DESIGN.md, rules 7 and 9).
+"""
+
+from __future__ import annotations
+
+from construct import (
+    Bytes,
+    Const,
+    GreedyRange,
+    Int8ub,
+    Int32ub,
+    Int64ub,
+    PaddedString,
+    Padding,
+    Struct,
+)
+
+MAGIC = b"QFI\xfb"
+
+HEADER_V2 = Struct(
+    "magic" / Const(MAGIC),
+    "version" / Int32ub,
+    "backing_file_offset" / Int64ub,
+    "backing_file_size" / Int32ub,
+    "cluster_bits" / Int32ub,
+    "size" / Int64ub,
+    "crypt_method" / Int32ub,
+    "l1_size" / Int32ub,
+    "l1_table_offset" / Int64ub,
+    "refcount_table_offset" / Int64ub,
+    "refcount_table_clusters" / Int32ub,
+    "nb_snapshots" / Int32ub,
+    "snapshots_offset" / Int64ub,
+)
+"""The first 72 bytes, all that version 2 has."""
+
+HEADER_V3 = Struct(
+    "incompatible_features" / Int64ub,
+    "compatible_features" / Int64ub,
+    "autoclear_features" / Int64ub,
+    "refcount_order" / Int32ub,
+    "header_length" / Int32ub,
+)
+"""Bytes 72 to 103, which every version 3 image has."""
+
+HEADER_MORE = Struct("compression_type" / Int8ub, Padding(7))
+"""Bytes 104 to 111; there if header_length says so."""
+
+V2_LENGTH = 72
+V3_LENGTH = 104
+FULL_LENGTH = 112
+
+# Where fields stand that are written one by one.
+SIZE_AT = 24
+L1_SIZE_AT = 36
+REFCOUNT_TABLE_AT = 48
+INCOMPATIBLE_AT = 72
+
+L1_PLACE = Struct("l1_size" / Int32ub, "l1_table_offset" / Int64ub)
+"""Bytes 36 to 47, changed in one write when the L1 table moves."""
+
+REFCOUNT_PLACE = Struct("refcount_table_offset" / Int64ub, "refcount_table_clusters" / Int32ub)
+"""Bytes 48 to 59, changed in one write when the refcount table moves."""
+
+EXTENSION_HEAD = Struct("type" / Int32ub, "length" / Int32ub)
+
+EXT_END = 0
+EXT_BACKING_FORMAT = 0xE2792ACA
+EXT_FEATURE_TABLE = 0x6803F857
+EXT_CRYPTO_HEADER = 0x0537BE77
+EXT_BITMAPS = 0x23852875
+EXT_DATA_FILE = 0x44415441
+
+FEATURE = Struct("type" / Int8ub, "bit" / Int8ub, "name" / Bytes(46))
+FEATURES = GreedyRange(FEATURE)
+"""The feature name table: how a program that knows no such bit can name it all the same."""
+
+INCOMPATIBLE, COMPATIBLE, AUTOCLEAR = range(3)
+
+INCOMPAT_DIRTY = 1 << 0
+INCOMPAT_CORRUPT = 1 << 1
+INCOMPAT_DATA_FILE = 1 << 2
+INCOMPAT_COMPRESSION = 1 << 3
+INCOMPAT_EXTL2 = 1 << 4
+INCOMPAT_KNOWN = INCOMPAT_DIRTY | INCOMPAT_CORRUPT | INCOMPAT_COMPRESSION
+"""What this driver understands; any other bit means: do not open."""
+COMPAT_LAZY_REFCOUNTS = 1 << 0
+AUTOCLEAR_KNOWN = 0
+
+FEATURE_NAMES = (
+    (INCOMPATIBLE, 0, "dirty bit"),
+    (INCOMPATIBLE, 1, "corrupt bit"),
+    (INCOMPATIBLE, 2, "external data file"),
+    (INCOMPATIBLE, 3, "compression type"),
+    (INCOMPATIBLE, 4, "extended L2 entries"),
+    (COMPATIBLE, 0, "lazy refcounts"),
+    (AUTOCLEAR, 0, "bitmaps"),
+    (AUTOCLEAR, 1, "raw external data"),
+)
+"""The table that new images get (qcow2_update_header)."""
+
+FEATURE_NAME = PaddedString(46, "ascii")
+
+# Entries of L1 and L2 tables. Bit 63 says: in use once, so it may be written in place.
+OFLAG_COPIED = 1 << 63
+OFLAG_COMPRESSED = 1 << 62
+OFLAG_ZERO = 1 << 0
+OFFSET_MASK = 0x00FF_FFFF_FFFF_FE00
+"""The host offset in an L1 entry, and in an L2 entry that is not compressed."""
+REFTABLE_OFFSET_MASK = 0xFFFF_FFFF_FFFF_FE00
+NOT_PLAIN = OFLAG_COMPRESSED | OFLAG_ZERO
+
+# Limits (qcow2.h). The header can lie; memory is asked for only within these.
+MIN_CLUSTER_BITS = 9
+MAX_CLUSTER_BITS = 21
+MAX_L1_SIZE = 32 << 20
+MAX_REFTABLE_SIZE = 8 << 20
+MAX_SNAPSHOTS = 65536
+SNAPSHOT_HEADER_LENGTH = 40
+MAX_BACKING_NAME = 1023
+MAX_BACKING_FORMAT = 16
+MAX_CLUSTER_OFFSET = (1 << 56) - 1
+ENTRY_SIZE = 8
+COMPRESSION_ZLIB = 0

@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Runtime options: the sizes of the caches, overlap checks, discards (read_cache_sizes).
+
+    l2-cache-size          default 32 MiB, at most what the whole disk needs
+    refcount-cache-size    default 4 refcount blocks
+    cache-size             both together: the L2 cache gets what it can use, the rest is for
+                           refcounts
+    l2-cache-entry-size    default a cluster; 4 KiB where the cache cannot hold all L2 tables
+
+R1  Sizes are upper bounds, rounded down to whole tables; 2 slices and 4 blocks are the least.
+
+Pure functions of an image's geometry, called while it is opened.
+"""
+
+from __future__ import annotations
+
+from block.core import flags as f
+from block.core.options import Option, invalid
+from block.formats.qcow2.corrupt import TEMPLATES
+from block.formats.qcow2.layout import ENTRY_SIZE, MIN_CLUSTER_BITS
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from block.formats.qcow2.state import Qcow2State
+
+RUNTIME_OPTS = (
+    Option("pass-discard-request", "bool", "Pass guest discard requests to the layer below"),
+    Option(
+        "pass-discard-snapshot",
+        "bool",
+        "Generate discard requests when snapshot related space is freed",
+        True,
+    ),
+    Option(
+        "pass-discard-other",
+        "bool",
+        "Generate discard requests when other clusters are freed",
+        False,
+    ),
+    Option(
+        "overlap-check",
+        "string",
+        "Selects which overlap checks to perform from a range of templates "
+        "(none, constant, cached, all)",
+        "cached",
+    ),
+    Option(
+        "cache-size",
+        "size",
+        "Maximum combined metadata (L2 tables and refcount blocks) cache size",
+    ),
+    Option("l2-cache-size", "size", "Maximum L2 table cache size"),
+    Option("l2-cache-entry-size", "size", "Size of each entry in the L2 cache"),
+    Option("refcount-cache-size", "size", "Maximum refcount block cache size"),
+)
+
+MIN_L2_CACHE_SIZE = 2
+MIN_REFCOUNT_CACHE_SIZE = 4
+DEFAULT_L2_CACHE_MAX_SIZE = 32 << 20
+
+
+class CacheSizes:
+    """What comes out: bytes of one L2 slice, how many slices, how many refcount blocks."""
+
+    __slots__ = ("l2_entry_size", "l2_tables", "refcount_tables")
+
+    def __init__(self, l2_entry_size: int, l2_tables: int, refcount_tables: int) -> None:
+        self.l2_entry_size = l2_entry_size
+        self.l2_tables = l2_tables
+        self.refcount_tables = refcount_tables
+
+
+def cache_sizes(taken: dict[str, Any], cluster_size: int, disk_size: int) -> CacheSizes:
+    """Computes them (read_cache_sizes). Raises BlockError with QEMU's text."""
+    entries = -(-disk_size // cluster_size)
+    max_l2 = -(-entries * ENTRY_SIZE // cluster_size) * cluster_size
+    l2_size, refcount_size = _divide(taken, max_l2, MIN_REFCOUNT_CACHE_SIZE * cluster_size)
+    entry_size = taken["l2-cache-entry-size"]
+    if entry_size is None:
+        entry_size = min(cluster_size, 4096) if l2_size < max_l2 else cluster_size
+    smallest = 1 << MIN_CLUSTER_BITS
+    if not smallest <= entry_size <= cluster_size or entry_size & (entry_size - 1):
+        raise invalid(
+            f"L2 cache entry size must be a power of two between {smallest} and the cluster "
+            f"size ({cluster_size})"
+        )
+    l2_tables = max(l2_size // entry_size, MIN_L2_CACHE_SIZE)
+    refcount_tables = max(refcount_size // cluster_size, MIN_REFCOUNT_CACHE_SIZE)
+    if l2_tables > f.INT_MAX:
+        raise invalid("L2 cache size too big")
+    if refcount_tables > f.INT_MAX:
+        raise invalid("Refcount cache size too big")
+    return CacheSizes(entry_size, l2_tables, refcount_tables)
+
+
+def _divide(taken: dict[str, Any], max_l2: int, min_refcount: int) -> tuple[int, int]:
+    """How many bytes go to the L2 cache, and how many to the refcount cache."""
+    both, wanted, refcounts = (
+        taken[name] for name in ("cache-size", "l2-cache-size", "refcount-cache-size")
+    )
+    l2_size = min(max_l2, DEFAULT_L2_CACHE_MAX_SIZE if wanted is None else wanted)
+    if both is None:
+        return l2_size, refcounts or 0
+    if wanted is not None and refcounts is not None:
+        raise invalid(
+            "cache-size, l2-cache-size and refcount-cache-size may not be set at the same time"
+        )
+    if wanted is not None:
+        if wanted > both:
+            raise invalid("l2-cache-size may not exceed cache-size")
+        return l2_size, both - l2_size
+    if refcounts is not None:
+        if refcounts > both:
+            raise invalid("refcount-cache-size may not exceed cache-size")
+        return both - refcounts, refcounts
+    if both >= max_l2 + min_refcount:
+        return max_l2, both - max_l2
+    refcounts = min(both, min_refcount)
+    return both - refcounts, refcounts
+
+
+def apply(s: Qcow2State, taken: dict[str, Any], flags: int) -> None:
+    """Takes over what has nothing to do with sizes (qcow2_update_options_commit)."""
+    template = taken["overlap-check"]
+    if template not in TEMPLATES:
+        raise invalid(
+            f"Unsupported value '{template}' for qcow2 option 'overlap-check'. Allowed are any of "
+            "the following: none, constant, cached, all"
+        )
+    s.overlap_checks = TEMPLATES[template]
+    request = taken["pass-discard-request"]
+    s.pass_discard = {
+        "request": bool(flags & f.BDRV_O_UNMAP) if request is None else request,
+        "snapshot": taken["pass-discard-snapshot"],
+        "other": taken["pass-discard-other"],
+        "always": True,
+    }

@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Reads, and the question where bytes are (qcow2_co_preadv_part, qcow2_co_block_status).
+
+    type of the cluster           is read from
+    NORMAL                        the file
+    COMPRESSED                    the file, and unpacked
+    ZERO_PLAIN, ZERO_ALLOC        nowhere
+    UNALLOCATED                   the backing file; without one, nowhere
+
+R1  try_preadv answers where one extent holds all that is wanted, its slice is in the cache, and the
+    layer below answers at once. Everything else, failures too, is the coroutine's.
+R2  A slice that is in the cache is read without the lock (state.py, R2).
+Who may call it: at home in the node's context.
+"""
+
+from __future__ import annotations
+
+from block.core import flags as f
+from block.core import io
+from block.core.iov import iov_memset_zero, iov_slice
+from block.formats.qcow2.cluster import extent_in, lookup
+from block.formats.qcow2.compressed import co_preadv_compressed
+from block.formats.qcow2.layout import NOT_PLAIN, OFFSET_MASK
+from block.formats.qcow2.state import (
+    COMPRESSED,
+    NORMAL,
+    UNALLOCATED,
+    ZERO_ALLOC,
+    ZERO_PLAIN,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from block.core.iov import Iov
+    from block.core.node import BlockDriverState
+    from block.core.status import Status
+    from block.formats.qcow2.cluster import Extent
+    from block.formats.qcow2.state import Qcow2State
+
+
+def try_preadv(bs: BlockDriverState, offset: int, nbytes: int, qiov: Iov) -> int | None:
+    """Reads at once, or declines (R1)."""
+    s: Qcow2State = bs.opaque
+    l2_offset = s.l1_table[offset >> s.l1_shift] & OFFSET_MASK
+    shift = s.slice_bits + 3
+    place = l2_offset + ((offset >> s.slice_shift) << shift & s.cluster_mask)
+    table = s.l2_cache.tables.get(place)
+    if table is None:
+        return None
+    entry = table.cells[offset >> s.cluster_bits & s.slice_mask]
+    inside = offset & s.cluster_mask
+    if inside + nbytes > s.cluster_size or entry & NOT_PLAIN:
+        return None
+    table.recent = True
+    host = entry & OFFSET_MASK
+    if host:
+        return None if host & s.cluster_mask else io.try_preadv(s.data, host + inside, nbytes, qiov)
+    return None if bs.backing is None else io.try_preadv(bs.backing, offset, nbytes, qiov)
+
+
+async def find(s: Qcow2State, offset: int, nbytes: int) -> Extent:
+    """Where the bytes at a guest offset are; with the lock only if it must be (R2)."""
+    table = s.cached_slice(offset)
+    if table is not None:
+        table.recent = True
+        found = extent_in(s, table.cells, offset, nbytes)
+        if found[0] == NORMAL and not (found[1] ^ offset) & s.cluster_mask:
+            return found
+    async with s.lock:
+        return await lookup(s, offset, nbytes)
+
+
+async def co_preadv(bs: BlockDriverState, offset: int, nbytes: int, qiov: Iov) -> None:
+    """Reads, extent by extent (qcow2_co_preadv_part)."""
+    s: Qcow2State = bs.opaque
+    done = 0
+    while done < nbytes:
+        kind, host, size = await find(s, offset + done, nbytes - done)
+        part = qiov if size == nbytes else iov_slice(qiov, done, size)
+        if kind == NORMAL:
+            await io.co_preadv(s.data, host, size, part, 0)
+        elif kind == COMPRESSED:
+            await co_preadv_compressed(s, host, offset + done, size, part)
+        elif kind == UNALLOCATED and bs.backing is not None:
+            await io.co_preadv(bs.backing, offset + done, size, part, 0)
+        else:
+            iov_memset_zero(part)
+        done += size
+
+
+async def co_block_status(bs: BlockDriverState, offset: int, nbytes: int) -> Status:
+    """Says of an extent where it is (qcow2_co_block_status)."""
+    s: Qcow2State = bs.opaque
+    async with s.lock:
+        kind, host, size = await lookup(s, offset, nbytes)
+    if kind == ZERO_PLAIN:
+        return f.BDRV_BLOCK_ZERO, size, 0, None
+    if kind == ZERO_ALLOC:
+        return f.BDRV_BLOCK_ZERO | f.BDRV_BLOCK_OFFSET_VALID, size, host, s.data.bs
+    if kind == NORMAL:
+        return f.BDRV_BLOCK_DATA | f.BDRV_BLOCK_OFFSET_VALID, size, host, s.data.bs
+    return f.BDRV_BLOCK_DATA if kind == COMPRESSED else 0, size, 0, None

@@ -1,0 +1,218 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Which clusters of the file are in use, and how often (block/qcow2-refcount.c).
+
+    refcount table -> refcount block -> the refcount of one cluster, 1 to 64 bits wide
+
+R1  To allocate means: find clusters with refcount 0, see to it that refcount blocks exist for
+    them (refgrow.py; making one takes clusters too, so then the search begins again), and only
+    then count up. So counting up cannot need space.
+R2  Counting down makes the refcount cache depend on the L2 cache: the entry that pointed to
+    the cluster is gone from the disk before the cluster is free there.
+R3  `free_cluster` is where the next search begins: nothing below it is free.
+Who may call it: coroutines that hold the image's lock.
+"""
+
+from __future__ import annotations
+
+import errno
+
+from block.core.error import BlockError
+from block.core.report import warn_report
+from block.formats.qcow2.corrupt import check_usable, signal_corruption
+from block.formats.qcow2.layout import (
+    MAX_CLUSTER_OFFSET,
+    OFFSET_MASK,
+    OFLAG_COMPRESSED,
+    REFTABLE_OFFSET_MASK,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from array import array
+
+    from block.formats.qcow2.cache import Table
+    from block.formats.qcow2.state import Qcow2State
+
+TYPECODES = "BBBBHIQ"
+"""The `array` that a refcount block is in memory, by refcount_order; below 8 bits, packed bytes."""
+
+
+def get_cell(s: Qcow2State, cells: array[int], index: int) -> int:
+    """The refcount at an index of a block."""
+    order = s.refcount_order
+    if order >= 3:
+        return cells[index]
+    shift = (index << order) & 7
+    return cells[index << order >> 3] >> shift & s.refcount_max
+
+
+def set_cell(s: Qcow2State, cells: array[int], index: int, value: int) -> None:
+    """Changes the refcount at an index of a block."""
+    order = s.refcount_order
+    if order >= 3:
+        cells[index] = value
+        return
+    shift = (index << order) & 7
+    at = index << order >> 3
+    cells[at] = cells[at] & ~(s.refcount_max << shift) | value << shift
+
+
+async def load_block(s: Qcow2State, cluster: int) -> Table | None:
+    """The refcount block for a cluster, or None where there is none yet: all free."""
+    check_usable(s)
+    index = cluster >> s.refblock_bits
+    place = s.reftable[index] & REFTABLE_OFFSET_MASK if index < len(s.reftable) else 0
+    if not place:
+        return None
+    if place & s.cluster_mask:
+        raise await signal_corruption(
+            s, f"Refblock offset {place:#x} unaligned (reftable index: {index:#x})"
+        )
+    return await s.refcount_cache.get(place)
+
+
+async def get_refcount(s: Qcow2State, cluster: int) -> int:
+    """How often a cluster is in use (qcow2_get_refcount)."""
+    block = await load_block(s, cluster)
+    if block is None:
+        return 0
+    return get_cell(s, block.cells, cluster & (1 << s.refblock_bits) - 1)
+
+
+# -- searching
+
+
+async def _next_free(s: Qcow2State, cluster: int) -> int:
+    """The first free cluster from `cluster` on."""
+    per_block = 1 << s.refblock_bits
+    while (block := await load_block(s, cluster)) is not None:
+        start = cluster & per_block - 1
+        found = _find_zero(s, block.cells, start)
+        if found >= 0:
+            return cluster + found - start
+        cluster += per_block - start
+    return cluster
+
+
+def _find_zero(s: Qcow2State, cells: array[int], start: int) -> int:
+    if s.refcount_order >= 3:
+        try:
+            return cells.index(0, start)
+        except ValueError:
+            return -1
+    for index in range(start, 1 << s.refblock_bits):
+        if not get_cell(s, cells, index):
+            return index
+    return -1
+
+
+async def find_free(s: Qcow2State, count: int) -> int:
+    """Finds adjacent free clusters and moves the search beyond them (alloc_clusters_noref)."""
+    first = await _next_free(s, s.free_cluster)
+    end = first + 1
+    while end - first < count:
+        if await get_refcount(s, end):
+            first = end = await _next_free(s, end + 1)
+        end += 1
+    if end - 1 > MAX_CLUSTER_OFFSET >> s.cluster_bits:
+        raise BlockError(errno.EFBIG, "qcow2: the image file is full", s.bs.node_name, "qcow2")
+    s.free_cluster = end
+    return first
+
+
+# -- counting
+
+
+async def change_refcounts(s: Qcow2State, cluster: int, count: int, addend: int) -> list[int]:
+    """Adds to the refcounts of adjacent clusters (update_refcount); returns those now free.
+
+    Raises EINVAL where a refcount would become negative or too large.
+    """
+    if addend < 0:
+        await s.refcount_cache.set_dependency(s.l2_cache)
+    mask = (1 << s.refblock_bits) - 1
+    freed = []
+    end = cluster + count
+    while cluster < end:
+        block = await load_block(s, cluster)
+        if block is None:
+            raise _impossible(s, cluster)
+        s.refcount_cache.mark_dirty(block)
+        for cluster in range(cluster, min(end, (cluster | mask) + 1)):  # noqa: B020
+            value = get_cell(s, block.cells, cluster & mask) + addend
+            if not 0 <= value <= s.refcount_max:
+                raise _impossible(s, cluster)
+            set_cell(s, block.cells, cluster & mask, value)
+            if value == 0:
+                freed.append(cluster)
+        cluster += 1
+    return freed
+
+
+def _impossible(s: Qcow2State, cluster: int) -> BlockError:
+    message = f"qcow2: the refcount of cluster {cluster:#x} is wrong"
+    return BlockError(errno.EINVAL, message, s.bs.node_name, "qcow2")
+
+
+async def alloc_clusters(s: Qcow2State, count: int, what: str) -> int:
+    """Allocates adjacent clusters; returns their offset in the file (qcow2_alloc_clusters).
+
+    `what` they are for is said where the image claims that its own header is free.
+    """
+    from block.formats.qcow2.refgrow import ensure_blocks
+
+    while True:
+        first = await find_free(s, count)
+        if not await ensure_blocks(s, first, count):
+            break
+        s.free_cluster = min(s.free_cluster, first)
+    if first == 0 and what:
+        raise await signal_corruption(s, f"Preventing invalid allocation of {what} at offset 0")
+    await change_refcounts(s, first, count, 1)
+    return first << s.cluster_bits
+
+
+async def free_clusters(
+    s: Qcow2State, offset: int, nbytes: int, places: list[int] | None = None
+) -> None:
+    """Counts clusters down (qcow2_free_clusters); adds to `places` where some are free now.
+
+    A failure leaves them in use for ever, which harms nobody.
+    """
+    first = offset >> s.cluster_bits
+    count = (offset + nbytes - 1 >> s.cluster_bits) - first + 1
+    try:
+        freed = await change_refcounts(s, first, count, -1)
+    except OSError as error:
+        warn_report(f"qcow2: clusters at {offset:#x} are not freed: {error}")
+        return
+    for cluster in freed:
+        place = cluster << s.cluster_bits
+        s.free_cluster = min(s.free_cluster, cluster)
+        s.l2_cache.forget(place, s.cluster_size)
+        s.refcount_cache.forget(place, s.cluster_size)
+        if places is not None:
+            places.append(place)
+
+
+async def free_entry(s: Qcow2State, entry: int, places: list[int] | None = None) -> None:
+    """Frees what an L2 entry pointed to (qcow2_free_any_cluster)."""
+    if entry & OFLAG_COMPRESSED:
+        offset, nbytes = compressed_place(s, entry)
+        await free_clusters(s, offset // 512 * 512, nbytes + offset % 512, places)
+        return
+    place = entry & OFFSET_MASK
+    if not place:
+        return
+    if place & s.cluster_mask:
+        await signal_corruption(s, f"Cannot free unaligned cluster {place:#x}", fatal=False)
+        return
+    await free_clusters(s, place, s.cluster_size, places)
+
+
+def compressed_place(s: Qcow2State, entry: int) -> tuple[int, int]:
+    """Where compressed data begin, and how many bytes they may have (qcow2_parse_compressed)."""
+    shift = 62 - (s.cluster_bits - 8)
+    offset = entry & (1 << shift) - 1
+    sectors = (entry >> shift & (1 << s.cluster_bits - 8) - 1) + 1
+    return offset, sectors * 512 - offset % 512

@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""New refcount blocks, and a larger refcount table (alloc_refcount_block, qcow2_refcount_area).
+
+The clusters that these take must be counted, too: by themselves, if need be.
+
+    a new block     is the first free cluster; mostly that lies in the range which it counts
+    a larger table  begins where the old one ends to count: [ new blocks | new table ]
+                    The new blocks count themselves and the table behind them.
+
+R1  Whatever is made here is on the disk before something points to it: block, then table entry;
+    table, then header.
+R2  Each step may take the very clusters that the caller meant to use: it searches again.
+Who may call it: refcount.py, with the image's lock held.
+"""
+
+from __future__ import annotations
+
+import errno
+from array import array
+
+from block.core.error import BlockError
+from block.formats.qcow2.cache import to_disk
+from block.formats.qcow2.corrupt import OL_REFTABLE, check_overlap, signal_corruption
+from block.formats.qcow2.layout import (
+    MAX_REFTABLE_SIZE,
+    REFCOUNT_PLACE,
+    REFCOUNT_TABLE_AT,
+    REFTABLE_OFFSET_MASK,
+)
+from block.formats.qcow2.refcount import (
+    TYPECODES,
+    change_refcounts,
+    find_free,
+    free_clusters,
+    set_cell,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from block.formats.qcow2.state import Qcow2State
+
+
+async def ensure_blocks(s: Qcow2State, first: int, count: int) -> bool:
+    """Makes the next refcount block that adjacent clusters lack. False: none was missing."""
+    last = first + count - 1 >> s.refblock_bits
+    if last >= len(s.reftable):
+        await _grow_table(s, last + 1)
+        return True
+    for index in range(first >> s.refblock_bits, last + 1):
+        if not s.reftable[index] & REFTABLE_OFFSET_MASK:
+            await _new_block(s, index)
+            return True
+    return False
+
+
+def _empty_block(s: Qcow2State) -> array[int]:
+    typecode = TYPECODES[s.refcount_order]
+    return array(typecode, bytes(s.cluster_size))
+
+
+async def _new_block(s: Qcow2State, index: int) -> None:
+    """Makes the refcount block with that index in the table."""
+    await s.l2_cache.flush()
+    cluster = await find_free(s, 1)
+    if cluster == 0:
+        raise await signal_corruption(
+            s, "Preventing invalid allocation of refcount block at offset 0"
+        )
+    home = cluster >> s.refblock_bits
+    if home != index and await ensure_blocks(s, cluster, 1):
+        s.free_cluster = min(s.free_cluster, cluster)
+        return
+    cells = _empty_block(s)
+    if home == index:
+        set_cell(s, cells, cluster & (1 << s.refblock_bits) - 1, 1)
+    else:
+        await change_refcounts(s, cluster, 1, 1)
+        await s.refcount_cache.flush()
+    place = cluster << s.cluster_bits
+    await s.refcount_cache.put(place, cells)
+    await s.refcount_cache.flush()
+    await _write_sync(s, s.reftable_offset + 8 * index, to_disk(array("Q", [place])), OL_REFTABLE)
+    s.reftable[index] = place
+    s.refblock_clusters().add(place)
+
+
+async def _write_sync(s: Qcow2State, offset: int, data: memoryview, ignore: int = 0) -> None:
+    await check_overlap(s, offset, len(data), ignore)
+    await s.file.co_pwritev(offset, len(data), [data])
+    await s.file.co_flush()
+
+
+def plan_table(s: Qcow2State, needed: int) -> tuple[int, int]:
+    """(entries of the new table, new blocks): half as many again as needed, whole clusters."""
+    per_cluster = s.cluster_size // 8
+    blocks = 1
+    while True:
+        wanted = max(needed, len(s.reftable) + blocks)
+        entries = -(-(wanted + wanted // 2) // per_cluster) * per_cluster
+        if blocks << s.refblock_bits >= blocks + entries // per_cluster:
+            return entries, blocks
+        blocks += 1
+
+
+async def _grow_table(s: Qcow2State, needed: int) -> None:
+    """Moves the refcount table to a larger place."""
+    entries, blocks = plan_table(s, needed)
+    if entries * 8 > MAX_REFTABLE_SIZE:
+        message = "qcow2: the refcount table would become too large"
+        raise BlockError(errno.EFBIG, message, s.bs.node_name, "qcow2")
+    await s.l2_cache.flush()
+    first = len(s.reftable) << s.refblock_bits
+    table_clusters = entries * 8 // s.cluster_size
+    places = await _write_new_blocks(s, first, blocks, blocks + table_clusters)
+    table = s.reftable + array("Q", places)
+    table.extend([0] * (entries - len(table)))
+    old_offset, old_size = s.reftable_offset, 8 * len(s.reftable)
+    offset = first + blocks << s.cluster_bits
+    await _write_sync(s, offset, to_disk(table))
+    where = {"refcount_table_offset": offset, "refcount_table_clusters": table_clusters}
+    head = memoryview(REFCOUNT_PLACE.build(where))
+    await s.file.co_pwritev(REFCOUNT_TABLE_AT, len(head), [head])
+    await s.file.co_flush()
+    s.refblock_clusters().update(places)
+    s.reftable, s.reftable_offset = table, offset
+    await free_clusters(s, old_offset, old_size)
+
+
+async def _write_new_blocks(s: Qcow2State, first: int, blocks: int, used: int) -> list[int]:
+    """Writes blocks at cluster `first` that count the `used` clusters from there on."""
+    per_block = 1 << s.refblock_bits
+    places = []
+    for number in range(blocks):
+        cells = _empty_block(s)
+        for index in range(min(per_block, used - number * per_block)):
+            set_cell(s, cells, index, 1)
+        place = first + number << s.cluster_bits
+        await s.refcount_cache.put(place, cells)
+        places.append(place)
+    await s.refcount_cache.flush()
+    return places

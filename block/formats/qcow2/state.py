@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What an open qcow2 image knows (BDRVQcow2State), and the look-up that everything begins with.
+
+    guest offset:  | index in the L1 table | index in the L2 table | offset in the cluster |
+                     1 entry = 1 L2 table    1 entry = 1 cluster
+
+The cache holds slices of L2 tables. An L2 table may be 2 MiB, and one entry of it wanted.
+
+R1  `lock` guards all metadata: the L1 table, both caches, the refcount table, what is in flight.
+    It is not held while data are read and written.
+R2  What finds its slice in the cache needs no lock: between two awaits of whoever holds it the
+    tables are whole. So `cached_slice` may be asked by anyone at home in the context.
+R3  `broken` is set once: the image contradicted itself, and is written no more (corrupt.py).
+R4  A guest offset has been checked against the length of the disk by the core, and the L1
+    table covers that length (header.py).
+"""
+
+from __future__ import annotations
+
+from array import array
+
+from block.aio.co_lock import CoMutex
+from block.formats.qcow2.cache import TableCache
+from block.formats.qcow2.layout import (
+    COMPRESSION_ZLIB,
+    OFFSET_MASK,
+    OFLAG_COMPRESSED,
+    OFLAG_ZERO,
+    REFTABLE_OFFSET_MASK,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from block.core.edge import BdrvChild
+    from block.core.node import BlockDriverState
+    from block.formats.qcow2.cache import Table
+    from block.formats.qcow2.write import Allocation, Rewrite
+
+UNALLOCATED, ZERO_PLAIN, ZERO_ALLOC, NORMAL, COMPRESSED = range(5)
+"""What an L2 entry says (QCow2ClusterType). ZERO_ALLOC reads as zeroes and keeps its cluster."""
+
+
+class Qcow2State:
+    """The state of one node; offsets and sizes in bytes, `*_bits` are powers of two."""
+
+    # fmt: off
+    __slots__ = (
+        "allocations", "autoclear_features", "backing_format", "backing_name", "broken",
+        "bs", "cluster_bits", "cluster_mask", "cluster_size", "compatible_features",
+        "compression_type", "corruption_told", "data", "extensions", "file",
+        "free_cluster", "incompatible_features", "l1_offset", "l1_shift", "l1_table", "l2_bits",
+        "l2_cache", "l2_places", "l2_size", "lock", "nb_snapshots", "overlap_checks",
+        "pass_discard", "refblock_bits", "refblock_places", "refcount_bits", "refcount_cache",
+        "refcount_max", "refcount_order", "reftable", "reftable_offset", "rewrites",
+        "slice_bits", "slice_mask", "slice_shift", "snapshots_offset", "unknown_fields",
+        "version",
+    )
+    # fmt: on
+    l2_cache: TableCache
+    refcount_cache: TableCache
+
+    def __init__(self, bs: BlockDriverState, file: BdrvChild) -> None:
+        self.bs = bs
+        self.file = file
+        self.data = file  # an external data file would be another edge
+        self.lock = CoMutex()
+        self.broken = False
+        self.corruption_told = False
+        self.version = 3
+        self.incompatible_features = 0
+        self.compatible_features = 0
+        self.autoclear_features = 0
+        self.compression_type = COMPRESSION_ZLIB
+        self.backing_name = b""
+        self.backing_format = b""
+        self.extensions: list[tuple[int, bytes]] = []
+        self.unknown_fields = b""
+        self.nb_snapshots = 0
+        self.snapshots_offset = 0
+        self.l1_offset = 0
+        self.l1_table = array("Q")
+        self.reftable_offset = 0
+        self.reftable = array("Q")
+        self.free_cluster = 0  # nothing is free below
+        self.overlap_checks = 0
+        self.pass_discard: dict[str, bool] = {}
+        self.allocations: list[Allocation] = []
+        self.rewrites: dict[Rewrite, None] = {}
+        self.l2_places: set[int] | None = None
+        self.refblock_places: set[int] | None = None
+
+    def set_geometry(self, cluster_bits: int, refcount_order: int) -> None:
+        """Computes what follows from the size of a cluster and the width of a refcount."""
+        self.cluster_bits = cluster_bits
+        self.cluster_size = 1 << cluster_bits
+        self.cluster_mask = self.cluster_size - 1
+        self.l2_bits = cluster_bits - 3
+        self.l2_size = 1 << self.l2_bits
+        self.l1_shift = cluster_bits + self.l2_bits
+        self.refcount_order = refcount_order
+        self.refcount_bits = 1 << refcount_order
+        self.refcount_max = (1 << self.refcount_bits) - 1
+        self.refblock_bits = cluster_bits + 3 - refcount_order
+
+    def set_slices(self, slice_size: int) -> None:
+        """Says how many bytes of an L2 table the cache loads at once."""
+        self.slice_bits = slice_size.bit_length() - 1 - 3
+        self.slice_mask = (1 << self.slice_bits) - 1
+        self.slice_shift = self.cluster_bits + self.slice_bits
+
+    # -- arithmetic
+
+    def clusters(self, nbytes: int) -> int:
+        """How many clusters that many bytes need (size_to_clusters)."""
+        return -(-nbytes // self.cluster_size)
+
+    def l1_entries(self, nbytes: int) -> int:
+        """How many L1 entries a disk of that length needs (size_to_l1)."""
+        return -(-nbytes >> self.l1_shift)
+
+    def start_of_cluster(self, offset: int) -> int:
+        return offset & ~self.cluster_mask
+
+    def slice_index(self, offset: int) -> int:
+        """Where in its slice the entry of a guest offset stands."""
+        return offset >> self.cluster_bits & self.slice_mask
+
+    def slice_place(self, l2_offset: int, offset: int) -> int:
+        """Where the slice for a guest offset is in the file, of the L2 table at `l2_offset`."""
+        return l2_offset + (
+            (offset >> self.slice_shift) << (self.slice_bits + 3) & self.cluster_mask
+        )
+
+    # -- looking up
+
+    def cached_slice(self, offset: int) -> Table | None:
+        """The L2 slice for a guest offset, if it is in memory (R2)."""
+        entry = self.l1_table[offset >> self.l1_shift]
+        return self.l2_cache.tables.get(self.slice_place(entry & OFFSET_MASK, offset))
+
+    def cluster_type(self, entry: int) -> int:
+        """What an L2 entry says (qcow2_get_cluster_type)."""
+        if entry & OFLAG_COMPRESSED:
+            return COMPRESSED
+        if entry & OFLAG_ZERO:
+            return ZERO_ALLOC if entry & OFFSET_MASK else ZERO_PLAIN
+        return NORMAL if entry & OFFSET_MASK else UNALLOCATED
+
+    def file_length(self) -> int:
+        """How long the image file is now."""
+        return self.file.bs.total_sectors << 9
+
+    def backing_length(self) -> int:
+        """From where on the backing file has nothing; 0 without one."""
+        backing = self.bs.backing
+        return backing.bs.getlength() if backing is not None else 0
+
+    # -- the clusters of metadata, for overlap checks and for what frees them
+
+    def l2_clusters(self) -> set[int]:
+        """The host offsets of all active L2 tables; computed on the first write."""
+        if self.l2_places is None:
+            self.l2_places = {entry & OFFSET_MASK for entry in self.l1_table}
+            self.l2_places.discard(0)
+        return self.l2_places
+
+    def refblock_clusters(self) -> set[int]:
+        """The host offsets of all refcount blocks; computed on the first write."""
+        if self.refblock_places is None:
+            self.refblock_places = {entry & REFTABLE_OFFSET_MASK for entry in self.reftable}
+            self.refblock_places.discard(0)
+        return self.refblock_places

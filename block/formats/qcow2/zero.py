@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Zero clusters and discard (qcow2_subcluster_zeroize, qcow2_cluster_discard).
+
+    an entry becomes      write of zeroes            discard
+    unallocated           zero                       zero with a backing file, else as it is
+    zero, with a cluster  as it is                   zero, the cluster freed
+    data                  zero, keeps its cluster    zero, the cluster freed
+    compressed            zero, the cluster freed    zero, the cluster freed
+
+(With MAY_UNMAP a write of zeroes frees clusters too. Version 2 has no zero entries: a discard
+leaves unallocated ones, and only without a backing file.)
+
+R1  All entries of a slice are changed between two awaits, then the clusters are freed: no read
+    finds an entry whose cluster is gone.
+R2  Nobody may be writing to a cluster that is freed: write.settle.
+R3  What is smaller than a cluster is zeroed here only where the rest of the cluster reads as
+    zeroes; else ENOTSUP, and the core writes zeroes.
+R4  Freed clusters are discarded in the file, merged into long ranges, before the lock is let go:
+    later they could be somebody's. So no wait for others stands between freeing and that.
+Who may call it: coroutines in the node's context.
+"""
+
+from __future__ import annotations
+
+import errno
+
+from block.core import flags as f
+from block.core.error import BlockError
+from block.core.status import co_block_status_above
+from block.formats.qcow2.cluster import load_slice, lookup, writable_slice
+from block.formats.qcow2.layout import OFFSET_MASK, OFLAG_ZERO
+from block.formats.qcow2.refcount import free_entry
+from block.formats.qcow2.state import COMPRESSED, NORMAL, UNALLOCATED, ZERO_ALLOC, ZERO_PLAIN
+from block.formats.qcow2.write import settle
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from block.core.node import BlockDriverState
+    from block.formats.qcow2.cache import Table
+    from block.formats.qcow2.state import Qcow2State
+
+    # the new entry for an old one
+    Change = Callable[[int], int]
+
+
+def _unsupported() -> BlockError:
+    return BlockError(errno.ENOTSUP, "no whole cluster", driver="qcow2")
+
+
+async def co_pwrite_zeroes(bs: BlockDriverState, offset: int, nbytes: int, flags: int) -> None:
+    """Writes zeroes by changing entries only (qcow2_co_pwrite_zeroes)."""
+    s: Qcow2State = bs.opaque
+    head = offset & s.cluster_mask
+    end = offset + nbytes
+    tail = -end & s.cluster_mask
+    if end == bs.total_sectors << 9:
+        tail = 0
+    if head or tail:
+        before = await _is_zero(bs, offset - head, head)
+        if not (before and await _is_zero(bs, end, tail)):
+            raise _unsupported()
+    async with s.lock:
+        if head or tail:
+            # A write may have come in between.
+            kind, _, _ = await lookup(s, offset - head, s.cluster_size)
+            if kind not in (UNALLOCATED, ZERO_PLAIN, ZERO_ALLOC):
+                raise _unsupported()
+        await zeroize(s, offset - head, head + nbytes + tail, flags)
+
+
+async def _is_zero(bs: BlockDriverState, offset: int, nbytes: int) -> bool:
+    """Whether a range reads as zeroes, by the tables alone (is_zero)."""
+    nbytes = min(nbytes, max(0, (bs.total_sectors << 9) - offset))
+    while nbytes:
+        ret, size, _, _ = await co_block_status_above(bs, None, True, offset, nbytes)
+        if not ret & f.BDRV_BLOCK_ZERO or not size:
+            return False
+        offset, nbytes = offset + size, nbytes - size
+    return True
+
+
+async def zeroize(s: Qcow2State, offset: int, nbytes: int, flags: int) -> None:
+    """Makes whole clusters read as zeroes; with the lock."""
+    if s.version < 3:
+        if s.bs.backing is not None:
+            raise _unsupported()
+        await discard(s, offset, nbytes)
+        return
+    may_unmap = bool(flags & f.REQ_MAY_UNMAP)
+
+    def change(entry: int) -> int:
+        kind = s.cluster_type(entry)
+        if kind == COMPRESSED or (may_unmap and kind in (NORMAL, ZERO_ALLOC)):
+            return OFLAG_ZERO
+        return entry | OFLAG_ZERO
+
+    await _change_all(s, offset, nbytes, change, "request")
+
+
+async def co_pdiscard(bs: BlockDriverState, offset: int, nbytes: int) -> None:
+    """Discards whole clusters (qcow2_co_pdiscard)."""
+    s: Qcow2State = bs.opaque
+    if s.version < 3 and bs.backing is not None:
+        raise _unsupported()
+    at_end = offset + nbytes == bs.total_sectors << 9
+    if offset & s.cluster_mask or ((offset + nbytes) & s.cluster_mask and not at_end):
+        raise _unsupported()
+    async with s.lock:
+        await discard(s, offset, nbytes)
+
+
+async def discard(s: Qcow2State, offset: int, nbytes: int) -> None:
+    """Lets whole clusters go; with the lock (qcow2_cluster_discard)."""
+    nothing = OFLAG_ZERO if s.version >= 3 else 0
+
+    def change(entry: int) -> int:
+        allocated = s.cluster_type(entry) in (NORMAL, ZERO_ALLOC, COMPRESSED)
+        return nothing if allocated or s.bs.backing is not None else entry
+
+    await _change_all(s, offset, nbytes, change, "request")
+
+
+async def _change_all(s: Qcow2State, offset: int, nbytes: int, change: Change, kind: str) -> None:
+    """Applies a change to the entries of all clusters of a range, slice by slice."""
+    end = offset + nbytes
+    while offset < end:
+        stop = min(end, ((offset >> s.slice_shift) + 1) << s.slice_shift)
+        places: list[int] | None = [] if s.pass_discard.get(kind) else None
+        for entry in await _change_slice(s, offset, s.clusters(stop - offset), change):
+            await free_entry(s, entry, places)
+        if places:
+            await _pass_down(s, places)
+        offset = stop
+
+
+async def _change_slice(s: Qcow2State, offset: int, count: int, change: Change) -> list[int]:
+    """Changes entries of one slice; returns the old ones that pointed to a cluster let go."""
+    table = await _changeable_slice(s, offset)
+    if table is None:
+        return []
+    while await settle(s, offset, offset + (count << s.cluster_bits)):
+        table = await writable_slice(s, offset)
+    freed = []
+    index = s.slice_index(offset)
+    for at in range(index, index + count):
+        old = table.cells[at]
+        new = change(old)
+        if new != old:
+            table.cells[at] = new
+            s.l2_cache.mark_dirty(table)
+            if old & OFFSET_MASK and not new & OFFSET_MASK:
+                freed.append(old)
+    return freed
+
+
+async def _changeable_slice(s: Qcow2State, offset: int) -> Table | None:
+    """None where there is neither a table nor a backing file: that reads as zeroes already."""
+    if s.bs.backing is None and await load_slice(s, offset) is None:
+        return None
+    return await writable_slice(s, offset)
+
+
+async def _pass_down(s: Qcow2State, places: list[int]) -> None:
+    """Discards freed clusters in the file itself; a failure harms nobody (R4)."""
+    places.sort()
+    start = places[0]
+    for place, following in zip(places, [*places[1:], -1], strict=True):
+        if following == place + s.cluster_size:
+            continue
+        try:
+            await s.file.co_pdiscard(start, place + s.cluster_size - start)
+        except OSError:
+            return
+        start = following
