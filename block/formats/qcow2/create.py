@@ -60,7 +60,7 @@ class Plan:
         taken = take_options(options, CREATE_OPTS)
         self.size: int = -(-taken["size"] // f.SECTOR_SIZE) * f.SECTOR_SIZE
         if taken["compat"] not in VERSIONS:
-            raise invalid(f"Invalid compatibility level: '{taken['compat']}'")
+            raise invalid(f"Parameter 'version' does not accept value '{taken['compat']}'")
         self.version = VERSIONS[taken["compat"]]
         self.cluster_bits = _cluster_bits(taken["cluster_size"])
         self.refcount_order = _refcount_order(taken["refcount_bits"], self.version)
@@ -72,7 +72,7 @@ class Plan:
 
     def _check(self) -> None:
         if self.preallocation not in f.PREALLOC_MODES:
-            raise invalid(f"Invalid parameter '{self.preallocation}'")
+            raise invalid(f"Parameter 'preallocation' does not accept value '{self.preallocation}'")
         if self.preallocation not in ("off", "metadata"):
             mode = self.preallocation
             raise BlockError(errno.ENOTSUP, f"Unsupported preallocation mode '{mode}'")
@@ -84,7 +84,7 @@ class Plan:
         if self.backing_format and not self.backing_file:
             raise invalid("Backing format cannot be used without backing file")
         if self.backing_format and find_row(self.backing_format) is None:
-            raise invalid(f"Invalid parameter '{self.backing_format}'")
+            raise invalid(f"Unknown driver '{self.backing_format}'")
         if len(self.backing_file.encode(errors="surrogateescape")) > MAX_BACKING_NAME:
             raise invalid("Backing file name too long")
         if self.version < 3 and self.lazy_refcounts:
@@ -110,7 +110,7 @@ def _refcount_order(bits: int, version: int) -> int:
     if version < 3 and bits != 16:
         raise invalid(
             "Different refcount widths than 16 bits require compatibility level 1.1 or above "
-            "(use compat=1.1 or greater)"
+            "(use version=v3 or greater)"
         )
     return bits.bit_length() - 1
 

@@ -21,6 +21,7 @@ from block.core.iov import iov_memset_zero, iov_slice
 from block.formats.qcow2.cluster import extent_in, lookup
 from block.formats.qcow2.compressed import co_preadv_compressed
 from block.formats.qcow2.layout import NOT_PLAIN, OFFSET_MASK
+from block.formats.qcow2.refcount import get_refcount
 from block.formats.qcow2.state import (
     COMPRESSED,
     NORMAL,
@@ -92,11 +93,32 @@ async def co_block_status(bs: BlockDriverState, offset: int, nbytes: int) -> Sta
     """Says of an extent where it is (qcow2_co_block_status)."""
     s: Qcow2State = bs.opaque
     async with s.lock:
+        if s.looks_hollow is None:
+            s.looks_hollow = await _looks_hollow(s)
         kind, host, size = await lookup(s, offset, nbytes)
     if kind == ZERO_PLAIN:
         return f.BDRV_BLOCK_ZERO, size, 0, None
     if kind == ZERO_ALLOC:
         return f.BDRV_BLOCK_ZERO | f.BDRV_BLOCK_OFFSET_VALID, size, host, s.data.bs
     if kind == NORMAL:
-        return f.BDRV_BLOCK_DATA | f.BDRV_BLOCK_OFFSET_VALID, size, host, s.data.bs
+        ret = f.BDRV_BLOCK_DATA | f.BDRV_BLOCK_OFFSET_VALID
+        return ret | f.BDRV_BLOCK_RECURSE * s.looks_hollow, size, host, s.data.bs
     return f.BDRV_BLOCK_DATA if kind == COMPRESSED else 0, size, 0, None
+
+
+async def _looks_hollow(s: Qcow2State) -> bool:
+    """Whether the file takes clearly less room than its clusters in use would: then clusters have
+    been allocated beforehand, and the file knows which hold nothing
+    (qcow2_detect_metadata_preallocation)."""
+    file = s.file.bs
+    ask = getattr(file.drv, "get_allocated_file_size", None)
+    if ask is None:
+        return False
+    real = ask(file) // s.cluster_size
+    enough = max(real * 10 // 9, real + 2)
+    used = 0
+    for cluster in range(s.clusters(file.getlength())):
+        used += await get_refcount(s, cluster) > 0
+        if used >= enough:
+            return True
+    return False

@@ -49,7 +49,8 @@ class Qcow2State:
         "bs", "cluster_bits", "cluster_mask", "cluster_size", "compatible_features",
         "compression_type", "corruption_told", "data", "extensions", "file",
         "free_cluster", "incompatible_features", "l1_offset", "l1_shift", "l1_table", "l2_bits",
-        "l2_cache", "l2_places", "l2_size", "lock", "nb_snapshots", "overlap_checks",
+        "l2_cache", "l2_places", "l2_size", "lock", "looks_hollow", "nb_snapshots",
+        "overlap_checks",
         "pass_discard", "refblock_bits", "refblock_places", "refcount_bits", "refcount_cache",
         "refcount_max", "refcount_order", "reftable", "reftable_offset", "rewrites",
         "slice_bits", "slice_mask", "slice_shift", "snapshots_offset", "unknown_fields",
@@ -86,6 +87,7 @@ class Qcow2State:
         self.pass_discard: dict[str, bool] = {}
         self.allocations: list[Allocation] = []
         self.rewrites: dict[Rewrite, None] = {}
+        self.looks_hollow: bool | None = None  # None: nobody has asked yet (read.py)
         self.l2_places: set[int] | None = None
         self.refblock_places: set[int] | None = None
 
