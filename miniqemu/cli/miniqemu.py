@@ -32,6 +32,10 @@ def main(argv: list[str]) -> int:
     fill_standard_descriptors()
     program = program_name(argv[0])
     report.program = program
+    if argv[1:2] == ["create"]:
+        from . import create
+
+        return create.main(program, argv[2:])
     try:
         config = options.parse(program, argv[1:])
         gc.disable()  # a start makes much and drops nothing: collecting costs 5 ms of it

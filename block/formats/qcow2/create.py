@@ -41,12 +41,19 @@ if TYPE_CHECKING:
     from block.formats.qcow2.state import Qcow2State
 
 CREATE_OPTS = (
-    Option("size", "size", "Virtual disk size", 0),
-    Option("compat", "string", "Compatibility level (v2 [0.10] or v3 [1.1])", "1.1"),
+    Option("cluster_size", "size", "qcow2 cluster size", 65536),
+    Option("extended_l2", "bool", "Extended L2 tables", False),
+    Option("preallocation", "string", "Preallocation mode (allowed values: off, metadata)"),
+    Option(
+        "compression_type",
+        "string",
+        "Compression method used for image cluster compression",
+        "zlib",
+    ),
+    Option("size", "size", "Virtual disk size"),
+    Option("compat", "string", "Compatibility level (v2 [0.10] or v3 [1.1])"),
     Option("backing_file", "string", "File name of a base image"),
     Option("backing_fmt", "string", "Image format of the base image"),
-    Option("cluster_size", "size", "qcow2 cluster size", 65536),
-    Option("preallocation", "string", "Preallocation mode (allowed values: off, metadata)", "off"),
     Option("lazy_refcounts", "bool", "Postpone refcount updates", False),
     Option("refcount_bits", "number", "Width of a reference count entry in bits", 16),
 )
@@ -58,16 +65,22 @@ class Plan:
 
     def __init__(self, options: dict[str, object]) -> None:
         taken = take_options(options, CREATE_OPTS)
-        self.size: int = -(-taken["size"] // f.SECTOR_SIZE) * f.SECTOR_SIZE
-        if taken["compat"] not in VERSIONS:
-            raise invalid(f"Parameter 'version' does not accept value '{taken['compat']}'")
-        self.version = VERSIONS[taken["compat"]]
+        self.size: int = -(-(taken["size"] or 0) // f.SECTOR_SIZE) * f.SECTOR_SIZE
+        compat = taken["compat"] or "1.1"
+        if compat not in VERSIONS:
+            raise invalid(f"Parameter 'version' does not accept value '{compat}'")
+        self.version = VERSIONS[compat]
         self.cluster_bits = _cluster_bits(taken["cluster_size"])
         self.refcount_order = _refcount_order(taken["refcount_bits"], self.version)
-        self.preallocation: str = taken["preallocation"]
+        self.preallocation: str = taken["preallocation"] or "off"
         self.lazy_refcounts: bool = taken["lazy_refcounts"]
         self.backing_file: str = taken["backing_file"] or ""
         self.backing_format: str = taken["backing_fmt"] or ""
+        if taken["extended_l2"]:
+            raise BlockError(errno.ENOTSUP, "Extended L2 tables are not supported")
+        if taken["compression_type"] != "zlib":
+            value = taken["compression_type"]
+            raise invalid(f"Parameter 'compression-type' does not accept value '{value}'")
         self._check()
 
     def _check(self) -> None:
