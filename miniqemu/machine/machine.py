@@ -225,6 +225,8 @@ class Machine:
             self.states.set(state)
             self.states.notify(False)
             _drain_block_layer()
+            if state is RunState.IO_ERROR:
+                self.report("a disk's error has stopped the machine (io-error; see werror, rerror)")
 
     def _enter_running(self) -> None:
         """-> running (vm_start); a vCPU that only parked itself to ask goes on, too."""

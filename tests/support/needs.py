@@ -11,6 +11,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
+import subprocess
 import sys
 
 import pytest
@@ -22,6 +23,7 @@ PACKAGES = {
     "qemu-io": "qemu-utils",
     "qemu-nbd": "qemu-utils",
     "qemu-system-x86_64": "qemu-system-x86",
+    "unshare": "util-linux",
 }
 
 
@@ -54,6 +56,14 @@ def kvm() -> None:
         os.close(os.open("/dev/kvm", os.O_RDWR | os.O_CLOEXEC))
     except OSError as error:
         lacking(f"/dev/kvm ({error.strerror})", "modprobe kvm_intel or kvm_amd, or join group kvm")
+
+
+def mounts() -> None:
+    """Skips (fails in CI) where this user may not mount a tmpfs in a namespace of its own."""
+    program("unshare")
+    tried = ["unshare", "--map-root-user", "--mount", "mount", "-t", "tmpfs", "none", "/mnt"]
+    if subprocess.run(tried, capture_output=True, check=False).returncode:
+        lacking("mount in a user namespace", "sysctl kernel.unprivileged_userns_clone=1")
 
 
 def c_compiler() -> list[str]:
