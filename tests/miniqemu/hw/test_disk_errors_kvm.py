@@ -64,10 +64,10 @@ def test_a_full_file_system(tmp_path: Path, werror: str) -> None:
     disk = boot.Disk(tmp_path / "small" / "disk.img", drive=f",werror={werror}")
     words = boot.arguments(boot.MINIQEMU_KVM, [disk], "write 4000 no; write 1 no; poweroff")
     program = [sys.executable, "-m", "miniqemu", *words]
+    small = tmp_path / "small"
     script = (
-        f"mkdir {tmp_path}/small && mount -t tmpfs -o size=1m none {tmp_path}/small && "
-        f"truncate -s 4M {disk.path} && (cat /dev/zero 2>/dev/null >{tmp_path}/small/rest || true) && "
-        'exec "$@"'
+        f"mkdir {small} && mount -t tmpfs -o size=1m none {small} && truncate -s 4M {disk.path} && "
+        f'{{ cat /dev/zero 2>/dev/null >{small}/rest || true; }} && exec "$@"'
     )
     boot.built_elf()
     with subprocess.Popen(
