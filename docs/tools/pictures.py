@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from docs.tools import attach, chain, event_loop, house, request, tree, two_ways
+from docs.tools import attach, chain, event_loop, hostile, house, request, tree, two_ways
 from docs.tools.draw import Picture
 
 PICTURES: tuple[Callable[[], Picture], ...] = (
@@ -18,4 +18,5 @@ PICTURES: tuple[Callable[[], Picture], ...] = (
     chain.picture,
     tree.tree,
     tree.drained,
+    hostile.picture,
 )

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from docs.hooks import figures, nav, source
+from docs.hooks import figures, hostile, nav, source
 
 ROWS = [
     {
@@ -84,3 +84,11 @@ def test_pages_that_are_not_written_yet_stay_out_of_the_navigation(tmp_path: Pat
     (tmp_path / "here.md").touch()
     entries = [{"Here": "here.md"}, {"Part": [{"No": "no.md"}]}, {"Both": [{"Here": "here.md"}]}]
     assert nav.existing(entries, tmp_path) == [{"Here": "here.md"}, {"Both": [{"Here": "here.md"}]}]
+
+
+def test_the_hostile_table_comes_from_the_tests() -> None:
+    page = hostile.on_page_markdown("[[hostile:table]]")
+    assert "| next is 65535 | 2.7.5: next is in the table | NEEDS_RESET |" in page
+    rows = page.count(" |\n") - 2 * page.count("### ")
+    assert hostile.on_page_markdown("[[hostile:count]] deeds") == f"{rows} deeds"
+    assert 0 < int(hostile.on_page_markdown("[[hostile:count UNSUPP]]")) < rows
