@@ -34,10 +34,9 @@ def picture() -> Picture:
     disk = made.box(256, 448, 326, 40, "the disk", "~block layer, this request only", kind="blue")
     made.arrow((419, y + 18), disk.top())
     ask = made.box(660, TOP - 22, 180, 4 * STEP + 40, kind="amber")
-    for line, word in enumerate(
-        ("NEEDS_RESET", "~a word to the person", "~an interrupt to the driver", "~nothing more is read",
-         "~until a reset comes")
-    ):  # fmt: skip
+    words = ("NEEDS_RESET", "~a word to the person", "~an interrupt to the driver")
+    words += ("~nothing more is read", "~until a reset comes")
+    for line, word in enumerate(words):
         made.text(750, TOP + 2 * STEP - 30 + 18 * line, word, anchor="middle")
     for number in range(last):
         y = TOP + number * STEP - 2
