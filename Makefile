@@ -26,7 +26,7 @@ HAVE_CC := $(findstring x86_64,$(shell $(CC) -dumpmachine 2>/dev/null))
 help:            ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-run: $(VENV)/miniqemu.start guest $(DISK)  ## boot the guest from a disk image; ARGS='-append selftest'
+run: $(VENV)/lib/miniqemu.start guest $(DISK)  ## boot the guest from a disk image; ARGS='-append selftest'
 	$(BIN)/miniqemu $(LINE) $(ARGS)
 
 guest: $(if $(HAVE_CC),,$(VENV)/.guest)  ## build the guest's kernel, guest/guest.elf
@@ -48,7 +48,7 @@ lint: $(VENV)/.test  ## ruff, and mypy --strict
 docs: $(VENV)/.docs  ## build the site into site/
 	$(BIN)/mkdocs build --strict --quiet
 
-bench: $(VENV)/.bench $(VENV)/miniqemu.start guest  ## measure against qemu-img, QEMU, asyncio and uvloop
+bench: $(VENV)/.bench $(VENV)/lib/miniqemu.start guest  ## measure against qemu-img, QEMU, asyncio and uvloop
 	$(BIN)/python -m benchmarks
 
 clean:           ## remove what was built; keeps .venv and the disk
@@ -59,8 +59,8 @@ clean:           ## remove what was built; keeps .venv and the disk
 distclean: clean ## also remove .venv and the demo disk
 	rm -rf $(VENV) demo.img
 
-# The compiled code of all modules in one file: a quarter of a start (miniqemu/cli/start_image.py).
-$(VENV)/miniqemu.start: $(VENV)/.base $(shell find block miniqemu -name '*.py')
+# The compiled code of all modules in one file: a fifth of a start (miniqemu/cli/start_image.py).
+$(VENV)/lib/miniqemu.start: $(VENV)/.base $(wildcard $(BIN)/miniqemu) $(shell find block miniqemu -name '*.py')
 	@$(BIN)/python -m miniqemu.cli.start_image
 
 # A demo disk is made once and then left alone: the guest writes to it.

@@ -1,13 +1,19 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""One file with the compiled code of all our modules, for a quick start.
+"""One file with the compiled code of what every start needs.
 
-Python looks for each module in several places and opens a .pyc for each: with 120 modules that
-is 12 ms, a quarter of a start (QEMU has its first byte on the serial line after 40 ms). With
-the image it is one read. `make run` writes it; the installed command asks for it.
+Python looks for each module in several places, and opens a .pyc for each: with 120 modules that
+is a fifth of a start. With the image it is one read. It also says where packages are, so that
+the installed command does without Python's `site`, which searches for that. `make run` writes
+the image; after an installation by hand this does, with the command's path if it is elsewhere:
 
-R1  The image is used only by the Python that wrote it, and only if every source file is as old
-    and as long as it was then. Else everything is as if there were none.
+    python -m miniqemu.cli.start_image [COMMAND]
+
+R1  The image is used only by the Python that wrote it; and a module from it only if its source
+    is as old and as long as it was then. Else everything is as if there were none.
 R2  A module from the image is like any other: its name, file, package and traceback are the same.
+R3  Who sets PYTHONPATH wants modules from there: no image then.
+
+    modules, one after the other | marshal: (sys.version, this module, contents) | its offset
 """
 
 from __future__ import annotations
@@ -22,15 +28,21 @@ if TYPE_CHECKING:
     from importlib.machinery import ModuleSpec
     from types import ModuleType
 
-NAME = "miniqemu.start"
+    # Of each module: is it a package, its source, that one's identity, begin and end.
+    Row = tuple[bool, str, tuple[int, int], int, int]
+    # sys.prefix, sys.path, and the modules by name.
+    Contents = tuple[str, list[str], dict[str, Row]]
+
 PACKAGES = ("block", "miniqemu")
+# What a start imports inside of functions; the rest is imported by these.
+ROOTS = (
+    "miniqemu.cli.miniqemu", "miniqemu.cli.build", "miniqemu.cli.disks", "miniqemu.cli.start_image",
+    "miniqemu.accel.kvm", "miniqemu.machine.microvm", "miniqemu.chardev.create",
+    "miniqemu.hw.virtio_blk", "miniqemu.hw.virtio_mmio", "miniqemu.hw.virtio_main_thread",
+    "block.aio.iothread", "block.core.open", "block.core.backend", "block.formats.raw",
+    "block.protocols.file.driver",
+)  # fmt: skip
 SPEC = type(sys.__spec__)  # importlib.machinery.ModuleSpec, without importing that
-ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-
-
-def image_path() -> str:
-    """Where the image of this installation is."""
-    return os.path.join(sys.prefix, NAME)
 
 
 def identity(path: str) -> tuple[int, int]:
@@ -39,50 +51,27 @@ def identity(path: str) -> tuple[int, int]:
     return status.st_mtime_ns, status.st_size
 
 
-def sources() -> dict[str, tuple[bool, str]]:
-    """Every module of ours: whether it is a package, and its file."""
-    found = {}
-    for package in PACKAGES:
-        for folder, folders, files in os.walk(os.path.join(ROOT, package)):
-            folders[:] = [name for name in folders if name != "__pycache__"]
-            module = os.path.relpath(folder, ROOT).replace(os.sep, ".")
-            for name in files:
-                path = os.path.join(folder, name)
-                if name == "__init__.py":
-                    found[module] = (True, path)
-                elif name.endswith(".py"):
-                    found[f"{module}.{name.removesuffix('.py')}"] = (False, path)
-    return found
-
-
-def write(path: str) -> None:
-    """Compiles everything into a new image."""
-    modules = {}
-    for name, (is_package, source) in sources().items():
-        before = identity(source)
-        with open(source, "rb") as file:
-            code = compile(file.read(), source, "exec", dont_inherit=True)
-        modules[name] = (is_package, source, before, marshal.dumps(code))
-    with open(f"{path}.new", "wb") as image:
-        image.write(marshal.dumps((sys.version, modules)))
-    os.replace(f"{path}.new", path)
-
-
 class ImageFinder:
     """Finds and loads our modules in the image (a finder and loader of importlib's)."""
 
-    def __init__(self, modules: dict[str, tuple[bool, str, tuple[int, int], bytes]]) -> None:
+    def __init__(self, image: memoryview, modules: dict[str, Row]) -> None:
+        self.image = image
         self.modules = modules
 
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """The place of a module, None for what is not ours."""
-        if name not in self.modules:
+        """The place of a module; None for what is not ours, or has changed (R1)."""
+        row = self.modules.get(name)
+        if row is None:
             return None
-        is_package, source, _, _ = self.modules[name]
+        is_package, source, then, _, _ = row
+        try:
+            if identity(source) != then:
+                return None
+        except OSError:
+            return None
         spec = SPEC(name, self, origin=source, is_package=is_package)  # type: ignore[arg-type]  # a loader by its methods
-        spec.has_location = True
         if is_package:
             spec.submodule_search_locations = [os.path.dirname(source)]
         return spec
@@ -92,24 +81,69 @@ class ImageFinder:
 
     def exec_module(self, module: ModuleType) -> None:
         """Runs the module's code."""
-        exec(marshal.loads(self.modules[module.__name__][3]), module.__dict__)
+        _, source, _, begin, end = self.modules[module.__name__]
+        module.__file__ = source
+        exec(marshal.loads(self.image[begin:end]), module.__dict__)
 
 
-def install(path: str) -> bool:
-    """Lets the imports that follow take from the image, if there is one that holds (R1)."""
-    try:
-        with open(path, "rb") as image:
-            version, modules = marshal.loads(image.read())
-        if version != sys.version:
-            return False
-        for _, source, then, _ in modules.values():
-            if identity(source) != then:
-                return False
-    except (OSError, ValueError, EOFError, TypeError):
+def install(image: memoryview, contents: Contents) -> bool:
+    """Lets the imports that follow take from the image. The installed command calls it."""
+    if os.environ.get("PYTHONPATH"):  # R3
         return False
-    sys.meta_path.insert(0, ImageFinder(modules))
+    prefix, path, modules = contents
+    if "site" not in sys.modules:
+        sys.prefix = sys.exec_prefix = prefix
+        sys.path[:] = path
+    sys.meta_path.insert(0, ImageFinder(image, modules))
     return True
 
 
+def write(path: str, names: list[str]) -> None:
+    """Compiles modules that have been imported into a new image."""
+    body = bytearray()
+    rows: dict[str, Row] = {}
+    for name in names:
+        spec = sys.modules[name].__spec__
+        assert spec is not None
+        assert spec.origin is not None
+        then, code = identity(spec.origin), compiled(spec.origin)
+        is_package = spec.submodule_search_locations is not None
+        rows[name] = (is_package, spec.origin, then, len(body), len(body) + len(code))
+        body += code
+    search = sys.path[not sys.flags.safe_path :]  # without the folder that we were called in
+    contents: Contents = (sys.prefix, search, rows)
+    head = marshal.dumps((sys.version, compiled(__file__), contents))
+    with open(f"{path}.new", "wb") as image:
+        image.write(body + head + len(body).to_bytes(8, "little"))
+    os.replace(f"{path}.new", path)
+
+
+def compiled(source: str) -> bytes:
+    """The code of a source file, as marshal writes it."""
+    with open(source, "rb") as file:
+        return marshal.dumps(compile(file.read(), source, "exec", dont_inherit=True))
+
+
+def without_site(command: str) -> None:
+    """Puts -S in the command's first line: with the image it needs no `site`."""
+    with open(command, encoding="utf-8") as file:
+        first, rest = file.readline(), file.read()
+    if first.startswith("#!") and " " not in first:
+        with open(f"{command}.new", "w", encoding="utf-8") as file:
+            file.write(f"{first.rstrip()} -S\n{rest}")
+        os.chmod(f"{command}.new", os.stat(command).st_mode)
+        os.replace(f"{command}.new", command)
+
+
+def main(arguments: list[str]) -> None:
+    """Makes the command's start quick."""
+    for name in ROOTS:
+        __import__(name)
+    names = [name for name in sys.modules if name.partition(".")[0] in PACKAGES]
+    command = os.path.realpath(arguments[0] if arguments else f"{sys.prefix}/bin/miniqemu")
+    without_site(command)
+    write(f"{os.path.dirname(os.path.dirname(command))}/lib/miniqemu.start", names)
+
+
 if __name__ == "__main__":
-    write(image_path())
+    main(sys.argv[1:])

@@ -4,7 +4,11 @@
 from __future__ import annotations
 
 import importlib
+import importlib.machinery
+import importlib.util
 import marshal
+import os
+import subprocess
 import sys
 import types
 from collections.abc import Iterator
@@ -13,28 +17,45 @@ from pathlib import Path
 import pytest
 
 from miniqemu.cli import start_image
+from tests.support import boot, needs
+
+ROOT = Path(__file__).parents[3]
+COMMAND = ROOT / "bin" / "miniqemu"
+
+
+def forget_the_house() -> None:
+    for name in [name for name in sys.modules if name.startswith("tinyhouse")]:
+        del sys.modules[name]
 
 
 @pytest.fixture
 def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A tree with one package, that the image is made of."""
+    """A tree with one package, of which there is an image, and which only the image finds."""
     package = tmp_path / "tinyhouse"
     (package / "deep").mkdir(parents=True)
     (package / "__init__.py").write_text("")
     (package / "deep" / "__init__.py").write_text("LEVEL = 2\n")
     (package / "room.py").write_text("def fail() -> None:\n    raise KeyError('x')\n")
-    monkeypatch.setattr(start_image, "ROOT", str(tmp_path))
-    monkeypatch.setattr(start_image, "PACKAGES", ("tinyhouse",))
-    finders = list(sys.meta_path)
-    start_image.write(str(tmp_path / "image"))
+    finders, path = list(sys.meta_path), list(sys.path)
+    names = ["tinyhouse", "tinyhouse.deep", "tinyhouse.room"]
+    sys.path.append(str(tmp_path))
+    importlib.invalidate_caches()
+    for name in names:
+        importlib.import_module(name)
+    (tmp_path / "lib").mkdir()
+    start_image.write(str(tmp_path / "lib" / "miniqemu.start"), names)
+    sys.path[:] = path
+    forget_the_house()
+    monkeypatch.delenv("PYTHONPATH", raising=False)
     yield package
     sys.meta_path[:] = finders
-    for name in [name for name in sys.modules if name.startswith("tinyhouse")]:
-        del sys.modules[name]
+    forget_the_house()
 
 
-def install(house: Path) -> bool:
-    return start_image.install(str(house.parent / "image"))
+def read_image(house: Path) -> tuple[memoryview, start_image.Contents]:
+    image = memoryview((house.parent / "lib" / "miniqemu.start").read_bytes())
+    _, _, contents = marshal.loads(image[int.from_bytes(image[-8:], "little") :])
+    return image, contents
 
 
 def load(name: str) -> types.ModuleType:
@@ -42,7 +63,7 @@ def load(name: str) -> types.ModuleType:
 
 
 def test_modules_come_from_the_image_and_look_like_any_other(house: Path) -> None:
-    assert install(house)
+    assert start_image.install(*read_image(house))
     room, deep = load("room"), load("deep")
     assert room.__file__ == str(house / "room.py")
     assert room.__package__ == "tinyhouse"
@@ -52,40 +73,132 @@ def test_modules_come_from_the_image_and_look_like_any_other(house: Path) -> Non
 
 
 def test_a_traceback_shows_the_source(house: Path) -> None:
-    assert install(house)
+    assert start_image.install(*read_image(house))
     with pytest.raises(KeyError) as caught:
         load("room").fail()
     assert str(caught.traceback[-1].path) == str(house / "room.py")
     assert caught.traceback[-1].lineno == 1
 
 
-def test_a_changed_source_turns_the_image_off(house: Path) -> None:
+def test_a_changed_source_is_taken_itself(house: Path) -> None:
     (house / "room.py").write_text("CHANGED = True\n")
-    assert not install(house)
+    assert start_image.install(*read_image(house))
+    assert load("room").CHANGED
+    assert not isinstance(load("room").__loader__, start_image.ImageFinder)
+    assert isinstance(load("deep").__loader__, start_image.ImageFinder)
 
 
-def test_a_missing_source_turns_the_image_off(house: Path) -> None:
+def test_a_source_that_is_gone_is_gone(house: Path) -> None:
     (house / "room.py").unlink()
-    assert not install(house)
+    assert start_image.install(*read_image(house))
+    with pytest.raises(ModuleNotFoundError):
+        load("room")
 
 
-def test_another_python_does_not_use_the_image(house: Path) -> None:
-    image = house.parent / "image"
-    image.write_bytes(marshal.dumps(("another", marshal.loads(image.read_bytes())[1])))
-    assert not install(house)
+def test_who_sets_a_path_for_modules_gets_those(
+    house: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", "/somewhere")
+    assert not start_image.install(*read_image(house))
 
 
-@pytest.mark.parametrize("content", [b"", b"rubbish", marshal.dumps(5), marshal.dumps((1, 2, 3))])
-def test_a_damaged_image_is_as_good_as_none(house: Path, content: bytes) -> None:
-    (house.parent / "image").write_bytes(content)
-    assert not install(house)
+def run_command(house: Path, *options: str) -> str:
+    """Runs the installed command from beside the image; the names of what it has imported."""
+    command = house.parent / "bin" / "miniqemu"
+    command.parent.mkdir(exist_ok=True)
+    command.write_text(COMMAND.read_text())
+    line = [sys.executable, *options, "-v", str(command), "-version"]
+    return subprocess.run(line, capture_output=True, text=True, check=True, cwd="/").stderr
 
 
-def test_no_image_is_no_error(tmp_path: Path) -> None:
-    assert not start_image.install(str(tmp_path / "none"))
+def test_with_an_image_the_command_needs_no_site(house: Path) -> None:
+    finders = list(sys.meta_path)
+    write_our_image(house)
+    sys.meta_path[:] = finders
+    assert "import 'site'" not in run_command(house, "-S")
 
 
-def test_all_our_modules_are_in_it() -> None:
-    names = start_image.sources()
-    assert names["miniqemu.cli"][0]
-    assert not names["block.aio.context"][0]
+def write_our_image(house: Path) -> None:
+    """The image of miniqemu itself, as `make run` has it."""
+    command = house.parent / "bin" / "miniqemu"
+    command.parent.mkdir()
+    command.write_text("#!python\n")
+    subprocess.run(
+        [sys.executable, "-m", "miniqemu.cli.start_image", str(command)], check=True, cwd=ROOT
+    )
+
+
+@pytest.mark.parametrize("content", [b"", b"rubbish", marshal.dumps(5), None, "another Python"])
+def test_without_a_good_image_the_command_starts_as_python_does(
+    house: Path, content: bytes | str | None
+) -> None:
+    image = house.parent / "lib" / "miniqemu.start"
+    if content is None:
+        image.unlink()
+    elif content == "another Python":
+        image.write_bytes(marshal.dumps(("2.7", b"", ())) + bytes(8))
+    else:
+        assert isinstance(content, bytes)
+        image.write_bytes(content)
+    assert "import 'site'" in run_command(house, "-S")
+
+
+def test_the_command_is_told_to_do_without_site_once(tmp_path: Path) -> None:
+    command = tmp_path / "miniqemu"
+    command.write_text("#!/usr/bin/python3\nprint('x')\n")
+    command.chmod(0o755)
+    for _ in range(2):
+        start_image.without_site(str(command))
+        assert command.read_text() == "#!/usr/bin/python3 -S\nprint('x')\n"
+        assert os.access(command, os.X_OK)
+
+
+# The library's modules that a start may import, besides what the interpreter always has.
+LIBRARY = {
+    *("os", "os.path", "posixpath", "genericpath", "stat", "_stat", "_collections_abc"),
+    *("_bisect", "_collections", "_ctypes", "_functools", "_heapq", "_operator", "_struct"),
+    *("__future__", "atexit", "errno", "fcntl", "gc", "itertools", "mmap", "select", "termios"),
+}
+
+
+def test_a_start_imports_these_modules_and_no_other(tmp_path: Path) -> None:
+    """Who adds one here makes every start slower; most can be imported where they are used."""
+    needs.kvm()
+    disk = tmp_path / "disk.img"
+    disk.write_bytes(bytes(1 << 20))
+    line = [
+        *("miniqemu", "-nodefaults", "-serial", "stdio", "-kernel", str(boot.built_elf())),
+        *("-object", "iothread,id=io0", "-drive", f"file={disk},format=raw,if=none,id=d0"),
+        *("-device", "virtio-blk-device,drive=d0,iothread=io0", "-append", "poweroff"),
+    ]
+    code = (
+        f"import sys; before = set(sys.modules); sys.path.insert(0, {str(ROOT)!r})\n"
+        "import os; write = os.write\n"
+        "def first_byte(fd, data):\n"
+        "    if fd == 1:\n"
+        "        write(1, ' '.join(set(sys.modules) - before).encode())\n"
+        "        os._exit(0)\n"
+        "    return write(fd, data)\n"
+        "os.write = first_byte\n"
+        f"from miniqemu.cli.miniqemu import main\nmain({line!r})"
+    )
+    command = [sys.executable, "-I", "-S", "-c", code]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL
+    )
+    imported = set(done.stdout.split())
+    ours = {name for name in imported if name.split(".")[0] in start_image.PACKAGES}
+    assert imported - ours <= LIBRARY
+    assert ours <= modules_of_the_image()
+
+
+def modules_of_the_image() -> set[str]:
+    code = (
+        "import sys; from miniqemu.cli.start_image import ROOTS\n"
+        "for name in ROOTS: __import__(name)\n"
+        "print(*sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    return set(done.stdout.split())
