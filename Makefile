@@ -21,10 +21,10 @@ LINE = -M microvm,acpi=off -accel kvm -m 128 -nographic -no-reboot \
 # Without a C compiler for x86-64 the guest is built by zig, which comes as a Python package.
 HAVE_CC := $(findstring x86_64,$(shell $(CC) -dumpmachine 2>/dev/null))
 
-.PHONY: help run guest test test-all fuzz lint docs bench clean distclean
+.PHONY: help run guest test test-all test-portable fuzz lint docs bench clean distclean
 
 help:            ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-15s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: $(VENV)/lib/miniqemu.start guest $(DISK)  ## boot the guest from a disk image; ARGS='-append selftest'
 	$(BIN)/miniqemu $(LINE) $(ARGS)
@@ -35,8 +35,11 @@ guest: $(if $(HAVE_CC),,$(VENV)/.guest)  ## build the guest's kernel, guest/gues
 test: $(VENV)/.test guest  ## all tests that need neither root nor servers, in five minutes
 	$(BIN)/pytest -q -m "not full"
 
-test-all: $(VENV)/.test-all guest  ## every test, those with QEMU beside ours too
+test-all: $(VENV)/.test-all guest test-portable  ## every test, those with QEMU beside ours too
 	$(BIN)/pytest -q
+
+test-portable: $(VENV)/.test  ## the block layer's tests without what only Linux has
+	$(BIN)/pytest -q --portable tests/block
 
 fuzz: $(VENV)/.fuzz  ## fuzz the virtio-blk device until ^C; ARGS=-max_total_time=60
 	$(BIN)/python -m tests.fuzz.run virtio_blk $(ARGS)

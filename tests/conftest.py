@@ -8,7 +8,6 @@ leaves_nothing   the test must leave no open descriptor and no thread behind
 from __future__ import annotations
 
 import gc
-import os
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -16,7 +15,40 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import descriptors, needs
+
 PATIENCE = 5.0
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--portable",
+        action="store_true",
+        help="tests/block without what only Linux has (tests/support/portable.py)",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--portable"):
+        from tests.support.portable import leave_linux
+
+        leave_linux()
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With --portable, tests of Linux's own things are left out, others of --portable without."""
+    unwanted = "linux" if config.getoption("--portable") else "portable"
+    left_out = [item for item in items if item.get_closest_marker(unwanted)]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if not item.get_closest_marker(unwanted)]
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """What the mark `linux` names must be there."""
+    for mark in item.iter_markers("linux"):
+        for name in mark.args:
+            needs.feature(name)
 
 
 @pytest.fixture(scope="session")
@@ -27,29 +59,18 @@ def guest_elf() -> Path:
     return built_elf()
 
 
-def open_descriptors() -> dict[int, str]:
-    """Every open descriptor of this process, and what it is."""
-    found = {}
-    for name in os.listdir("/proc/self/fd"):
-        try:
-            found[int(name)] = os.readlink(f"/proc/self/fd/{name}")
-        except FileNotFoundError:
-            pass  # the one that listed the directory
-    return found
-
-
 @pytest.fixture
 def leaves_nothing() -> Iterator[None]:
     """Fails a test that leaves descriptors open or threads running."""
     gc.collect()
-    descriptors, threads = open_descriptors(), set(threading.enumerate())
+    before, threads = descriptors.described(), set(threading.enumerate())
     yield
     gc.collect()
     left = set(threading.enumerate()) - threads
     for thread in left:
         thread.join(PATIENCE)
     assert not [thread.name for thread in left if thread.is_alive()]
-    assert {fd: what for fd, what in open_descriptors().items() if fd not in descriptors} == {}
+    assert {fd: what for fd, what in descriptors.described().items() if fd not in before} == {}
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -4,15 +4,21 @@
 On a student's laptop a test that lacks a program or a device is skipped, and the
 reason says how to get it. In CI (the environment has CI=true) nothing may be
 skipped: there the same lack fails the test.
+
+A test of something that only Linux has bears the mark of `linux(...)`. It needs the features
+named there, and `pytest --portable` (tests/support/portable.py) leaves it out.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import os
+import select
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -25,6 +31,47 @@ PACKAGES = {
     "qemu-system-x86_64": "qemu-system-x86",
     "unshare": "util-linux",
 }
+
+
+def _has_ofd_locks() -> bool:
+    from block.protocols.file.locks import has_ofd_locks
+
+    return has_ofd_locks()
+
+
+# feature -> does this system have it, and since which Linux is it there
+FEATURES: dict[str, tuple[Callable[[], bool], str]] = {
+    "eventfd": (lambda: hasattr(os, "eventfd"), "Linux 2.6.27"),
+    "epoll": (lambda: hasattr(select, "epoll"), "Linux 2.6"),
+    "RWF_NOWAIT": (lambda: hasattr(os, "RWF_NOWAIT"), "Linux 4.14"),
+    "OFD locks": (_has_ofd_locks, "Linux 3.15"),
+    "sched_setaffinity": (lambda: hasattr(os, "sched_setaffinity"), "Linux 2.6"),
+}
+
+
+def linux(*features: str) -> pytest.MarkDecorator:
+    """Marks a test of something that only Linux has, and says which features it needs."""
+    assert set(features) <= FEATURES.keys()
+    return pytest.mark.linux(*features)
+
+
+def feature(name: str) -> None:
+    """Skips (fails in CI) where the system has no such feature."""
+    probe, since = FEATURES[name]
+    if not probe():
+        lacking(name, f"it takes {since} or newer")
+
+
+def direct_io(folder: Path) -> None:
+    """Skips (fails in CI) where files in a folder cannot be opened with O_DIRECT."""
+    path = folder / "direct"
+    path.write_bytes(b"")
+    try:
+        os.close(os.open(path, os.O_RDONLY | os.O_DIRECT))
+    except (OSError, AttributeError) as error:
+        lacking(f"O_DIRECT ({error})", "let --basetemp be on ext4, xfs or btrfs")
+    finally:
+        path.unlink()
 
 
 def lacking(what: str, remedy: str) -> None:

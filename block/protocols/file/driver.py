@@ -232,7 +232,8 @@ def wants_locks(locking: str) -> bool:
 
         warn_report(
             "File lock requested but OFD locking syscall is unavailable, "
-            "falling back to POSIX file locks: locks can be lost unexpectedly"
+            "falling back to POSIX file locks\n"
+            "Due to the implementation, locks can be lost unexpectedly."
         )
         return True
     return locking == "on" or (locking == "auto" and locks.has_ofd_locks())

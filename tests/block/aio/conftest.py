@@ -3,19 +3,15 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 
 import pytest
 
 from block.aio.context import AioContext
 from block.aio.world import World
+from tests.support.descriptors import open_fds
 from tests.support.plain_world import PlainWorld
 from tests.support.virtual_world import VirtualWorld
-
-
-def open_fds() -> set[str]:
-    return set(os.listdir("/proc/self/fd"))
 
 
 @pytest.fixture(params=[World, PlainWorld], ids=["linux", "plain"])

@@ -17,6 +17,7 @@ from block.aio.errors import UsedAfterFree
 from block.aio.iothread import IOThread, current_context, get_iothread, iothreads
 from block.aio.world import ClockType, World, set_world, the_world
 from tests.support import threads
+from tests.support.descriptors import open_fds
 
 STRANGER = r"'main' uses context 'io0'.*acquire it, or schedule"
 
@@ -274,23 +275,23 @@ def test_iothreads_are_known_by_their_ids() -> None:
     with IOThread("a") as a, IOThread("b") as b:
         assert get_iothread("a") is a
         assert iothreads() == [a, b]
-        fds = os.listdir("/proc/self/fd")
+        fds = open_fds()
         with pytest.raises(ValueError, match="'a' exists already"):
             IOThread("a")
-        assert os.listdir("/proc/self/fd") == fds
+        assert open_fds() == fds
     assert get_iothread("a") is None
     assert iothreads() == []
 
 
 def test_an_iothread_leaves_no_thread_and_no_descriptor_behind() -> None:
     IOThread("warm-up").close()
-    fds, n_threads = os.listdir("/proc/self/fd"), threads.count()
+    fds, n_threads = open_fds(), threads.count()
     for _ in range(20):
         iothread = IOThread("io0")
         iothread.ctx.bh_schedule_oneshot(lambda: None)
         iothread.close()
         iothread.close()
-    assert os.listdir("/proc/self/fd") == fds
+    assert open_fds() == fds
     assert threads.count_after_ends(n_threads) == n_threads
 
 

@@ -8,9 +8,10 @@ import threading
 import pytest
 
 from block.aio.gate import Gate, PipeGate
+from tests.support import needs
 
 
-@pytest.mark.parametrize("kind", [Gate, PipeGate])
+@pytest.mark.parametrize("kind", [pytest.param(Gate, marks=needs.linux("eventfd")), PipeGate])
 def test_an_open_gate_lets_the_worker_through_once(kind: type[Gate]) -> None:
     gate = kind()
     gate.open()

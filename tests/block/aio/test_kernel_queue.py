@@ -17,9 +17,11 @@ from block.aio.io_uring import IoUring, LuringState
 from block.aio.kernel_queue import FLUSH, READ, WRITE, KernelQueue, KernelRequest
 from block.aio.linux_aio import LinuxAio, LinuxAioState
 from block.aio.world import World
-from tests.block.aio.conftest import open_fds
 from tests.support import needs
+from tests.support.descriptors import open_fds
 from tests.support.plain_world import PlainWorld
+
+pytestmark = needs.linux()
 
 PAGE = 4096
 PAGES = 64

@@ -17,6 +17,7 @@ from block.core.error import BlockError
 from block.core.node import BlockDriverState
 from block.core.open import bdrv_open, blockdev_add, open_backend
 from block.core.open_node import apply_auto_read_only
+from tests.support.descriptors import open_fds
 from tests.support.images import toy_format, write_toy
 
 
@@ -216,10 +217,10 @@ def test_two_nodes_cannot_bear_one_name(image: str) -> None:
 
 
 def test_a_refused_open_leaves_no_descriptor_behind(image: str) -> None:
-    before = os.listdir("/proc/self/fd")
+    before = open_fds()
     refusal(image, options={"driver": "raw", "foo": 1})
     refusal(image, options={"driver": "file", "aio": "native"})
-    assert os.listdir("/proc/self/fd") == before
+    assert open_fds() == before
 
 
 # -- flags and what children inherit

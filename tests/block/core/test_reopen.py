@@ -16,6 +16,8 @@ from block.core.error import BlockError
 from block.core.node import BlockDriverState
 from block.core.open import open_backend
 from block.core.reopen import reopen, set_read_only
+from tests.support import needs
+from tests.support.descriptors import open_fds
 
 READ = f.BLK_PERM_CONSISTENT_READ
 
@@ -45,7 +47,7 @@ def state(disk: BlockBackend) -> tuple[object, ...]:
     kept = [
         (bs.open_flags, bs.read_only, {**bs.options}, {**bs.explicit_options}) for bs in (raw, file)
     ]
-    return (*kept, file.opaque.fd, sorted(os.listdir("/proc/self/fd")))
+    return (*kept, file.opaque.fd, open_fds())
 
 
 def test_a_tree_becomes_read_only_and_writable_again(disk: BlockBackend) -> None:
@@ -86,10 +88,9 @@ def test_a_file_that_cannot_be_opened_anew_leaves_all_as_it_was(
     assert disk.pread(0, 4) == b"data"
 
 
+@needs.linux("OFD locks")
 def test_a_lock_in_the_way_leaves_all_as_it_was(disk: BlockBackend) -> None:
     raw, file = nodes(disk)
-    if not file.opaque.use_lock:
-        pytest.skip("this kernel has no OFD locks")
     disk.set_perm(READ, f.BLK_PERM_ALL)
     set_read_only(raw, True)
     other = open_backend(
@@ -106,10 +107,8 @@ def test_the_cache_mode_reaches_the_file(disk: BlockBackend) -> None:
     raw, file = nodes(disk)
     reopen(raw, {"cache.no-flush": True})
     assert raw.open_flags & file.open_flags & f.BDRV_O_NO_FLUSH
-    try:
-        reopen(raw, {"cache": {"direct": True}})
-    except BlockError as error:
-        pytest.skip(f"no O_DIRECT here: {error}")
+    needs.direct_io(Path(file.filename).parent)
+    reopen(raw, {"cache": {"direct": True}})
     assert file.opaque.direct
     assert file.bl.request_alignment >= 512
     disk.pwrite(1, b"x")

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 from block.aio.world import the_world
 from miniqemu.cli.miniqemu import main
 from tests.support import needs
+from tests.support.descriptors import open_fds
 
 BASE = "-M microvm -nodefaults -display none"
 DRIVE = f"{BASE} -drive file=a.img,format=raw,id=d"
@@ -204,9 +204,9 @@ def in_a_directory_with_two_images(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 @pytest.fixture(autouse=True)
 def everything_is_closed_again() -> Iterator[None]:
     the_world().main_context.poll(False)  # it is made once and stays
-    before = os.listdir("/proc/self/fd")
+    before = open_fds()
     yield
-    assert len(os.listdir("/proc/self/fd")) <= len(before)
+    assert len(open_fds()) <= len(before)
 
 
 def our_line(line: str, capfd: pytest.CaptureFixture[str]) -> str:

@@ -14,6 +14,7 @@ from block.core import flags as f
 from block.core.backend import BlockBackend
 from block.core.open import open_backend
 from tests.block.core.conftest import iothread, main, nothing_left_behind, second_iothread
+from tests.support.descriptors import open_fds
 
 __all__ = ["iothread", "main", "nothing_left_behind", "second_iothread"]
 
@@ -42,9 +43,9 @@ def opener(image: Path) -> Iterator[Opener]:
         opened.append(blk)
         return blk
 
-    before = len(os.listdir("/proc/self/fd"))
+    before = len(open_fds())
     yield open_it
     for blk in opened:
         if blk.refcnt:
             blk.unref()
-    assert len(os.listdir("/proc/self/fd")) <= before + 4, "descriptors of images are left"
+    assert len(open_fds()) <= before + 4, "descriptors of images are left"

@@ -20,6 +20,7 @@ from block.core.wait import poll_while
 from block.protocols.file import driver, locks, syscalls, threads
 from block.protocols.file.state import FileState
 from tests.block.protocols.file.conftest import SIZE, Opener
+from tests.support import needs
 
 
 def state_of(blk: BlockBackend) -> FileState:
@@ -106,13 +107,12 @@ def test_what_is_written_is_read_back(opener: Opener, image: Path) -> None:
     assert image.read_bytes()[4093:4098] == b"aa12\x01"
 
 
+@needs.linux("RWF_NOWAIT")
 def test_a_cached_read_is_answered_at_once(opener: Opener) -> None:
     blk = opener()
     buffer = bytearray(4096)
     assert blk.root is not None
     assert blk.root.bs.drv is not None
-    if os.uname().sysname != "Linux" or not state_of(blk).nowait:
-        pytest.skip("this system has no RWF_NOWAIT")
     drv = blk.root.bs.drv
     assert drv.try_preadv(blk.root.bs, 8192, 4096, [memoryview(buffer)]) == 0
     assert buffer == b"\2" * 4096
@@ -128,6 +128,7 @@ def test_a_long_read_is_left_to_the_engine(opener: Opener) -> None:
     assert blk.pread(0, len(buffer))[4096:8192] == b"\1" * 4096
 
 
+@needs.linux("RWF_NOWAIT")
 def test_a_file_system_that_refuses_nowait_is_asked_once(
     opener: Opener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -148,6 +149,7 @@ def test_a_file_system_that_refuses_nowait_is_asked_once(
     assert not state_of(blk).nowait
 
 
+@needs.linux("RWF_NOWAIT")
 def test_a_page_that_is_not_cached_does_not_turn_nowait_off(
     opener: Opener, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,11 +15,13 @@ from block.core.open import bdrv_open
 from block.protocols.file import locks
 from block.protocols.file.state import FileState
 from tests.block.protocols.file.conftest import Opener
+from tests.support import needs
+from tests.support.descriptors import open_fds
 
 READ, WRITE, RESIZE = f.BLK_PERM_CONSISTENT_READ, f.BLK_PERM_WRITE, f.BLK_PERM_RESIZE
 ALONE = f.BLK_PERM_ALL & ~(WRITE | RESIZE)
 
-pytestmark = pytest.mark.skipif(not locks.has_ofd_locks(), reason="this kernel has no OFD locks")
+pytestmark = needs.linux("OFD locks")
 
 
 def locked_bytes(path: Path) -> set[int]:
@@ -126,10 +128,10 @@ def test_a_change_that_needs_another_descriptor_and_is_refused_closes_it(
     reader = opener(f.BDRV_O_RDWR, auto_read_only=True)
     reader.set_perm(READ, f.BLK_PERM_ALL)
     opener(shared_perm=ALONE)
-    before = os.listdir("/proc/self/fd")
+    before = open_fds()
     with pytest.raises(BlockError, match=r'^Failed to get "write" lock$'):
         reader.set_perm(READ | WRITE, f.BLK_PERM_ALL)
-    assert os.listdir("/proc/self/fd") == before
+    assert open_fds() == before
     assert reader.pread(0, 1) == b"\0"
 
 

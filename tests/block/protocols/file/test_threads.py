@@ -20,6 +20,7 @@ from block.protocols.file import align, syscalls
 from block.protocols.file.near import NearWorker
 from block.protocols.file.threads import PendingWrite, contiguous_run, write_batch
 from tests.block.protocols.file.conftest import SIZE, Opener
+from tests.support import needs
 
 
 def write_of(offset: int, data: bytes) -> PendingWrite:
@@ -154,7 +155,7 @@ def test_its_failures_are_numbers_and_its_mistakes_are_seen(
         poll_while(main, lambda: worker.busy)
 
 
-@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="processors cannot be bound")
+@needs.linux("sched_setaffinity")
 def test_it_is_bound_to_the_loops_processor_and_the_loop_is_not_bound(
     worker: NearWorker, main: AioContext
 ) -> None:
@@ -194,12 +195,10 @@ def test_a_call_of_a_few_microseconds_is_done_when_the_loop_comes_back(
 
 
 @pytest.fixture
-def direct(opener: Opener) -> Any:
-    """An image opened with cache=none, where the file system can do that."""
-    try:
-        return opener(f.BDRV_O_RDWR | f.BDRV_O_NOCACHE)
-    except BlockError as error:
-        pytest.skip(f"no O_DIRECT here: {error}")
+def direct(opener: Opener, tmp_path: Path) -> Any:
+    """An image opened with cache=none."""
+    needs.direct_io(tmp_path)
+    return opener(f.BDRV_O_RDWR | f.BDRV_O_NOCACHE)
 
 
 def test_direct_requests_of_any_shape_work(direct: Any, image: Path) -> None:

@@ -13,6 +13,7 @@ import pytest
 from block.core.error import BlockError
 from block.protocols.file import locks, truncate
 from tests.block.protocols.file.conftest import SIZE
+from tests.support import needs
 
 
 @pytest.fixture
@@ -84,7 +85,7 @@ def test_a_file_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     assert str(caught.value) == f"Could not create '{path}': No such file or directory"
 
 
-@pytest.mark.skipif(not locks.has_ofd_locks(), reason="this kernel has no OFD locks")
+@needs.linux("OFD locks")
 def test_an_image_in_use_is_not_emptied(image: Path, fd: int) -> None:
     locks.lock_byte(fd, 201)
     with pytest.raises(BlockError, match=r'^Failed to get "write" lock$'):
