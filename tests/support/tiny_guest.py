@@ -49,6 +49,34 @@ def load(address: int) -> bytes:
     return b"\xa1" + struct.pack("<I", address)
 
 
+def for_ever(code: bytes) -> bytes:
+    """Code again and again: code; jmp code."""
+    return code + b"\xe9" + struct.pack("<i", -len(code) - 5)
+
+
+def two_vcpus(first: bytes, second: bytes) -> bytes:
+    """Code for two processors: the first starts the second by INIT and SIPI, then does its own.
+
+    The second begins in real mode at 0x8000: lgdt, protected mode, flat segments, and to `second`.
+    """
+    icr_high, icr_low = 0xFEE0_0310, 0xFEE0_0300
+    wake = store(icr_high, 1 << 24) + store(icr_low, 0x4500) + store(icr_low, 0x4608)
+    gdt = struct.pack("<QQQ", 0, 0x00CF_9A00_0000_FFFF, 0x00CF_9200_0000_FFFF)
+    size = len(_placed(0x8000, bytes(24))) + len(_placed(0x8100, bytes(40))) + len(wake)
+    target = BASE + size + len(first)
+    trampoline = bytes.fromhex("0f 01 16 00 81  0f 20 c0  0c 01  0f 22 c0  66 ea")
+    trampoline += struct.pack("<IH", target, 8)
+    table = struct.pack("<HI10x", len(gdt) - 1, 0x8110) + gdt
+    flat = bytes.fromhex("66 b8 10 00  8e d8")  # mov ax, 16; mov ds, ax
+    return _placed(0x8000, trampoline) + _placed(0x8100, table) + wake + first + flat + second
+
+
+def _placed(address: int, data: bytes) -> bytes:
+    """Code that writes data to memory."""
+    words = struct.unpack(f"<{-(-len(data) // 4)}I", data.ljust(-(-len(data) // 4) * 4, b"\0"))
+    return b"".join(store(address + 4 * number, word) for number, word in enumerate(words))
+
+
 def power_off(verdict: int) -> bytes:
     """Code that ends the machine with a verdict, by the port 0xf4 and a triple fault."""
     return out(0xF4, verdict) + TRIPLE_FAULT
