@@ -170,6 +170,8 @@ class BackendRequests:
 
     def _resume_parked(self) -> None:
         ctx = self.aio_context
+        if not ctx.is_home():
+            return  # the tree has moved on since; its new context has been told, too
         while self._parked and not self.quiesce_counter:
             self._parked.popleft().start(ctx)
 

@@ -266,6 +266,29 @@ def test_requests_that_are_parked_move_along(iothread: IOThread, main: AioContex
     blk.unref()
 
 
+def test_parked_requests_wait_for_the_last_of_several_moves(main: AioContext) -> None:
+    blk = backend_on(ram_node(Disk()))
+    bs = blk.bs
+    assert bs is not None
+    elsewhere = AioContext("elsewhere")
+    elsewhere.disown()
+    drain.drained_begin(bs)
+    outcome = Outcome()
+    blk.aio_preadv(0, [memoryview(bytearray(512))], outcome)
+    drain.drained_end(bs)  # main has been told to go on, and has not done so yet
+    blk.set_aio_context(elsewhere)
+    while main.poll(False):
+        pass
+    assert outcome.pending
+    with elsewhere:
+        poll_while(elsewhere, lambda: outcome.pending)
+    assert outcome.ret == 0
+    blk.set_aio_context(main)
+    blk.unref()
+    with elsewhere:
+        elsewhere.close()
+
+
 def test_a_move_waits_for_requests_in_flight(iothread: IOThread, main: AioContext) -> None:
     disk = Disk()
     blk = backend_on(ram_node(disk))
