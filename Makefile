@@ -91,12 +91,12 @@ $(VENV)/.guest: $(VENV)/.base
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.base
-	$(INSTALL) '.[test,io_uring]'
+	$(INSTALL) '.[test,io-uring]'
 	@touch $@
 
 # Without these some tests would be skipped.
 $(VENV)/.test-all: $(VENV)/.base
-	$(INSTALL) '.[test,guest,bench,io_uring,fuzz]'
+	$(INSTALL) '.[test,guest,bench,io-uring,fuzz]'
 	@touch $@
 
 $(VENV)/.fuzz: $(VENV)/.base
@@ -108,5 +108,5 @@ $(VENV)/.docs: $(VENV)/.base
 	@touch $@
 
 $(VENV)/.bench: $(VENV)/.base
-	$(INSTALL) '.[bench,test,io_uring]'
+	$(INSTALL) '.[bench,test,io-uring]'
 	@touch $@

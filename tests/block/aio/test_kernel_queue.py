@@ -14,7 +14,7 @@ import pytest
 from block.aio.context import AioContext
 from block.aio.coroutine import Coroutine, current
 from block.aio.io_uring import IoUring, LuringState
-from block.aio.kernel_queue import FLUSH, READ, WRITE, KernelQueue, KernelRequest
+from block.aio.kernel_queue import BATCH, FLUSH, READ, WRITE, KernelQueue, KernelRequest
 from block.aio.linux_aio import LinuxAio, LinuxAioState
 from block.aio.world import World
 from tests.support import needs
@@ -160,11 +160,21 @@ def test_a_vector_may_have_many_parts(queue: KernelQueue, fd: int) -> None:
 
 def test_what_comes_in_one_pass_is_handed_over_in_one_call(queue: KernelQueue, fd: int) -> None:
     run = Run(queue, fd)
-    for n in range(16):
+    for n in range(BATCH - 1):
         run.start(READ, n * PAGE, [memory()])
     assert calls(queue) == []
-    assert run.finish() == [PAGE] * 16
-    assert calls(queue) == [16]
+    assert run.finish() == [PAGE] * (BATCH - 1)
+    assert calls(queue) == [BATCH - 1]
+
+
+def test_a_full_batch_goes_at_once(queue: KernelQueue, fd: int) -> None:
+    run = Run(queue, fd)
+    for n in range(BATCH + 1):
+        run.start(READ, n * PAGE, [memory()])
+        assert run.rets == []
+    assert calls(queue) == [BATCH]
+    assert run.finish() == [PAGE] * (BATCH + 1)
+    assert calls(queue) == [BATCH, 1]
 
 
 def test_an_unplug_hands_over_at_once_and_nothing_goes_before(queue: KernelQueue, fd: int) -> None:
