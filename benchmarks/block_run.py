@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Our side of `qemu-img bench`: one process, one image, N requests, the time they took.
 
-`python -m benchmarks.block_run IMAGE COUNT DEPTH read|write` prints the seconds. It does what
-img_bench() in QEMU's qemu-img.c does: COUNT requests of 4 KiB at sequential offsets
-that wrap at the image's end, DEPTH of them under way at any time, the next one submitted
+`python -m benchmarks.block_run IMAGE COUNT DEPTH read|write [SIZE AIO CACHE]` prints the seconds.
+It does what img_bench() in QEMU's qemu-img.c does: COUNT requests of SIZE (4 KiB) at sequential
+offsets that wrap at the image's end, DEPTH of them under way at any time, the next one submitted
 from the callback of the last, all of them into one buffer; the clock runs from the first
 submission to the last completion.
 
@@ -14,6 +14,7 @@ collector is set as miniqemu sets it for a machine that has started.
 from __future__ import annotations
 
 import gc
+import mmap
 import sys
 import time
 
@@ -21,19 +22,18 @@ import block
 from block.aio.world import the_world
 from block.core.backend import BlockBackend
 
-REQUEST = 4096
-
 
 class Bench:
     """The state of one run (BenchData)."""
 
-    def __init__(self, blk: BlockBackend, count: int, depth: int, write: bool) -> None:
+    def __init__(self, blk: BlockBackend, count: int, depth: int, write: bool, nbytes: int) -> None:
         self.size = blk.length
         self.left = count
         self.depth = depth
         self.in_flight = 0
         self.offset = 0
-        self.qiov = [memoryview(bytearray(REQUEST))]
+        self.nbytes = nbytes
+        self.qiov = [memoryview(mmap.mmap(-1, nbytes))]
         self.submit = blk.aio_pwritev if write else blk.aio_preadv
 
     def done(self, ret: int) -> None:
@@ -49,15 +49,24 @@ class Bench:
         while self.left > self.in_flight and self.in_flight < self.depth:
             offset = self.offset
             self.in_flight += 1
-            self.offset = (offset + REQUEST) % self.size
+            self.offset = (offset + self.nbytes) % self.size
             self.submit(offset, self.qiov, self.done)
 
 
-def run(path: str, count: int, depth: int, write: bool) -> float:
-    """Returns the seconds that `count` requests take."""
-    blk = block.open(path, format="raw", read_only=not write, cache="writeback")
+def run(
+    path: str,
+    count: int,
+    depth: int,
+    write: bool,
+    nbytes: int = 4096,
+    aio: str = "threads",
+    cache: str = "writeback",
+) -> float:
+    """Returns the seconds that `count` requests of `nbytes` bytes take."""
+    options = {"file": {"aio": aio}}
+    blk = block.open(path, options=options, format="raw", read_only=not write, cache=cache)
     poll = the_world().main_context.poll
-    bench = Bench(blk, count, depth, write)
+    bench = Bench(blk, count, depth, write, nbytes)
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)
@@ -71,5 +80,7 @@ def run(path: str, count: int, depth: int, write: bool) -> float:
 
 
 if __name__ == "__main__":
-    image, requests, parallel, operation = sys.argv[1:]
-    print(run(image, int(requests), int(parallel), operation == "write"))
+    image, requests, parallel, operation, *rest = sys.argv[1:]
+    size, engine, mode = rest or ("4096", "threads", "writeback")
+    write = operation == "write"
+    print(run(image, int(requests), int(parallel), write, int(size), engine, mode))
