@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 MAX_ENTRIES = 256
 BYTES_AT_ONCE = 256 << 10
-INSTALL = "the package liburing is missing: pip install 'miniqemu[io-uring]'"
+INSTALL = "the package liburing is missing: pip install liburing"
 
 
 class IoUring:

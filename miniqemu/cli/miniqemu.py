@@ -36,6 +36,10 @@ def main(argv: list[str]) -> int:
         from . import create
 
         return create.main(program, argv[2:])
+    if argv[1:2] == ["doctor"]:
+        from . import doctor
+
+        return doctor.main(program, argv[2:])
     try:
         config = options.parse(program, argv[1:])
         gc.disable()  # a start makes much and drops nothing: collecting costs 5 ms of it
