@@ -5,7 +5,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from docs.tools import attach, chain, event_loop, hostile, house, request, tree, two_ways
+from docs.tools import (
+    attach,
+    chain,
+    engines,
+    event_loop,
+    hostile,
+    house,
+    request,
+    tree,
+    two_ways,
+)
 from docs.tools.draw import Picture
 
 PICTURES: tuple[Callable[[], Picture], ...] = (
@@ -19,4 +29,5 @@ PICTURES: tuple[Callable[[], Picture], ...] = (
     tree.tree,
     tree.drained,
     hostile.picture,
+    engines.picture,
 )
