@@ -1,128 +1,129 @@
 # SPDX-License-Identifier: GPL-2.0-only
 #
-# From the loader's jump to C, for every processor.
+# The three ways in:
 #
-# The boot processor is started the PVH way: the ELF note below names a 32-bit entry; the loader
-# jumps there in protected mode without paging, interrupts off, %ebx = the start info.
-# Another processor is started by an interrupt (smp.c), in 16-bit mode, at ap_start's copy.
-# Both meet at long_mode; there each takes a number, and with it a stack.
+#   pvh_start   where a loader jumps to: 32 bits, no paging, %ebx = the start info (PVH)
+#   ap_start    where another processor begins, copied below 1 MiB: 16 bits (machine.c: cpus)
+#   vectors     where the processor goes for an exception (0-31) or an interrupt (from 32)
 #
 # An instruction may cost 2 us where a hypervisor has to emulate this code, so the page tables
-# lie ready in .data, and the loader zeroes .bss.
-
-#define NCPU 8
-#define STACK 8192
+# lie ready in .data.
 
 .section .note.pvh, "a", @note
-  .balign 4
-  .long 4                       # length of the name
-  .long 8                       # length of what follows it
-  .long 18                      # XEN_ELFNOTE_PHYS32_ENTRY
-  .asciz "Xen"
-  .quad pvh_start
+    .balign 4
+    .long 4, 8, 18                # lengths of name and value; XEN_ELFNOTE_PHYS32_ENTRY
+    .asciz "Xen"
+    .quad pvh_start
 
 .text
 .code32
 .globl pvh_start
 pvh_start:
-  cld
-  lgdt gdt_register
-  mov %ebx, %edi                # main's argument
+    cld
+    lgdt gdt_register
+    mov %ebx, %edi                # main's argument
 long_mode:
-  mov $0x10, %eax               # the data segment
-  mov %eax, %ds
-  mov %eax, %es
-  mov %eax, %ss
-  mov $0x20, %eax               # CR4: PAE
-  mov %eax, %cr4
-  mov $pml4, %eax
-  mov %eax, %cr3
-  mov $0xc0000080, %ecx         # EFER: long mode
-  rdmsr
-  or $0x100, %eax
-  wrmsr
-  mov $0x80000011, %eax         # CR0: paging, protected mode
-  mov %eax, %cr0
-  ljmp $0x08, $numbered
+    mov $0x10, %eax               # the data segment
+    mov %eax, %ss
+    mov $0x20, %eax               # CR4: PAE
+    mov %eax, %cr4
+    mov $pml4, %eax
+    mov %eax, %cr3
+    mov $0xc0000080, %ecx         # EFER: long mode
+    mov $0x100, %eax
+    xor %edx, %edx
+    wrmsr
+    mov $0x80000011, %eax         # CR0: paging, protected mode
+    mov %eax, %cr0
+    ljmp $0x08, $in_long_mode
 
 .code64
-numbered:
-  mov $1, %eax
-  lock xadd %eax, ncpu(%rip)    # mine: 0, 1, ...
-  cmp $NCPU, %eax
-  jae halt
-  imul $STACK, %eax, %ecx
-  lea stacks + STACK(%rcx), %rsp
-  mov %edi, %edi                # the upper half was not promised to be zero
-  test %eax, %eax
-  jnz ap
-  call main
-ap:
-  mov %eax, %edi
-  call ap_main
+in_long_mode:
+    mov $1, %eax
+    lock xadd %eax, ncpu(%rip)    # which processor am I?
+    test %eax, %eax
+    jnz halt                      # not the first: there is no work for it yet
+    mov $stack_end, %esp
+    mov %edi, %edi                # the upper half was not promised to be zero
+    call main
 halt:
-  cli
-  hlt
-  jmp halt
+    cli
+    hlt
+    jmp halt
 
-# What a further processor runs first, copied to a page below 1 MiB; its %cs is that page's.
 .code16
 .globl ap_start, ap_end
 ap_start:
-  cli
-  cld
-  mov %cs, %ax
-  mov %ax, %ds
-  lgdtl ap_gdt_register - ap_start
-  mov $0x11, %eax               # protected mode
-  mov %eax, %cr0
-  ljmpl $0x18, $long_mode
-  .balign 4
-ap_gdt_register:
-  .word gdt_end - gdt - 1
-  .long gdt
+    lgdtl %cs:gdt_register - ap_start
+    mov $0x11, %eax               # CR0: protected mode
+    mov %eax, %cr0
+    ljmpl $0x18, $long_mode
+gdt_register:
+    .word gdt_end - gdt - 1
+    .long gdt
 ap_end:
+
+.code64
+.globl vectors
+.set n, 0
+.balign 16
+vectors:
+.rept 32                          # vector n is at vectors + 16 * n
+    .balign 16
+    .if (0x227d00 >> n & 1) == 0
+    push $0                       # for the others the processor pushes an error code
+    .endif
+    push $n
+    jmp to_exception
+    .set n, n + 1
+.endr
+.rept 16                          # no register is saved: see sleep() in guest.h
+    .balign 16
+    mov $n, %edi
+    call interrupt
+    iretq
+    .set n, n + 1
+.endr
+
+to_exception:                     # the registers, as struct trapframe has them
+.irp register, r15, r14, r13, r12, r11, r10, r9, r8, rbp, rdi, rsi, rdx, rcx, rbx, rax
+    push %\register
+.endr
+    mov %rsp, %rdi
+    call exception                # and no way back
 
 .data
 .balign 8
 gdt:
-  .quad 0
-  .quad 0x00af9a000000ffff      # 0x08: 64-bit code
-  .quad 0x00cf92000000ffff      # 0x10: data
-  .quad 0x00cf9a000000ffff      # 0x18: 32-bit code, on the way from 16 to 64
+    .quad 0
+    .quad 0x00af9a000000ffff      # 0x08: 64-bit code
+    .quad 0x00cf92000000ffff      # 0x10: data
+    .quad 0x00cf9a000000ffff      # 0x18: 32-bit code, on the way from 16 to 64
 gdt_end:
-gdt_register:
-  .word gdt_end - gdt - 1
-  .long gdt
-
 .globl ncpu
-.balign 4
 ncpu:
-  .long 0
+    .long 0
 
-# The first GiB and the fourth (device registers: not cached), each at its own address, in
-# pages of 2 MiB. Anything else, and that is most wild pointers, faults.
-.macro map_gib from, flags
-  .set page, \from
-  .rept 512
-  .quad page + \flags
-  .set page, page + 0x200000
-  .endr
-.endm
+# The first GiB and the fourth (device registers), each at its own address, in pages of 2 MiB.
+# Anything else, and that is most wild pointers, faults.
 .balign 4096
 pml4:
-  .quad pdpt + 3
-  .fill 511, 8, 0
+    .quad pdpt + 3
+    .fill 511, 8, 0
 pdpt:
-  .quad ram + 3, 0, 0, registers + 3
-  .fill 508, 8, 0
-ram:
-  map_gib 0, 0x83               # present, writable, 2 MiB
-registers:
-  map_gib 0xc0000000, 0x9b      # the same, not cached
+    .quad pages + 3, 0, 0, pages + 4096 + 3
+    .fill 508, 8, 0
+pages:
+.irp from, 0, 0xc0000000
+    .set page, \from
+    .rept 512
+    .quad page + 0x83             # present, writable, 2 MiB
+    .set page, page + 0x200000
+    .endr
+.endr
 
 .bss
 .balign 16
-stacks:
-  .skip NCPU * STACK
+    .skip 16384
+stack_end:
 .section .note.GNU-stack, "", @progbits

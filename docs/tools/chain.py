@@ -48,7 +48,7 @@ def table(made: Picture) -> None:
     boxes = [made.box(316, 55 + 64 * i, 228, ROW, *row) for i, row in enumerate(rows)]
     for above, below in pairwise(boxes):
         made.arrow(above.bottom(), below.top())
-    made.text(316, 258, "~23 is for data in two pieces")
+    made.text(316, 258, "~23 stays free")
     memory = (
         ("`type IN, sector 8`", "~the device reads"),
         ("`data[5], a page`", "~the device writes"),

@@ -80,6 +80,28 @@ def test_a_function_that_is_gone_is_a_warning(caplog: pytest.LogCaptureFixture) 
     assert "no gone there" in caplog.text
 
 
+def test_a_quoted_c_function_comes_with_its_comment() -> None:
+    page = source.on_page_markdown("[[source:guest/disk.c:kick]]")
+    assert page.startswith('```c title="guest/disk.c"\n// Let the device see')
+    assert page.endswith("\n}\n```")
+    assert page.count("\n}\n") == 1
+
+
+def test_a_c_function_that_is_gone_is_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        assert source.on_page_markdown("[[source:guest/disk.c:gone]]") == ""
+    assert "no gone there" in caplog.text
+
+
+def test_lines_are_counted_not_typed(caplog: pytest.LogCaptureFixture) -> None:
+    count = len((source.ROOT / "guest/disk.c").read_text().splitlines())
+    assert source.on_page_markdown("has [[lines:guest/disk.c]] lines") == f"has {count} lines"
+    assert source.lines("guest/disk.c guest/*.S") > count
+    with caplog.at_level(logging.WARNING):
+        assert source.on_page_markdown("[[lines:guest/*.gone]]") == "0"
+    assert "no file to count" in caplog.text
+
+
 def test_pages_that_are_not_written_yet_stay_out_of_the_navigation(tmp_path: Path) -> None:
     (tmp_path / "here.md").touch()
     entries = [{"Here": "here.md"}, {"Part": [{"No": "no.md"}]}, {"Both": [{"Here": "here.md"}]}]
