@@ -15,7 +15,9 @@ R2  A table that `get` returned may be used until the next await: then it may be
 R3  Before a dirty table is written, what its cache depends on is written and flushed.
 R4  The memory is bounded in bytes. The table that goes is one not used since the last
     search for one (second chance): a hit costs one store.
-R5  What goes to the disk is a copy in the disk's byte order: the table may change meanwhile.
+R5  A table is read only where the file has something: written back, a table from anywhere else
+    would make the file as long as a lying offset says.
+R6  What goes to the disk is a copy in the disk's byte order: the table may change meanwhile.
 """
 
 from __future__ import annotations
@@ -105,6 +107,10 @@ class TableCache:
             table.recent = True
             return table
         await self._check_place(offset)
+        if offset >= self._file.bs.total_sectors << 9:
+            raise await self._complain(
+                f"Cannot get entry from {self.name} cache: Offset {offset:#x} is beyond the file"
+            )
         await self._make_room()
         data = bytearray(self.table_size)
         await self._file.co_preadv(offset, self.table_size, [memoryview(data)])
@@ -143,6 +149,8 @@ class TableCache:
 
     def drop_all(self) -> None:
         """Forgets everything, written or not."""
+        for table in self._dirty:
+            table.dirty = False  # whoever is about to write it (`write`) shall not
         self.tables.clear()
         self._dirty.clear()
 
@@ -183,7 +191,7 @@ class TableCache:
         failure: OSError | None = None
         for table in list(self._dirty):
             try:
-                if table.dirty:
+                if table.dirty:  # it may have been written meanwhile, or dropped
                     await self._write(table)
             except OSError as error:
                 if failure is None or failure.errno != errno.ENOSPC:

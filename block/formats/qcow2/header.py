@@ -191,12 +191,16 @@ def _check_tables(s: Qcow2State, head: Any) -> None:
 def _check_table(
     s: Qcow2State, name: str, field: str, offset: int, entries: int, length: int, most: int
 ) -> None:
-    """Raises unless a table is aligned and within its limit (qcow2_validate_table)."""
+    """Raises unless a table is aligned, within its limit (qcow2_validate_table), in the file."""
     if entries * length > most:
         message = f"{name} too large"
         raise refuse(s, message, f"header.{field}: {entries} > {most // length}", errno.EFBIG)
     if offset & s.cluster_mask or offset > f.INT64_MAX - entries * length:
         raise refuse(s, f"{name} offset invalid", f"header.{field}_offset = {offset:#x}")
+    # The last cluster of a file may be short, but a table begins before the end.
+    if entries and offset + entries * length - s.cluster_size >= s.file_length():
+        message = f"{name} lies beyond the end of the file"
+        raise refuse(s, message, f"header.{field}_offset = {offset:#x}")
 
 
 def read_tables(s: Qcow2State, head: Any) -> None:

@@ -29,7 +29,7 @@ from block.core import flags as f
 from block.core.align import blockalign
 from block.core.iov import iov_slice, zero_iov
 from block.formats.qcow2.cluster import check_entry, extent_in, writable_slice
-from block.formats.qcow2.corrupt import check_overlap, overlap
+from block.formats.qcow2.corrupt import check_overlap, error, overlap
 from block.formats.qcow2.layout import NOT_PLAIN, OFFSET_MASK, OFLAG_COPIED
 from block.formats.qcow2.read import co_preadv
 from block.formats.qcow2.refcount import alloc_clusters, free_clusters, free_entry
@@ -118,6 +118,7 @@ def _in_place(s: Qcow2State, offset: int, nbytes: int) -> int | None:
         or entry & (OFLAG_COPIED | NOT_PLAIN) != OFLAG_COPIED
         or not host
         or host & s.cluster_mask
+        or host >= s.file_length()
         or (s.allocations and _first_in_the_way(s.allocations, offset, offset + nbytes))
         or overlap(s, host, s.cluster_size)
     ):
@@ -190,6 +191,8 @@ async def _plan(s: Qcow2State, offset: int, nbytes: int) -> tuple[Allocation | N
         host = await alloc_clusters(s, count, "data cluster")
     else:
         host = first & OFFSET_MASK
+        if host >= s.file_length():
+            raise error(s, f"Data cluster offset {host:#x} is beyond the end of the file")
     await check_overlap(s, host, count << s.cluster_bits)
     if kind == OVERWRITE:
         return None, host + inside, nbytes

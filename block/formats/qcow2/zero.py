@@ -63,7 +63,9 @@ async def co_pwrite_zeroes(bs: BlockDriverState, offset: int, nbytes: int, flags
             raise _unsupported()
     async with s.lock:
         if head or tail:
-            # A write may have come in between.
+            # A write may have come in between, or be on its way to the rest of the cluster.
+            while await settle(s, offset - head, end + tail):
+                continue
             kind, _, _ = await lookup(s, offset - head, s.cluster_size)
             if kind not in (UNALLOCATED, ZERO_PLAIN, ZERO_ALLOC):
                 raise _unsupported()

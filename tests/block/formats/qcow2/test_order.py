@@ -1,0 +1,240 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What is written before what: an image that a power cut leaves has leaks at most, and all that
+was flushed. A kill at any moment leaves no worse one."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import block
+from block.core import flags as f
+from tests.support import needs
+from tests.support.qcow2_disk import FLUSH, Tape, open_on
+from tests.support.qcow2_work import Op, Work
+
+ROOT = Path(__file__).parents[4]
+SIZE = (4 << 20) + 3 * 512
+CLEAN, LEAKS = 0, 3
+
+
+def new_image(folder: Path, **options: Any) -> bytes:
+    path = folder / "new.qcow2"
+    path.unlink(missing_ok=True)
+    block.create(os.fspath(path), "qcow2", SIZE, **options)
+    return path.read_bytes()
+
+
+def check(path: Path) -> int:
+    """The exit status of `qemu-img check`: 0 clean, 3 leaks, 2 corrupt."""
+    command = [needs.program("qemu-img"), "check", "-f", "qcow2", os.fspath(path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode in (CLEAN, LEAKS), done.stdout + done.stderr
+    return done.returncode
+
+
+class Flushed:
+    """What was safe when: how long the tape was after each flush, and the disk then."""
+
+    def __init__(self, size: int) -> None:
+        self.moments: list[tuple[int, bytes]] = [(0, bytes(size))]
+        self.changed: list[tuple[int, int, int]] = []  # when, from, to
+
+    def compare(self, at: int, found: bytes) -> None:
+        """Whatever nobody touched since the last flush before `at` is there."""
+        moment, expected = max((m for m in self.moments if m[0] <= at), key=lambda m: m[0])
+        image, wanted = bytearray(found), bytearray(expected)
+        for when, start, end in self.changed:
+            if when >= moment:
+                image[start:end] = wanted[start:end] = bytes(end - start)
+        assert image == wanted, f"flushed data are lost at write {at}"
+
+
+def record(tape: Tape, work: Work, count: int, **options: Any) -> Flushed:
+    """Does random work on an image over the tape."""
+    safe = Flushed(work.size)
+    with open_on(tape, **options) as disk:
+        for op in work.ops(count):
+            start, nbytes = op.offset, op.nbytes
+            before = len(tape.writes)
+            if op.what == "write":
+                disk.pwrite(start, bytes([op.pattern]) * nbytes)
+            elif op.what == "zeroes":
+                disk.pwrite_zeroes(start, nbytes)
+            elif op.what == "unmap":
+                disk.pwrite_zeroes(start, nbytes, f.REQ_MAY_UNMAP)
+            elif op.what == "discard":
+                disk.pdiscard(start, nbytes)
+            elif op.what == "flush":
+                disk.flush()
+            else:
+                continue
+            work.note(op)
+            if op.what == "flush":
+                safe.moments.append((len(tape.writes), bytes(work.model)))
+            else:
+                safe.changed.append((before, start, start + nbytes))
+    return safe
+
+
+def plain(path: Path, folder: Path) -> bytes:
+    """What QEMU reads from an image."""
+    out = folder / "plain.raw"
+    command = [needs.program("qemu-img"), "convert", "-f", "qcow2", "-O", "raw", path, out]
+    subprocess.run(list(map(os.fspath, command)), check=True, timeout=60)
+    return out.read_bytes()
+
+
+def cut_everywhere(folder: Path, seed: int, cuts: int, shuffle: bool, **options: Any) -> list[int]:
+    """Works, then cuts at random moments; the statuses of qemu-img check."""
+    cluster_size = options.pop("cluster_size")
+    tape = Tape(new_image(folder, cluster_size=cluster_size))
+    work = Work(seed, SIZE, cluster_size)
+    safe = record(tape, work, 120, **options)
+    source = random.Random(seed)
+    found = []
+    path = folder / "cut.qcow2"
+    for at in sorted(source.sample(range(len(tape.writes) + 1), cuts)):
+        path.write_bytes(tape.cut(at, source, shuffle))
+        found.append(check(path))
+        safe.compare(at, plain(path, folder))
+    return found
+
+
+SMALL = {"l2-cache-size": 1024, "l2-cache-entry-size": 512}
+
+
+@pytest.mark.parametrize("shuffle", [False, True], ids=["in order", "late writes lost"])
+@pytest.mark.parametrize(
+    ("cluster_size", "options"), [(65536, {}), (512, SMALL), (4096, SMALL)], ids=str
+)
+def test_a_power_cut_leaves_leaks_at_most_and_what_was_flushed(
+    tmp_path: Path, cluster_size: int, options: dict[str, int], shuffle: bool
+) -> None:
+    found = cut_everywhere(
+        tmp_path, cluster_size + shuffle, 12, shuffle, cluster_size=cluster_size, **options
+    )
+    assert set(found) <= {CLEAN, LEAKS}
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("cluster_size", [65536, 4096, 512])
+def test_many_power_cuts(tmp_path: Path, cluster_size: int, seed: int) -> None:
+    options = SMALL if seed % 2 else {}
+    found = cut_everywhere(tmp_path, seed, 40, True, cluster_size=cluster_size, **options)
+    assert len(found) == 40
+
+
+def test_a_refcount_is_safe_before_an_entry_points_to_its_cluster(tmp_path: Path) -> None:
+    tape = Tape(new_image(tmp_path))
+    with open_on(tape) as disk:
+        disk.pwrite(0, b"x" * 512)
+        disk.flush()
+        tape.writes.clear()
+        disk.pwrite(1 << 20, b"y" * 65536)
+        disk.flush()
+        assert disk.bs is not None
+        s = disk.bs.opaque
+        entry = s.l2_cache.tables[s.l1_table[0] & 0x00FFFFFFFFFFFE00].cells[16]
+        data, l2 = entry & 0x00FFFFFFFFFFFE00, s.l1_table[0] & 0x00FFFFFFFFFFFE00
+        refblock = s.reftable[0]
+        order = [offset for offset, _ in tape.writes]
+    assert order[:4] == [data, refblock, FLUSH[0], l2]
+
+
+def test_an_entry_is_gone_before_its_cluster_is_free(tmp_path: Path) -> None:
+    tape = Tape(new_image(tmp_path))
+    with open_on(tape) as disk:
+        disk.pwrite(0, b"x" * 65536)
+        disk.flush()
+        tape.writes.clear()
+        disk.pdiscard(0, 65536)
+        disk.flush()
+        assert disk.bs is not None
+        s = disk.bs.opaque
+        l2, refblock = s.l1_table[0] & 0x00FFFFFFFFFFFE00, s.reftable[0]
+        order = [offset for offset, _ in tape.writes]
+    assert order[:3] == [l2, FLUSH[0], refblock]
+
+
+def test_copied_data_are_safe_before_an_entry_points_to_them(tmp_path: Path) -> None:
+    tape = Tape(new_image(tmp_path))
+    with open_on(tape) as disk:
+        disk.pwrite(0, b"x" * 65536)
+        disk.pwrite_zeroes(0, 65536)
+        disk.flush()
+        tape.writes.clear()
+        disk.pwrite(512, b"y" * 512)
+        disk.flush()
+        assert disk.bs is not None
+        l2 = disk.bs.opaque.l1_table[0] & 0x00FFFFFFFFFFFE00
+        order = [offset for offset, _ in tape.writes]
+        assert len(tape.writes[0][1]) == 65536
+    assert order[1:3] == [FLUSH[0], l2]
+
+
+WORKER = """
+import random, sys
+from pathlib import Path
+from tests.support.qcow2_work import OurImage, Work
+path, seed, size, cluster = Path(sys.argv[1]), *map(int, sys.argv[2:])
+work = Work(seed, size, cluster)
+work.model = None
+image = OurImage(path, work, **({"l2-cache-size": 1024, "l2-cache-entry-size": 512} if seed % 2
+                                else {}))
+image.work.note = lambda *args: None
+print("ready", flush=True)
+for op in work.ops(1_000_000):
+    if op.what not in ("read", "reopen"):
+        image.apply(op)
+"""
+
+
+def killed_while_working(folder: Path, seed: int, cluster_size: int) -> int:
+    path = folder / f"{seed}.qcow2"
+    block.create(os.fspath(path), "qcow2", SIZE, cluster_size=cluster_size)
+    words = [sys.executable, "-c", WORKER, path, str(seed), str(SIZE), str(cluster_size)]
+    with subprocess.Popen(list(map(os.fspath, words)), stdout=subprocess.PIPE, cwd=ROOT) as worker:
+        assert worker.stdout is not None
+        assert worker.stdout.readline() == b"ready\n"
+        # A moment that the worker's own speed decides: when so much is in the file.
+        wanted = random.Random(seed).randrange(300_000, 3_000_000)
+        while path.stat().st_blocks * 512 < wanted and worker.poll() is None:
+            pass
+        worker.send_signal(signal.SIGKILL)
+        assert worker.wait(30) == -signal.SIGKILL
+    return check(path)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_kill_9_leaves_leaks_at_most(tmp_path: Path, seed: int) -> None:
+    killed_while_working(tmp_path, seed, (65536, 512, 4096, 16384)[seed % 4])
+
+
+@pytest.mark.full
+def test_kill_9_thirty_times(tmp_path: Path) -> None:
+    for seed in range(100, 130):
+        killed_while_working(tmp_path, seed, (65536, 512, 4096, 16384)[seed % 4])
+
+
+def test_the_tape_cuts_where_it_is_told() -> None:
+    tape = Tape(b"....")
+    tape.writes = [(0, b"a"), FLUSH, (1, b"b"), (5, b"c")]
+    assert tape.cut(1, random.Random(0), False) == b"a..."
+    assert tape.cut(4, random.Random(0), False) == b"ab..\0c"
+    assert {tape.cut(3, random.Random(n), True) for n in range(20)} == {b"a...", b"ab.."}
+
+
+def test_the_model_discards_whole_clusters_only() -> None:
+    work = Work(0, 4096, 1024)
+    work.model[:] = b"x" * 4096
+    work.note(Op("discard", 100, 2000))
+    assert work.model == b"x" * 1024 + bytes(1024) + b"x" * 2048

@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A qcow2 image whose file is memory: every write is seen, can be held up, and can fail.
+
+    with open_on(Tape(image_bytes)) as (disk, tape): ...
+
+A Tape remembers each write and each flush in order. `cut` makes the image that a power cut
+leaves: everything up to a flush, and of what came later any part.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from block.core import flags as f
+from block.core.backend import BlockBackend
+from block.core.iov import Iov, iov_to_bytes
+from block.core.node import BlockDriverState
+from block.core.open import open_backend
+from tests.support.drivers import Disk, Ram, ram_node
+
+FLUSH = (-1, b"")
+
+
+class Tape(Disk):
+    """The state of a TapeRam: a Disk that also keeps (offset, data) of every write."""
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__(0)
+        self.data[:] = data
+        self.start = bytes(data)
+        self.writes: list[tuple[int, bytes]] = []
+
+    def cut(self, at: int, source: random.Random, shuffle: bool) -> bytes:
+        """The file after a cut before write number `at`. `shuffle`: of the writes since the
+        last flush, some are lost and the others come in any order."""
+        writes = self.writes[:at]
+        if shuffle:
+            flushed = max((n for n, write in enumerate(writes) if write == FLUSH), default=-1) + 1
+            late = [write for write in writes[flushed:] if source.random() < 0.6]
+            source.shuffle(late)
+            writes = writes[:flushed] + late
+        image = bytearray(self.start)
+        for offset, data in writes:
+            if offset >= 0:
+                image.extend(bytes(max(0, offset + len(data) - len(image))))
+                image[offset : offset + len(data)] = data
+        return bytes(image)
+
+
+class TapeRam(Ram):
+    """Memory that writes onto its tape."""
+
+    format_name = "tape"
+
+    async def co_pwritev(
+        self, bs: BlockDriverState, offset: int, nbytes: int, qiov: Iov, flags: int
+    ) -> None:
+        await super().co_pwritev(bs, offset, nbytes, qiov, flags)
+        bs.opaque.writes.append((offset, iov_to_bytes(qiov, 0, nbytes)))
+
+    async def co_flush_to_disk(self, bs: BlockDriverState) -> None:
+        await super().co_flush_to_disk(bs)
+        bs.opaque.writes.append(FLUSH)
+
+
+@contextmanager
+def open_on(tape: Tape, **options: Any) -> Iterator[BlockBackend]:
+    """An image opened over a tape; closed afterwards."""
+    file = ram_node(tape, "tape0", TapeRam)
+    try:
+        disk = open_backend(
+            options={"driver": "qcow2", "file": "tape0", "discard": "unmap", **options},
+            flags=f.BDRV_O_RDWR | f.BDRV_O_RESIZE,
+        )
+    finally:
+        file.unref()
+    try:
+        yield disk
+    finally:
+        tape.errors.clear()
+        disk.unref()
