@@ -61,10 +61,11 @@ class Disk:
     drive: str = ""
     device: str = ""
     iothread: bool = False
+    format: str = "raw"
 
     def arguments(self, number: int) -> list[str]:
         """Returns the words that give this disk to the machine as its disk `number`."""
-        drive = f"file={self.path},format=raw,if=none,id=d{number}{self.drive}"
+        drive = f"file={self.path},format={self.format},if=none,id=d{number}{self.drive}"
         device = f"virtio-blk-device,drive=d{number}{self.device}"
         if not self.iothread:
             return ["-drive", drive, "-device", device]

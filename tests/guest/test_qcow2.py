@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The guest's self-test on a qcow2 disk: it passes, and the image is clean and equal afterwards."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+import block
+from tests.interop.test_qcow2_with_qemu import holds, is_clean
+from tests.support.boot import GOOD, MINIQEMU_KVM, QEMU_KVM, Disk, Vmm, boot, parse_tap
+
+
+def qcow2_of(image: Path, **options: object) -> Path:
+    """A qcow2 image with the same content as a raw one."""
+    path = image.with_suffix(".qcow2")
+    data = image.read_bytes()
+    block.create(os.fspath(path), "qcow2", len(data), **options)
+    if "backing_file" not in options:
+        with block.open(os.fspath(path), format="qcow2") as disk:
+            disk.pwrite(0, data)
+    return path
+
+
+@pytest.mark.parametrize("iothread", [False, True], ids=["main loop", "iothread"])
+@pytest.mark.parametrize("kind", ["full", "overlay", "small clusters"])
+def test_it_passes_and_the_image_is_clean_and_equal(image: Path, kind: str, iothread: bool) -> None:
+    options: dict[str, object] = {"cluster_size": 512} if kind == "small clusters" else {}
+    if kind == "overlay":
+        options = {"backing_file": os.fspath(image), "backing_fmt": "raw"}
+    path = qcow2_of(image, **options)
+    before = image.read_bytes()
+    disk = Disk(path, iothread=iothread, format="qcow2", drive=",discard=unmap")
+
+    outcome = boot(MINIQEMU_KVM, [disk], "selftest")
+
+    tap = parse_tap(outcome.serial)
+    assert outcome.status == GOOD, outcome.serial + outcome.errors
+    assert tap.complete
+    assert not tap.failed
+    is_clean(path)
+    holds(path, before)
+    assert image.read_bytes() == before, "the backing file is only read"
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("vmm", [QEMU_KVM, MINIQEMU_KVM], ids=str)
+def test_what_the_guest_wrote_is_there_for_the_other_program(vmm: Vmm, image: Path) -> None:
+    path = qcow2_of(image)
+    other = MINIQEMU_KVM if vmm is QEMU_KVM else QEMU_KVM
+    boot(vmm, [Disk(path, format="qcow2")], "write 1000 hello; poweroff")
+    is_clean(path)
+
+    outcome = boot(other, [Disk(path, format="qcow2", iothread=True)], "read 1000; poweroff")
+
+    assert "hello" in outcome.serial
+    is_clean(path)
