@@ -52,10 +52,10 @@ def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     forget_the_house()
 
 
-def read_image(house: Path) -> tuple[memoryview, start_image.Contents]:
-    image = memoryview((house.parent / "lib" / "miniqemu.start").read_bytes())
-    _, _, contents = marshal.loads(image[int.from_bytes(image[-8:], "little") :])
-    return image, contents
+def read_image(house: Path) -> start_image.Contents:
+    image = (house.parent / "lib" / "miniqemu.start").read_bytes()
+    contents: start_image.Contents = marshal.loads(image.removeprefix(sys.version.encode()))[1]
+    return contents
 
 
 def load(name: str) -> types.ModuleType:
@@ -63,7 +63,7 @@ def load(name: str) -> types.ModuleType:
 
 
 def test_modules_come_from_the_image_and_look_like_any_other(house: Path) -> None:
-    assert start_image.install(*read_image(house))
+    assert start_image.install(read_image(house))
     room, deep = load("room"), load("deep")
     assert room.__file__ == str(house / "room.py")
     assert room.__package__ == "tinyhouse"
@@ -73,16 +73,38 @@ def test_modules_come_from_the_image_and_look_like_any_other(house: Path) -> Non
 
 
 def test_a_traceback_shows_the_source(house: Path) -> None:
-    assert start_image.install(*read_image(house))
+    assert start_image.install(read_image(house))
     with pytest.raises(KeyError) as caught:
         load("room").fail()
     assert str(caught.traceback[-1].path) == str(house / "room.py")
     assert caught.traceback[-1].lineno == 1
 
 
+def test_docstrings_and_annotations_are_left_out_and_nothing_else(tmp_path: Path) -> None:
+    source = tmp_path / "text.py"
+    source.write_text(
+        '"""Of the module."""\nfrom __future__ import annotations\n'
+        "class Kept:\n    'of the class'\n    size: int = 3\n"
+        "def only(x: int) -> str:\n    'of the function'\n"
+        "async def both(*a: int, k: int = 5):\n    'x'\n    assert k, 'kept'\n    return a, k\n"
+    )
+    exec(start_image.compiled(str(source)), names := {"__name__": "text"})
+    assert names.get("__doc__") is None
+    assert (names["Kept"].__doc__, names["Kept"].size) == (None, 3)
+    for name in ("only", "both"):
+        assert not names[name].__annotations__
+        assert names[name].__doc__ is None
+    assert names["only"](1) is None
+    with pytest.raises(StopIteration) as end:
+        names["both"](1, 2).send(None)
+    assert end.value.value == ((1, 2), 5)
+    with pytest.raises(AssertionError, match="kept"):
+        names["both"](k=0).send(None)
+
+
 def test_a_changed_source_is_taken_itself(house: Path) -> None:
     (house / "room.py").write_text("CHANGED = True\n")
-    assert start_image.install(*read_image(house))
+    assert start_image.install(read_image(house))
     assert load("room").CHANGED
     assert not isinstance(load("room").__loader__, start_image.ImageFinder)
     assert isinstance(load("deep").__loader__, start_image.ImageFinder)
@@ -90,7 +112,7 @@ def test_a_changed_source_is_taken_itself(house: Path) -> None:
 
 def test_a_source_that_is_gone_is_gone(house: Path) -> None:
     (house / "room.py").unlink()
-    assert start_image.install(*read_image(house))
+    assert start_image.install(read_image(house))
     with pytest.raises(ModuleNotFoundError):
         load("room")
 
@@ -99,7 +121,7 @@ def test_who_sets_a_path_for_modules_gets_those(
     house: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PYTHONPATH", "/somewhere")
-    assert not start_image.install(*read_image(house))
+    assert not start_image.install(read_image(house))
 
 
 def run_command(house: Path, *options: str) -> str:
@@ -128,7 +150,9 @@ def write_our_image(house: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("content", [b"", b"rubbish", marshal.dumps(5), None, "another Python"])
+@pytest.mark.parametrize(
+    "content", [b"", b"rubbish", sys.version.encode() + b"rubbish", None, "another Python"]
+)
 def test_without_a_good_image_the_command_starts_as_python_does(
     house: Path, content: bytes | str | None
 ) -> None:
@@ -136,7 +160,7 @@ def test_without_a_good_image_the_command_starts_as_python_does(
     if content is None:
         image.unlink()
     elif content == "another Python":
-        image.write_bytes(marshal.dumps(("2.7", b"", ())) + bytes(8))
+        image.write_bytes(b"2.7" + image.read_bytes().removeprefix(sys.version.encode()))
     else:
         assert isinstance(content, bytes)
         image.write_bytes(content)
