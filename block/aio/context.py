@@ -180,6 +180,25 @@ class AioContext:
         self._bh_budget = budget = repeat(None, len(self._bhs))
         return budget
 
+    def run_bottom_halves(self) -> bool:
+        """Runs those that are there now, and says whether there were any (aio_bh_poll). Home only.
+
+        For a thread that is here as a guest, while another sleeps in our stead: a wake-up that is
+        meant for that one is left to it.
+        """
+        assert self._current() == self._home, self.stranger()
+        bhs, progress = self._bhs, False
+        for _ in self._take_bhs() if bhs else ():
+            bh = bhs.popleft()
+            if type(bh) is tuple:
+                progress = True
+                bh[0]()
+            elif bh.state == SCHEDULED:
+                bh.state = 0
+                progress = True
+                bh.callback()
+        return progress
+
     def _sleep(self) -> Iterable[tuple[int, int]]:
         """Waits for descriptors, a notify, or the first timer."""
         timeout_ns = self.timeout_ns()

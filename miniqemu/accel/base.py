@@ -21,6 +21,7 @@ from block.lean import IntEnum
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Protocol
 
     from block.aio.notifier import EventNotifier
@@ -149,6 +150,7 @@ class Accelerator(Protocol):
 
     name: str
     runs_in_parallel: bool  # True: a thread for each vCPU; False: they take turns in one
+    has_ioeventfd: bool  # True: the kernel rings doorbells; False: the vCPU's thread does
 
     def map_ram(self, ram: GuestMemory) -> None:
         """Lets the guest see all regions of `ram`."""
@@ -159,8 +161,8 @@ class Accelerator(Protocol):
     def set_irq(self, gsi: int, level: bool) -> None:
         """Drives one pin of the interrupt controllers."""
 
-    def add_irqfd(self, gsi: int, notifier: EventNotifier) -> None:
-        """A write to `notifier` is an edge on the pin."""
+    def add_irqfd(self, gsi: int, notifier: EventNotifier) -> Callable[[], None] | None:
+        """A write to `notifier` is an edge on the pin; or what is returned makes one."""
 
     def del_irqfd(self, gsi: int, notifier: EventNotifier) -> None:
         """Ends what add_irqfd began."""

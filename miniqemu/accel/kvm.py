@@ -73,6 +73,7 @@ class KvmAccel:
 
     name = "kvm"
     runs_in_parallel = True
+    has_ioeventfd = True
 
     def __init__(self, vcpus: int = 1, cpu_model: str = "host", path: str = "/dev/kvm") -> None:
         """Opens KVM and makes an empty machine. AccelError: one line, see `open_error`."""

@@ -45,6 +45,7 @@ class Transport(Protocol):
 
     memory: GuestMemory
     ctx_main: AioContext
+    has_ioeventfd: bool  # whether a doorbell can wake a loop without the vCPU's thread
 
     def raise_irq(self) -> None:
         """The interrupt status has a new bit."""

@@ -124,7 +124,8 @@ class VirtioBlk(VirtioDevice, BlockDevOps):
         if conf.iothread is not None:
             self.service = DataPlane(self, conf.blk, conf.iothread)
         else:
-            self.service = MainLoopService(self, self.transport.ctx_main, conf.ioeventfd)
+            ioeventfd = conf.ioeventfd and self.transport.has_ioeventfd
+            self.service = MainLoopService(self, self.transport.ctx_main, ioeventfd)
 
     def start(self) -> None:
         """Serves the queues from here on (virtio_blk_set_status, DRIVER_OK)."""
@@ -189,8 +190,7 @@ class VirtioBlk(VirtioDevice, BlockDevOps):
 
     def handle_output(self, queue: VirtQueue) -> None:
         """A doorbell in a vCPU's thread, ioeventfd=off (virtio_blk_handle_output)."""
-        with self.blk.aio_context:
-            self.handle_queue(queue)
+        self.service.serve_here(queue)
 
     def handle_queue(self, queue: VirtQueue, jumps: int = 1) -> None:
         """Takes what is available (virtio_blk_handle_vq); `jumps` is how long a turn is (R6)."""

@@ -106,6 +106,7 @@ class VirtioMmioTransport:
         self.name = f"virtio-mmio at 0x{base:x}"
         self.irq = irq
         self.memory = address_space.ram
+        self.has_ioeventfd = address_space.has_ioeventfd
         self.ctx_main = ctx_main
         self.report: Callable[[str], None] = _log_guest_error
         self.device: VirtioDevice | None = None

@@ -125,6 +125,8 @@ class IoRegion(Protocol):
 class IoeventfdBinder(Protocol):
     """An accelerator that can turn a guest's write into a notification by itself."""
 
+    has_ioeventfd: bool  # whether it ever does
+
     def add_ioeventfd(
         self, addr: int, size: int, notifier: EventNotifier, datamatch: int | None, pio: bool
     ) -> bool:
@@ -196,6 +198,7 @@ class AddressSpace:
     def __init__(self, ram: GuestMemory, binder: IoeventfdBinder | None = None) -> None:
         self.ram = ram
         self.binder = binder
+        self.has_ioeventfd = binder is None or binder.has_ioeventfd
         self.mmio, self.pio = IoTable("memory"), IoTable("I/O port")
         self.add_mmio, self.add_pio = self.mmio.add, self.pio.add
         self.remove_mmio, self.remove_pio = self.mmio.remove, self.pio.remove

@@ -167,6 +167,8 @@ def test_a_doorbell_for_any_size_and_value(space: AddressSpace, notifier: EventN
 class Binder:
     """An accelerator that binds doorbells by itself."""
 
+    has_ioeventfd = True
+
     def __init__(self) -> None:
         self.bound: list[tuple[int, int, int | None, bool]] = []
 
