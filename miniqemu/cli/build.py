@@ -182,7 +182,7 @@ class Emulator:
         from miniqemu.accel.base import AccelError
         from miniqemu.machine import microvm
 
-        accel = self.options.open_accelerator()
+        accel = self.options.open_accelerator(self.say)
         try:
             self.serial = self._make_serial()
             self.board = microvm.build(

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 from block.core import keyval
 from block.core.options import SIZE_HINT, parse_bool, size_of_text
+from miniqemu.accel.base import AccelError
 
 from .config import CliError, Config, Item
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from miniqemu.accel.base import Accelerator
 
 DEFAULT_RAM = 128 << 20
@@ -39,8 +42,17 @@ MACHINE_PROPERTIES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "usb": (ON_OFF, ("off",)),
     "x-option-roms": (ON_OFF, ("off",)),
 }
-KVM_PROPERTIES = {"kernel-irqchip": (("on", "off", "split"), ("on",))}
-KVM_QEMU_PROPERTIES = ("dirty-ring-size", "kvm-shadow-mem", "notify-vmexit", "notify-window")
+# Accelerator -> its properties, as above, and those that only QEMU has.
+ACCELERATORS: dict[str, dict[str, tuple[tuple[str, ...], tuple[str, ...]]]] = {
+    "kvm": {"kernel-irqchip": (("on", "off", "split"), ("on",))},
+    "tcg": {"thread": (("single", "multi"), ("single",))},
+}
+QEMU_PROPERTIES = {
+    "kvm": ("dirty-ring-size", "kvm-shadow-mem", "notify-vmexit", "notify-window"),
+    "tcg": ("one-insn-per-tb", "split-wx", "tb-size"),
+}
+DEFAULT_ACCELERATORS = ("kvm", "tcg")
+TCG_MAX_CPUS = 255  # a local APIC's id has eight bits, and the last one means "all"
 
 
 class MachineOptions:
@@ -87,7 +99,7 @@ class MachineOptions:
         if listed is None:
             for item in accels:
                 item.read(keyval.parse_opts, "accel")
-            return accels or [_named(Item("-accel kvm"), "kvm")]
+            return accels or [_named(Item(f"-accel {name}"), name) for name in DEFAULT_ACCELERATORS]
         if accels:
             raise CliError('The -accel and "-machine accel=" options are incompatible')
         names = [name for name in listed.split(":") if name]
@@ -95,23 +107,45 @@ class MachineOptions:
             raise machine.error("no accelerator found")
         return [_named(Item(machine.where), name) for name in names]
 
-    def open_accelerator(self) -> Accelerator:
-        """The first of the accelerators that works. Raises CliError: why the first did not."""
+    def open_accelerator(self, say: Callable[[str], None]) -> Accelerator:
+        """The first of the accelerators that works (configure_accelerators).
+
+        `say` tells why it is not the first one. CliError: none works, and why none does.
+        """
         for item in self.accelerators:
             check_accelerator(item)
-        ours = [item for item in self.accelerators if item.text_of("accel") == "kvm"]
+        ours = [item for item in self.accelerators if item.text_of("accel") in ACCELERATORS]
         if not ours:
             raise self.accelerators[0].error(
                 f"accelerator '{self.accelerators[0].text_of('accel')}' is not supported by "
-                "miniqemu (kvm is)"
+                "miniqemu (kvm and tcg are)"
             )
-        from miniqemu.accel.base import AccelError
+        failures = []
+        for item in ours:
+            name = item.text_of("accel") or ""
+            try:
+                accel = self._open_tcg() if name == "tcg" else self._open_kvm()
+            except AccelError as error:
+                failures.append(str(error))
+                continue
+            if failures:
+                say(f"falling back to {name}: {'; '.join(failures)}")
+            return accel
+        raise CliError("; ".join(failures))
+
+    def _open_kvm(self) -> Accelerator:
         from miniqemu.accel.kvm import KvmAccel
 
-        try:
-            return KvmAccel(self.vcpus, self.cpu_model)
-        except AccelError as error:
-            raise CliError(str(error)) from None
+        return KvmAccel(self.vcpus, self.cpu_model)
+
+    def _open_tcg(self) -> Accelerator:
+        from miniqemu.accel.tcg import TcgAccel
+
+        if self.config.cpu is not None and self.cpu_model == "host":
+            raise self.config.cpu.error("CPU model 'host' requires KVM")
+        if self.vcpus > TCG_MAX_CPUS:
+            raise AccelError(f"-smp {self.vcpus}: -accel tcg has at most {TCG_MAX_CPUS} vCPUs")
+        return TcgAccel(self.vcpus, self.cpu_model)
 
     def _cpu_model(self) -> str:
         item = self.config.cpu
@@ -173,19 +207,19 @@ def _named(item: Item, name: str) -> Item:
 def check_accelerator(item: Item) -> None:
     """One accelerator and its properties exist, in QEMU at least."""
     name = item.text_of("accel") or ""
-    if name != "kvm":
-        from .qemu_names import ACCELERATORS
+    if name not in ACCELERATORS:
+        from .qemu_names import ACCELERATORS as QEMU_ACCELERATORS
 
-        if name not in ACCELERATORS:
+        if name not in QEMU_ACCELERATORS:
             raise item.error(f"invalid accelerator {name}")
         return
     for key in item.values:
-        if key in KVM_PROPERTIES:
-            choose(item, key, *KVM_PROPERTIES[key])
-        elif key in KVM_QEMU_PROPERTIES:
+        if key in ACCELERATORS[name]:
+            choose(item, key, *ACCELERATORS[name][key])
+        elif key in QEMU_PROPERTIES[name]:
             raise item.error(f"property '{key}' is not supported by miniqemu")
         elif key != "accel":
-            raise item.error(f"Property 'kvm-accel.{key}' not found")
+            raise item.error(f"Property '{name}-accel.{key}' not found")
 
 
 def choose(item: Item, name: str, grammar: tuple[str, ...], here: tuple[str, ...]) -> str:

@@ -256,7 +256,7 @@ GROUPS: dict[str, tuple[Row, ...]] = {
             "pit=, pic=, rtc=, acpi=, pcie=, usb=, x-option-roms=: as this machine has them",
         ),
         Row("cpu", "host|max", store("cpu"), "the processor: the host's own"),
-        Row("accel", "kvm", add("accels"), "the accelerator; several are tried in order"),
+        Row("accel", "kvm|tcg", add("accels"), "the accelerator; several are tried in order"),
         Row("smp", "[cpus=]n", store("smp"), "the number of processors (default: 1)"),
         Row(
             "global",

@@ -5,7 +5,8 @@ A line is driven in one of two ways, and a device keeps to one of them at a time
 
     set_level(True/False)   a wire. Under the big lock. KVM_IRQ_LINE under kvm.
     pulse()                 an edge, from any thread and without the big lock: a write to
-                            the line's irqfd. The data plane's way (virtio_notify_irqfd).
+                            the line's irqfd. The data plane's way (virtio_notify_irqfd). An
+                            accelerator with an IOAPIC of its own gives a shorter way.
 
 Rules:
 R1. `set_level` is called under the big lock.
@@ -19,6 +20,7 @@ from block.aio.world import World, the_world
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Protocol
 
     from block.aio.notifier import EventNotifier
@@ -32,8 +34,8 @@ class IrqController(Protocol):
     def set_irq(self, gsi: int, level: bool) -> None:
         """Drives one pin."""
 
-    def add_irqfd(self, gsi: int, notifier: EventNotifier) -> None:
-        """From now on a write to `notifier` is an edge on the pin."""
+    def add_irqfd(self, gsi: int, notifier: EventNotifier) -> Callable[[], None] | None:
+        """From now on a write to `notifier` is an edge on the pin; or what is returned does it."""
 
     def del_irqfd(self, gsi: int, notifier: EventNotifier) -> None:
         """Ends what add_irqfd began."""
@@ -42,7 +44,7 @@ class IrqController(Protocol):
 class IrqLine:
     """One wire to the interrupt controller (QEMU's qemu_irq)."""
 
-    __slots__ = ("_controller", "_irqfd", "_world", "gsi", "level")
+    __slots__ = ("_controller", "_edge", "_irqfd", "_world", "gsi", "level")
 
     def __init__(self, gsi: int, controller: IrqController, world: World | None = None) -> None:
         self.gsi = gsi
@@ -50,6 +52,7 @@ class IrqLine:
         self._controller = controller
         self._world = world or the_world()
         self._irqfd: EventNotifier | None = None
+        self._edge: Callable[[], None] = _no_irqfd
 
     def set_level(self, level: bool) -> None:
         """Drives the wire (qemu_set_irq); does nothing when it has that level already."""
@@ -62,7 +65,7 @@ class IrqLine:
         if self._irqfd is None:
             notifier = self._world.new_notifier()
             try:
-                self._controller.add_irqfd(self.gsi, notifier)
+                self._edge = self._controller.add_irqfd(self.gsi, notifier) or notifier.set
             except BaseException:
                 notifier.close()
                 raise
@@ -71,12 +74,15 @@ class IrqLine:
 
     def pulse(self) -> None:
         """An edge, from any thread (event_notifier_set on the guest notifier)."""
-        assert self._irqfd is not None, "R2: pulse() needs irqfd() first"
-        self._irqfd.set()
+        self._edge()
 
     def release_irqfd(self) -> None:
         """Takes the irqfd away again; harmless when there is none."""
         if self._irqfd is not None:
-            notifier, self._irqfd = self._irqfd, None
+            notifier, self._irqfd, self._edge = self._irqfd, None, _no_irqfd
             self._controller.del_irqfd(self.gsi, notifier)
             notifier.close()
+
+
+def _no_irqfd() -> None:
+    raise AssertionError("R2: pulse() needs irqfd() first")

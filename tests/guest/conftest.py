@@ -14,7 +14,12 @@ SECTOR = 512
 SECTORS = 2048
 
 
-@pytest.fixture(params=[boot.QEMU_KVM, boot.QEMU_TCG, boot.QEMU_PLAIN, boot.MINIQEMU_KVM], ids=str)
+MACHINES = [
+    boot.QEMU_KVM, boot.QEMU_TCG, boot.QEMU_PLAIN, boot.MINIQEMU_KVM, boot.MINIQEMU_TCG,
+]  # fmt: skip
+
+
+@pytest.fixture(params=MACHINES, ids=str)
 def vmm(request: pytest.FixtureRequest) -> boot.Vmm:
     """Each machine that has to run the guest in the same way."""
     machine: boot.Vmm = request.param

@@ -11,6 +11,7 @@ from tests.support.boot import (
     BAD,
     GOOD,
     MINIQEMU_KVM,
+    MINIQEMU_TCG,
     QEMU_KVM,
     QEMU_TCG,
     Disk,
@@ -45,7 +46,7 @@ def test_a_read_only_disk_passes_what_does_not_write(vmm: Vmm, image: Path) -> N
     assert set(tap.skipped.values()) == {"the disk is read-only"}
 
 
-@pytest.mark.parametrize("vmm", [QEMU_KVM, MINIQEMU_KVM], ids=str)
+@pytest.mark.parametrize("vmm", [QEMU_KVM, MINIQEMU_KVM, MINIQEMU_TCG], ids=str)
 @pytest.mark.parametrize("queues", [1, 4])
 def test_it_passes_in_an_iothread(vmm: Vmm, image: Path, queues: int) -> None:
     disk = Disk(image, device=f",num-queues={queues}", iothread=True)
@@ -95,7 +96,7 @@ def test_it_passes_twice_from_the_shell_which_stays(vmm: Vmm, image: Path) -> No
     assert outcome.serial.count("\nok ") == 2 * parse_tap(outcome.serial).plan
 
 
-@pytest.mark.parametrize("vmm", [QEMU_TCG, MINIQEMU_KVM], ids=str)
+@pytest.mark.parametrize("vmm", [QEMU_TCG, MINIQEMU_KVM, MINIQEMU_TCG], ids=str)
 def test_a_disk_that_is_too_small_is_refused(vmm: Vmm, tmp_path: Path) -> None:
     tiny = tmp_path / "tiny.img"
     tiny.write_bytes(bytes(8192))

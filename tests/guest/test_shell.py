@@ -12,6 +12,7 @@ from tests.support.boot import (
     BAD,
     GOOD,
     MINIQEMU_KVM,
+    MINIQEMU_TCG,
     QEMU_TCG,
     Disk,
     Outcome,
@@ -28,7 +29,7 @@ COMMANDS = (
 )
 
 
-@pytest.fixture(params=[QEMU_TCG, MINIQEMU_KVM], ids=str)
+@pytest.fixture(params=[QEMU_TCG, MINIQEMU_KVM, MINIQEMU_TCG], ids=str)
 def vmm(request: pytest.FixtureRequest) -> Vmm:
     """One machine of QEMU's is enough here: the shell knows nothing of accelerators."""
     machine: Vmm = request.param

@@ -42,6 +42,8 @@ class Vmm:
         """Returns how to call it; skips the test (fails it in CI) where something is missing."""
         if self.accel == "kvm":
             needs.kvm()
+        if self == MINIQEMU_TCG:
+            needs.module("unicorn", "tcg")
         if self.name == "qemu":
             return [needs.program("qemu-system-x86_64")]
         return [sys.executable, "-m", "miniqemu"]
@@ -51,6 +53,7 @@ QEMU_KVM = Vmm("qemu", "kvm")
 QEMU_TCG = Vmm("qemu", "tcg")
 QEMU_PLAIN = Vmm("qemu", "tcg", "microvm")  # with ACPI: the disks sit in other slots
 MINIQEMU_KVM = Vmm("miniqemu", "kvm")
+MINIQEMU_TCG = Vmm("miniqemu", "tcg")
 
 
 @dataclass(frozen=True)

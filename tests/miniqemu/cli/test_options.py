@@ -83,10 +83,18 @@ def test_processors_are_counted(text: str) -> None:
 @pytest.mark.parametrize(
     "line",
     [["-accel", "kvm"], ["-enable-kvm"], ["-M", "accel=kvm"], ["-M", "accel=tcg:kvm"],
-     ["-accel", "kvm,kernel-irqchip=on"], []],
+     ["-accel", "kvm,kernel-irqchip=on"]],
 )  # fmt: skip
 def test_kvm_may_be_asked_for_in_many_ways(line: list[str]) -> None:
     assert machine(*line).accelerators[-1].text_of("accel") == "kvm"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [["-M", "accel=kvm:tcg"], ["-accel", "kvm", "-accel", "tcg,thread=single"], []],
+)
+def test_kvm_is_tried_before_tcg(line: list[str]) -> None:
+    assert [item.text_of("accel") for item in machine(*line).accelerators] == ["kvm", "tcg"]
 
 
 def test_properties_that_are_true_of_the_board_are_accepted() -> None:

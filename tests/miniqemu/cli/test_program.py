@@ -146,7 +146,7 @@ def test_a_missing_dev_kvm_names_the_command_that_mends_it(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     no_kvm(monkeypatch, "/dev/no-kvm")
-    line = complaint(capfd, "-nodefaults")
+    line = complaint(capfd, "-nodefaults", "-accel", "kvm")
     assert line.startswith("prog: -accel kvm: /dev/no-kvm: No such file or directory: ")
     assert "modprobe kvm_intel" in line
 
@@ -158,9 +158,53 @@ def test_a_forbidden_dev_kvm_names_the_command_that_mends_it(
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(kvm, "Kvm", refuse)
-    line = complaint(capfd, "-nodefaults")
+    line = complaint(capfd, "-nodefaults", "-accel", "kvm")
     assert line.startswith("prog: -accel kvm: /dev/kvm: Permission denied: ")
     assert "usermod -aG kvm" in line
+
+
+@pytest.mark.parametrize("words", [[], ["-M", "accel=kvm:tcg"], ["-accel", "kvm", "-accel", "tcg"]])
+def test_without_dev_kvm_the_guest_runs_on_tcg_which_is_said_in_one_line(
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    guest_elf: Path,
+    words: list[str],
+) -> None:
+    needs.module("unicorn", "tcg")
+    no_kvm(monkeypatch, "/dev/no-kvm")
+    guest = ["-serial", "stdio", "-kernel", str(guest_elf), "-append", "poweroff 7"]
+    assert main(["prog", *words, "-nodefaults", *guest]) == 7
+    heard = capfd.readouterr()
+    assert heard.out.startswith("miniqemu guest")
+    (line,) = heard.err.splitlines()
+    assert line.startswith("prog: falling back to tcg: -accel kvm: /dev/no-kvm: No such file")
+
+
+def test_with_neither_accelerator_one_line_tells_both_remedies(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from miniqemu.accel import libunicorn
+
+    no_kvm(monkeypatch, "/dev/no-kvm")
+    monkeypatch.setattr(libunicorn, "_library", None)
+    monkeypatch.setattr(libunicorn, "NAMES", ("no-such-library",))
+    line = complaint(capfd, "-nodefaults")
+    assert "modprobe kvm_intel" in line
+    assert "; -accel tcg: the package unicorn is missing: " in line
+
+
+def test_tcg_is_not_touched_where_kvm_works(tmp_path: Path, guest_elf: Path) -> None:
+    needs.kvm()
+    code = (
+        "import sys; from miniqemu.cli.miniqemu import main\n"
+        f"main(['m', '-nodefaults', '-kernel', {str(guest_elf)!r}, '-append', 'poweroff'])\n"
+        "names = 'accel.tcg', 'accel.libunicorn', 'hw.lapic', 'hw.ioapic', 'hw.pit'\n"
+        "print([name for name in names if f'miniqemu.{name}' in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=ENVIRONMENT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines()[-1] == "[]"
 
 
 def test_an_image_of_another_format_is_refused(
