@@ -24,20 +24,35 @@ from miniqemu.hw.virtio_blk_layout import (
     T_OUT,
     T_WRITE_ZEROES,
 )
+from tests.support import needs
 from tests.support.ring_driver import Buffer
 from tests.support.virtio_rig import Rig
 
 SIZE = 1 << 20
 LIMIT = 64 << 10
-ways = pytest.mark.parametrize("way", ["main loop", "IOThread", "vCPU"])
+# Who serves the disk, the engine below it, and how the file is cached.
+WAYS = {
+    "main loop": ("threads", "writeback"),
+    "IOThread": ("threads", "writeback"),
+    "vCPU": ("threads", "writeback"),
+    "IOThread, native": ("native", "none"),
+    "main loop, io_uring": ("io_uring", "writeback"),
+    "IOThread, io_uring": ("io_uring", "none"),
+}
+ways = pytest.mark.parametrize("way", WAYS)
 
 
 class FileRig(Rig):
     """A device on an image file, with a driver that has started."""
 
     def __init__(self, path: Path, way: str, read_only: bool = False) -> None:
-        self.iothread = IOThread("errors") if way == "IOThread" else None
-        self.image = block.open(str(path), format="raw", read_only=read_only)
+        aio, cache = WAYS[way]
+        needs.engine(aio)
+        self.iothread = IOThread("errors") if way.startswith("IOThread") else None
+        options = {"file": {"aio": aio}}
+        self.image = block.open(
+            str(path), format="raw", read_only=read_only, cache=cache, options=options
+        )
         super().__init__(self.image, iothread=self.iothread, ioeventfd=way != "vCPU")
         self.driver.start(num=64)
 

@@ -7,6 +7,7 @@ import errno
 import mmap
 import os
 import random
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -115,6 +116,21 @@ def test_a_file_cut_behind_our_back_reads_as_zeroes(opened: BlockBackend, image:
     opened.preadv_into(SIZE - 3 * 4096, [into])
     last = (SIZE // 4096 - 3) % 251
     assert bytes(into) == bytes([last]) * 4096 + bytes([last + 1]) * 100 + bytes(8192 - 100)
+
+
+def test_memory_is_let_go_of_when_the_request_is_done(opened: BlockBackend) -> None:
+    memory = mmap.mmap(-1, 8192)
+    past_the_cache(opened)
+    whole = memoryview(memory)
+    views = [whole[:4096], whole[4096:]]
+    held = [sys.getrefcount(view) for view in views]
+    for _ in range(3):
+        opened.preadv_into(0, views)
+        opened.pwrite(0, whole[:4096])
+    assert [sys.getrefcount(view) for view in views] == held
+    for view in (*views, whole):
+        view.release()
+    memory.close()  # BufferError if somebody holds it
 
 
 def test_misaligned_memory_is_copied(opened: BlockBackend) -> None:
