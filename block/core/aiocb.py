@@ -111,6 +111,7 @@ class BlkAIOCB(BottomHalf):
         """
         if self.stage == PARKED:
             self.owner.unpark(self)
+            self.ctx = self.owner.aio_context  # the tree may have moved since
             self.ret = -errno.ECANCELED
             self.stage = IN_FLIGHT
             self.owner.in_flight += 1

@@ -161,10 +161,11 @@ class BlockBackend(BackendRequests):
         bs.ref()
         try:
             self.drain()
+            # Before the edge goes: that may resume requests, which must not look for a tree.
+            self.root = None
             with bs.aio_context:
                 edge.root_unref_child(root)
         finally:
-            self.root = None
             bs.unref()
 
     def ref(self) -> BlockBackend:
@@ -179,7 +180,8 @@ class BlockBackend(BackendRequests):
         self.refcnt -= 1
         if self.refcnt == 0:
             self.remove_bs()
-            assert not self._parked, "requests of a backend that is gone"
+            if self._parked:
+                self.drain()
             graph.backends.pop(self, None)
 
     def close(self) -> None:

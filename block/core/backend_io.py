@@ -4,7 +4,8 @@
 R1  Callbacks never run before the call returns; they get 0 or -errno (DESIGN.md, rules 4, 10).
 R2  While the root is drained, new requests are parked; afterwards they run in the order
     in which they came, before newer ones, in the context that the tree then has.
-R3  A request must lie within the disk; else EIO. One that is refused counts as failed.
+R3  A request must lie within the disk; else EIO. One that is refused counts as failed. One
+    that finds no tree any more ends with ENOMEDIUM.
 R4  `in_flight` counts until the callback has returned; a drain waits for that.
 R5  Without a write cache (enable_write_cache) each write is made durable: REQ_FUA.
 Who may call it: aio_* and co_* from the home thread of `aio_context`; the synchronous ones
@@ -172,8 +173,12 @@ class BackendRequests:
         ctx = self.aio_context
         if not ctx.is_home():
             return  # the tree has moved on since; its new context has been told, too
-        while self._parked and not self.quiesce_counter:
-            self._parked.popleft().start(ctx)
+        try:
+            while self._parked and not self.quiesce_counter:
+                self._parked.popleft().start(ctx)
+        except BaseException:
+            self.resume()  # a driver's mistake keeps nobody else waiting
+            raise
 
     def unpark(self, acb: BlkAIOCB) -> None:
         """Takes a request out of the queue, to be cancelled."""
@@ -184,7 +189,7 @@ class BackendRequests:
         if self.root is not None:
             drain.drain(self.root.bs)
         else:
-            wait.poll_while(self.aio_context, lambda: self.in_flight > 0)
+            wait.poll_while(self.aio_context, lambda: self.in_flight > 0 or bool(self._parked))
 
     # -- requests of coroutines
 
@@ -197,6 +202,16 @@ class BackendRequests:
     ) -> None:
         """Does a request inside the caller's coroutine, with the same rules."""
         start_ns = self.stats.now()
+        try:
+            await self._co_uncounted(offset, nbytes, work)
+        except BaseException:
+            self.stats.failed(kind, start_ns)
+            raise
+        self.stats.done(kind, nbytes, start_ns)
+
+    async def _co_uncounted(
+        self, offset: int, nbytes: int, work: Callable[[BdrvChild], Awaitable[None]]
+    ) -> None:
         if self.quiesce_counter or self._parked:
             co = current()
             assert co is not None, "co_* outside a coroutine"
@@ -205,11 +220,6 @@ class BackendRequests:
         self.in_flight += 1
         try:
             await work(self.check_request(offset, nbytes))
-        except BaseException:
-            self.stats.failed(kind, start_ns)
-            raise
-        else:
-            self.stats.done(kind, nbytes, start_ns)
         finally:
             self.in_flight -= 1
 
@@ -245,7 +255,7 @@ class BackendRequests:
         self, offset: int, exact: bool = False, prealloc: str = "off"
     ) -> Awaitable[None]:
         """Changes the length (blk_co_truncate)."""
-        return self._co(WRITE, 0, 0, lambda root: root.co_truncate(offset, exact, prealloc))
+        return self._co_uncounted(0, 0, lambda root: root.co_truncate(offset, exact, prealloc))
 
     # -- requests of those who may wait
 

@@ -115,8 +115,8 @@ def set_aio_context(
     _assert_main_thread(old_context)
     if new_context is old_context:
         return
+    check_set_aio_context(bs, new_context, ignore)
     nodes = graph.component(bs)
-    _check_users(nodes, new_context, ignore)
     tops = [node for node in nodes if not any(graph.parents_of(node))]
     with old_context:
         for top in tops:
@@ -149,10 +149,11 @@ def _assert_main_thread(ctx: AioContext) -> None:
     assert main.is_home(), f"R1: a move from {ctx.name} outside the main thread"
 
 
-def _check_users(
-    nodes: dict[BlockDriverState, None], ctx: AioContext, ignore: BdrvChild | None
+def check_set_aio_context(
+    bs: BlockDriverState, ctx: AioContext, ignore: BdrvChild | None = None
 ) -> None:
-    for node in nodes:
+    """Raises where a user of the tree cannot follow, `ignore` apart (bdrv_can_set_aio_context)."""
+    for node in graph.component(bs):
         for edge in node.parents:
             if not edge.klass.parent_is_bds and edge is not ignore:
                 edge.klass.check_aio_context(edge, ctx)

@@ -224,7 +224,7 @@ def drain_all_begin() -> None:
     global _drain_all_count
     assert not in_coroutine(), "R4: drain_all belongs into the main loop"
     _drain_all_count += 1
-    for bs in graph.all_states:
+    for bs in list(graph.all_states):  # one that is made meanwhile has joined by itself
         with bs.aio_context:
             quiesce(bs, None, True)
     while _poll_contexts():
@@ -254,7 +254,7 @@ def drain_all_end() -> None:
     """Ends it (bdrv_drain_all_end)."""
     global _drain_all_count
     _drain_all_count -= 1
-    for bs in graph.all_states:
+    for bs in list(graph.all_states):
         with bs.aio_context:
             unquiesce(bs, False, None, True)
 

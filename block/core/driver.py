@@ -259,7 +259,7 @@ class BlockDriver:
         """
 
     def attach_aio_context(self, bs: BlockDriverState, ctx: AioContext) -> None:
-        """Registers it with the new context (bdrv_attach_aio_context).
+        """Registers it with the new context (bdrv_attach_aio_context); cannot fail.
 
         Children other than `file` and `backing` are attached here, before the own.
         """

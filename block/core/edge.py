@@ -108,6 +108,12 @@ class ChildOfBds(ChildClass):
         if child.parent.drv is not None:
             child.parent.drv.child_resized(child.parent, child)
 
+    def check_aio_context(self, child: BdrvChild, ctx: AioContext) -> None:
+        context.check_set_aio_context(child.parent, ctx)
+
+    def set_aio_context(self, child: BdrvChild, ctx: AioContext) -> None:
+        context.set_aio_context(child.parent, ctx)
+
 
 child_of_bds = ChildOfBds()
 
@@ -359,12 +365,17 @@ def set_backing_hd(bs: BlockDriverState, backing: BlockDriverState | None) -> No
         backing.ref()
     if bs.backing is not None:
         unref_child(bs, bs.backing)
-    if backing is None:
-        return
+    try:
+        if backing is not None:
+            _attach_backing(bs, backing)
+    finally:
+        bs.refresh_limits()
+
+
+def _attach_backing(bs: BlockDriverState, backing: BlockDriverState) -> None:
     is_filter = bs.drv is not None and bs.drv.is_filter
     role = f.BDRV_CHILD_FILTERED | f.BDRV_CHILD_PRIMARY if is_filter else f.BDRV_CHILD_COW
     bs.backing = attach_child(bs, backing, "backing", role)
     bs.open_flags &= ~f.BDRV_O_NO_BACKING
     bs.backing_file = backing.filename
     bs.backing_format = backing.drv.format_name if backing.drv is not None else ""
-    bs.refresh_limits()

@@ -173,6 +173,9 @@ async def _pwritev_with_care(
     child: BdrvChild, offset: int, nbytes: int, qiov: Iov, flags: int
 ) -> None:
     """Does a write that is not simple: unaligned, too long, growing, flagged, or refused."""
+    if flags & f.REQ_ZERO_WRITE:
+        await zero.co_pwrite_zeroes(child, offset, nbytes, flags)
+        return
     bs = child.bs
     check_request(bs, offset, nbytes)
     align = bs.bl.request_alignment

@@ -127,9 +127,11 @@ class BlockDriverState:
     def _delete(self) -> None:
         assert not self.parents, "R2: the last reference, but an edge still points here"
         with self.aio_context:
-            self.close()
-            drain.leave_all(self)
-        graph.forget_node(self)
+            try:
+                self.close()
+            finally:
+                drain.leave_all(self)
+                graph.forget_node(self)
 
     def close(self) -> None:
         """Flushes and closes the image, and lets the children go (bdrv_close).
@@ -141,10 +143,10 @@ class BlockDriverState:
             self._flush_quietly()
             if self.drv is not None:
                 self.drv.close(self)
-                self.drv = None
+        finally:
+            self.drv = None
             for child in list(self.children):
                 edge.unref_child(self, child)
-        finally:
             drain.drained_end(self)
         self._init_image()
         self.aio_notifiers.clear()

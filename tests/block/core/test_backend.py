@@ -207,3 +207,9 @@ def test_a_stranger_may_not_submit(iothread: IOThread) -> None:
         with pytest.raises(AssertionError, match="rule 5"):
             blk.aio_preadv(0, [memoryview(bytearray(512))], Outcome())
         blk.unref()
+
+
+def test_a_new_length_is_no_write_in_the_statistics() -> None:
+    with backend_on(ram_node(Disk())) as blk:
+        blk.truncate(4096)
+        assert blk.stats.nr_ops[WRITE] == 0

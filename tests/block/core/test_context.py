@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import random
 import threading
 
@@ -10,7 +11,7 @@ import pytest
 
 from block.aio.context import AioContext
 from block.aio.iothread import IOThread
-from block.core import drain, edge, graph
+from block.core import drain, edge, graph, replace
 from block.core import flags as f
 from block.core.backend import BlockBackend, BlockDevOps
 from block.core.error import BlockError
@@ -414,3 +415,51 @@ def test_a_tree_is_closed_while_it_lives_elsewhere(iothread: IOThread) -> None:
     with iothread.ctx:
         poll_while(iothread.ctx, lambda: iothread.ctx.poll(False))
         assert not iothread.ctx.external_disabled
+
+
+def test_a_request_that_is_cancelled_after_a_move_ends_in_the_new_home(
+    iothread: IOThread, main: AioContext
+) -> None:
+    bs = ram_node(Disk())
+    blk, outcome = backend_on(bs.ref()), Outcome()
+    drain.drained_begin(bs)
+    acb = blk.aio_preadv(0, [memoryview(bytearray(512))], outcome)
+    blk.set_aio_context(iothread.ctx)
+    iothread.ctx.bh_schedule_oneshot(acb.cancel_async)
+    while outcome.pending:
+        main.poll(False)
+    assert outcome.ret == -errno.ECANCELED
+    assert outcome.thread != threading.get_ident()
+    drain.drained_end(bs)
+    blk.unref()
+    bs.unref()
+
+
+def test_an_overlay_comes_to_a_node_that_cannot_leave_its_loop(iothread: IOThread) -> None:
+    base, overlay = ram_node(Disk(), "base"), ram_node(Disk(), "overlay")
+    blk = backend_on(base.ref(), name="drive0")
+    blk.set_aio_context(iothread.ctx)
+    with iothread.ctx:
+        replace.append_node(overlay, base)
+    assert blk.bs is overlay
+    assert overlay.aio_context is base.aio_context is iothread.ctx
+    blk.unref()
+    overlay.unref()
+    base.unref()
+
+
+def test_two_nodes_that_cannot_leave_their_loops_do_not_come_together(
+    iothread: IOThread, second_iothread: IOThread
+) -> None:
+    parent, child = ram_node(Disk()), ram_node(Disk())
+    above = backend_on(parent.ref(), name="drive0")
+    below = backend_on(child.ref(), name="drive1")
+    above.set_aio_context(iothread.ctx)
+    below.set_aio_context(second_iothread.ctx)
+    with pytest.raises(BlockError, match="Cannot change iothread"):
+        edge.set_backing_hd(parent, child)
+    assert (parent.backing, len(child.parents)) == (None, 1)
+    above.unref()
+    below.unref()
+    parent.unref()
+    child.unref()

@@ -519,3 +519,69 @@ def test_several_children_are_drained_with_their_parent() -> None:
     drain.subtree_drained_end(top)
     assert [depth(disk) for disk in disks] == [0, 0, 0]
     top.unref()
+
+
+# -- requests that are parked when something else happens
+
+
+def test_a_parked_request_of_a_backend_whose_tree_is_taken_out_finds_no_medium(
+    main: AioContext,
+) -> None:
+    bs = ram_node(Disk())
+    blk, outcome = backend_on(bs.ref()), Outcome()
+    drain.drained_begin(bs)
+    blk.aio_preadv(0, [memoryview(bytearray(512))], outcome)
+    blk.remove_bs()
+    assert outcome.pending
+    poll_while(main, lambda: outcome.pending)
+    assert outcome.ret == -errno.ENOMEDIUM
+    drain.drained_end(bs)
+    blk.unref()
+    bs.unref()
+
+
+def test_a_backend_that_goes_ends_its_parked_requests_first() -> None:
+    bs = ram_node(Disk())
+    blk, outcome = backend_on(bs.ref()), Outcome()
+    drain.drained_begin(bs)
+    blk.aio_preadv(0, [memoryview(bytearray(512))], outcome)
+    blk.unref()
+    assert outcome.ret == -errno.ENOMEDIUM
+    drain.drained_end(bs)
+    bs.unref()
+
+
+def test_a_mistake_in_a_driver_keeps_no_other_parked_request_waiting(main: AioContext) -> None:
+    class Mistaken(Ram):
+        async def co_preadv(self, *args: object) -> None:
+            raise ZeroDivisionError
+
+    bs = ram_node(Disk(), driver=Mistaken)
+    blk, read, write = backend_on(bs.ref()), Outcome(), Outcome()
+    drain.drained_begin(bs)
+    blk.aio_preadv(0, [memoryview(bytearray(512))], read)
+    blk.aio_pwritev(0, [memoryview(bytes(512))], write)
+    drain.drained_end(bs)
+    with pytest.raises(ZeroDivisionError):
+        poll_while(main, lambda: write.pending)
+    poll_while(main, lambda: write.pending)
+    assert (read.ret, write.ret) == (-errno.EIO, 0)
+    blk.unref()
+    bs.unref()
+
+
+def test_a_node_that_is_made_while_all_are_drained_is_drained_too() -> None:
+    made: list[BlockDriverState] = []
+
+    class Maker(Ram):
+        def drain_begin(self, bs: BlockDriverState) -> None:
+            if not made:
+                made.append(ram_node(Disk()))
+
+    bs = ram_node(Disk(), driver=Maker)
+    drain.drain_all_begin()
+    assert made[0].quiesce_counter == 1
+    drain.drain_all_end()
+    assert made[0].quiesce_counter == bs.quiesce_counter == 0
+    made[0].unref()
+    bs.unref()

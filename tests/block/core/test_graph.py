@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import errno
+
 import pytest
 
 from block.aio.errors import UsedAfterFree
@@ -17,6 +19,7 @@ from tests.support.drivers import (
     Fan,
     Log,
     Overlay,
+    Ram,
     backend_on,
     make_node,
     pass_node,
@@ -205,3 +208,27 @@ def test_a_child_that_grows_tells_its_parents() -> None:
         blk.set_dev_ops(Ops())  # type: ignore[arg-type]  # a device need not inherit
         blk.truncate(4096)
         assert (blk.length, Ops.resized) == (4096, 1)
+
+
+def test_the_limits_of_a_backing_file_go_with_it() -> None:
+    bs, backing = ram_node(Disk()), ram_node(Disk(max_transfer=4096))
+    edge.set_backing_hd(bs, backing)
+    assert bs.bl.max_transfer == 4096
+    edge.set_backing_hd(bs, None)
+    assert bs.bl.max_transfer == 0
+    bs.unref()
+    backing.unref()
+
+
+def test_a_driver_that_fails_to_close_keeps_no_child_open() -> None:
+    class Stubborn(Ram):
+        def close(self, bs: BlockDriverState) -> None:
+            raise OSError(errno.EIO, "cannot write the header")
+
+    below = Disk()
+    bs = ram_node(Disk(), "stubborn", driver=Stubborn)
+    put_below(bs, ram_node(below), "file", f.BDRV_CHILD_DATA)
+    with pytest.raises(OSError, match="cannot write the header"):
+        bs.unref()
+    assert ("close",) in below.log
+    assert graph.find_node("stubborn") is None

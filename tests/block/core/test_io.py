@@ -8,9 +8,19 @@ import errno
 import pytest
 
 from block.core import flags as f
+from block.core import graph
 from block.core.backend import BlockBackend
 from block.core.error import BlockError
-from tests.support.drivers import Disk, FastRam, Outcome, Ram, ZeroRam, backend_on, ram_node
+from tests.support.drivers import (
+    Disk,
+    FastRam,
+    Outcome,
+    Ram,
+    ZeroRam,
+    backend_on,
+    pass_node,
+    ram_node,
+)
 
 PATTERN = bytes(range(256)) * 4096
 
@@ -300,3 +310,36 @@ def test_a_driver_that_can_do_nothing_says_so() -> None:
     ):
         blk.pread(0, 1)
     assert error.value.errno == errno.ENOTSUP
+
+
+@pytest.mark.parametrize(
+    "hook", ["preadv", "pwritev", "flush", "pwrite_zeroes", "pdiscard", "truncate"]
+)
+@pytest.mark.parametrize("offset", [0, 100])
+@pytest.mark.parametrize(
+    "error", [OSError(errno.EIO, "broken"), MemoryError(), ZeroDivisionError()], ids=type
+)
+def test_a_request_that_fails_leaves_nothing_in_flight(
+    hook: str, offset: int, error: OSError
+) -> None:
+    disk = Disk(request_alignment=512)
+    disk.errors[hook] = error
+    with backend_on(pass_node(ram_node(disk, driver=ZeroRam))) as blk:
+        for request in (
+            lambda: blk.pread(offset, 700),
+            lambda: blk.pwrite(offset, bytes(700)),
+            lambda: blk.pwrite_zeroes(offset, 700),
+            lambda: blk.pdiscard(offset, 700),
+            lambda: blk.truncate(16384),
+            blk.flush,
+        ):
+            try:
+                request()
+            except (OSError, MemoryError, ZeroDivisionError):
+                pass
+        assert blk.in_flight == 0
+        assert blk.bs is not None
+        for bs in graph.subtree(blk.bs):
+            assert (bs.in_flight, bs.tracked_requests, bs.serialising_in_flight) == (0, {}, 0)
+            assert not bs.flushing
+        disk.errors.clear()

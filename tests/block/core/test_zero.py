@@ -136,3 +136,11 @@ def test_pieces_cover_a_range_exactly(offset: int, nbytes: int) -> None:
     for (start, size), (following, _) in itertools.pairwise(cut):
         assert start + size == following
         assert following % 512 == 0
+
+
+def test_a_write_with_the_zero_flag_touches_nothing_else() -> None:
+    disk = Disk(4096, request_alignment=512)
+    disk.data[:] = b"x" * 4096
+    with backend_on(ram_node(disk)) as blk:
+        blk.pwrite(100, bytes(50), f.REQ_ZERO_WRITE)
+    assert disk.data == b"x" * 100 + bytes(50) + b"x" * 3946
