@@ -62,11 +62,25 @@ INDIRECTLY = (
     + desc(0, TABLE, L32, INDIRECT)
     + GO
 )
+TWO_WRITES = (
+    op("header", 0, T_OUT, 1)
+    + op("header", 1, T_OUT, 2)
+    + desc(0, HEADERS, L16, NEXT, 1)
+    + desc(1, DATA, L512, NEXT, 2)
+    + desc(2, STATUS, L1, WRITE)
+    + desc(3, HEADERS + 16, L16, NEXT, 4)
+    + desc(4, DATA + 512, L512, NEXT, 5)
+    + desc(5, STATUS + 1, L1, WRITE)
+    + op("available", 0, 0)
+    + op("available", 0, 3)
+    + op("kick")
+)
 QUEUE_0 = reg(mmio.QUEUE_SEL, 0)
 
 VIRTIO_BLK = {
     "read": START + READ,
     "write": START + WROTE + READ,
+    "two-neighbours": START + TWO_WRITES,
     "flush": START + simple(T_FLUSH),
     "get-id": START + simple(T_GET_ID, desc(1, DATA, L32, NEXT | WRITE, 2)),
     "discard": START + DISCARD,

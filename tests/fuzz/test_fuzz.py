@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from block.core.accounting import WRITE
 from miniqemu.hw.virtio import VirtioDevice
 from miniqemu.hw.virtio_blk import VirtioBlk
 from miniqemu.hw.virtqueue import VirtQueue
@@ -50,6 +51,11 @@ def test_the_seeds_do_what_their_names_say(target: Target) -> None:
     target(seeds.VIRTIO_BLK["read"])
     assert target.rig.memory.read(seeds.DATA, 512) == b"r" * 512
     assert target.rig.memory.read(seeds.STATUS, 1) == b"\0"
+    merged = target.rig.device.blk.stats.merged[WRITE]
+    target(seeds.VIRTIO_BLK["two-neighbours"])
+    assert target.rig.memory.read(seeds.STATUS, 2) == b"\0\0"
+    assert target.rig.device.blk.stats.merged[WRITE] == merged + 1
+    target.disk.data[512:1024] = b"r" * 512
     target(seeds.VIRTIO_BLK["without-event-idx"])
     assert target.disk.data[512:1024] == b"r" * 512
 

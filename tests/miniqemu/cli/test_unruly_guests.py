@@ -50,7 +50,6 @@ DEEDS = {
     "resets the disk for ever": for_ever(bring_up() + RING + say(READY)),
     "breaks its ring and starts again": for_ever(bring_up() + INDEX + RING + say(READY)),
     "shouts": for_ever(say(READY)),
-    "resets itself for ever": say(READY) + tiny_guest.TRIPLE_FAULT,
     "rings on one processor, resets on the other": two_vcpus(
         for_ever(RING), for_ever(bring_up() + RING + INDEX + RING + say(READY))
     ),
@@ -58,6 +57,23 @@ DEEDS = {
 }
 ENDS = {"Ctrl-A x": None, "SIGTERM": signal.SIGTERM}
 ROUNDS = 5  # a guest that speaks in a loop has done so often
+
+
+def started(
+    tmp_path: Path, code: bytes, options: list[str], way: str = "main loop"
+) -> tuple[TerminalSession, Path]:
+    """The program on a terminal, with a disk that is full of zeroes; the disk's file."""
+    needs.kvm()
+    kernel = tiny_guest.write_elf(tmp_path / "guest.elf", code)
+    disk = tmp_path / "disk.img"
+    disk.write_bytes(bytes(1 << 20))
+    thread = ",iothread=t0" if way == "IOThread" else ""
+    words = [sys.executable, "-m", "miniqemu", "-nographic", "-kernel", kernel, "-smp", "2"]
+    words += ["-M", "microvm,acpi=off", "-m", "16", "-object", "iothread,id=t0"]
+    words += ["-drive", f"file={disk},format=raw,if=none,id=d0"]
+    words += ["-device", f"virtio-blk-device,drive=d0{thread}", *options]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return TerminalSession(words, env=environment, cwd=ROOT), disk
 
 
 CASES = [(deed, "main loop") for deed in DEEDS]
@@ -68,16 +84,8 @@ CASES += [(deed, "IOThread") for deed, code in DEEDS.items() if RING in code]
 @pytest.mark.parametrize(("deed", "way"), CASES)
 def test_an_unruly_guest_can_be_ended(tmp_path: Path, deed: str, end: str, way: str) -> None:
     code = DEEDS[deed]
-    needs.kvm()
-    kernel = tiny_guest.write_elf(tmp_path / "guest.elf", code)
-    disk = tmp_path / "disk.img"
-    disk.write_bytes(bytes(1 << 20))
-    words = [sys.executable, "-m", "miniqemu", "-nographic", "-kernel", kernel, "-smp", "2"]
-    words += ["-M", "microvm,acpi=off", "-m", "16", "-object", "iothread,id=t0"]
-    words += ["-drive", f"file={disk},format=raw,if=none,id=d0"]
-    words += ["-device", f"virtio-blk-device,drive=d0{',iothread=t0' * (way == 'IOThread')}"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    with TerminalSession(words, env=environment, cwd=ROOT) as session:
+    session, disk = started(tmp_path, code, [], way)
+    with session:
         for _ in range(ROUNDS if code.endswith(say(READY), 0, -5) else 1):
             session.expect(READY)
         number = ENDS[end]
@@ -89,3 +97,15 @@ def test_an_unruly_guest_can_be_ended(tmp_path: Path, deed: str, end: str, way: 
         assert "Traceback" not in session.text
         assert session.settings() == session.before
     assert disk.read_bytes() == bytes(1 << 20)
+
+
+def test_a_storm_that_is_logged_can_be_ended(tmp_path: Path) -> None:
+    log = tmp_path / "log.txt"
+    options = ["-d", "int,guest_errors", "-D", str(log)]
+    session, _ = started(tmp_path, for_ever(bring_up() + INDEX + RING + say(READY)), options)
+    with session:
+        for _ in range(ROUNDS):
+            session.expect(READY)
+        session.type("\x01x")
+        assert session.wait() == 0
+    assert log.read_text().count("length 0") >= ROUNDS
