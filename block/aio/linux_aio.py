@@ -13,8 +13,7 @@ R3  Events are taken from the ring that the kernel has mapped for us, without a 
     kernel moves `tail`, we move `head`. Between the look at `tail` and at the events there must
     be a fence; taking a lock is one.
 R4  What io_submit refuses, it refuses for the first iocb; the others are tried again.
-R5  One buffer goes as PREAD or PWRITE, several by an iovec. Memory that Python does not lend
-    for writing (bytes) has no address here: EINVAL, and the caller takes another way.
+R5  One buffer goes as PREAD or PWRITE, several by an iovec.
 
 What went wrong here once (abd269b7cf, 2014; patch 14): closing a node freed neither the kernel's
 context nor the eventfd. Contexts are few: all of the machine's must fit /proc/sys/fs/aio-max-nr.
@@ -28,6 +27,7 @@ import os
 import struct
 from threading import Lock
 
+from block.aio.kernel_memory import addressof, iovec, memory_of
 from block.aio.kernel_queue import FLUSH, WRITE, KernelQueue, KernelRequest
 
 TYPE_CHECKING = False
@@ -56,9 +56,6 @@ MAGIC = 0xA10A10A1
 RING_HEADER = 32
 EVENT_WORDS = 4  # struct io_event: data, obj, res, res2
 
-_address = ctypes.addressof
-_memory_of = ctypes.c_char.from_buffer
-
 
 class LinuxAio:
     """A kernel context and the iocbs for it; `position` counts in the batch."""
@@ -70,13 +67,13 @@ class LinuxAio:
         self._syscall = ctypes.CDLL(None, use_errno=True).syscall
         self._syscall.argtypes = [ctypes.c_long] * 4
         context = ctypes.c_ulong(0)
-        if self._syscall(self._setup, depth, _address(context), 0) < 0:
+        if self._syscall(self._setup, depth, addressof(context), 0) < 0:
             raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
         self._context = context.value
         self.iocbs = bytearray(depth * IOCB.size)
-        base = _address(_memory_of(self.iocbs))
+        base = addressof(ctypes.c_char.from_buffer(self.iocbs))
         self._pointers = (ctypes.c_ulong * depth)()
-        self._first_pointer = _address(self._pointers)
+        self._first_pointer = addressof(self._pointers)
         self._addresses = [base + slot * IOCB.size for slot in range(depth)]
         self._map_ring()
 
@@ -91,17 +88,17 @@ class LinuxAio:
         self.events = memoryview(events).cast("B").cast("q")
 
     def prepare(self, position: int, slot: int, request: KernelRequest) -> None:
-        """Fills the slot's iocb (io_prep_preadv and its like). TypeError: see R5."""
+        """Fills the slot's iocb (io_prep_preadv and its like). TypeError: unfit memory."""
         write = request.kind == WRITE
         memory: object = None
         if len(request.qiov) == 1:
-            memory = _memory_of(request.qiov[0])
-            buf, nbytes, opcode = _address(memory), request.nbytes, PWRITE if write else PREAD
+            memory = lent = memory_of(request.qiov[0], write)
+            buf, nbytes, opcode = addressof(lent), request.nbytes, PWRITE if write else PREAD
         elif request.kind == FLUSH:
             buf, nbytes, opcode = 0, 0, FDSYNC
         else:
-            memory = vector, _ = iovec(request.qiov)
-            buf, nbytes, opcode = _address(vector), len(request.qiov), PWRITEV if write else PREADV
+            memory = vector, _ = iovec(request.qiov, write)
+            buf, nbytes, opcode = addressof(vector), len(vector) // 2, PWRITEV if write else PREADV
         IOCB.pack_into(
             self.iocbs, slot * 64, slot, 0, 0, opcode, 0, request.fd, buf, nbytes, request.offset,
             0, IOCB_FLAG_RESFD, self._eventfd,
@@ -130,15 +127,6 @@ def numbers() -> tuple[int, int, int]:
     return SYSCALLS[uname.machine]
 
 
-def iovec(qiov: list[memoryview]) -> tuple[ctypes.Array[ctypes.c_ulong], list[ctypes.c_char]]:
-    """Returns a struct iovec array, and what keeps its buffers alive."""
-    memory = [_memory_of(view) for view in qiov]
-    words: list[int] = []
-    for part, view in zip(memory, qiov, strict=True):
-        words += (_address(part), len(view))
-    return (ctypes.c_ulong * len(words))(*words), memory
-
-
 class LinuxAioState(KernelQueue):
     """The requests of one node (struct LinuxAioState)."""
 
@@ -164,7 +152,7 @@ class LinuxAioState(KernelQueue):
             slots[slot] = request
             try:
                 prepare(len(batch), slot, request)
-            except (TypeError, BufferError):
+            except TypeError:
                 self.finish(slot, -errno.EINVAL)
                 continue
             batch.append(slot)
