@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import needs
 from tests.support.boot import (
     BAD,
     GOOD,
@@ -52,6 +53,22 @@ def test_it_passes_in_an_iothread(vmm: Vmm, image: Path, queues: int) -> None:
     disk = Disk(image, device=f",num-queues={queues}", iothread=True)
 
     assert selftest(vmm, [disk], smp=2).skipped == NO_READ_ONLY
+
+
+@pytest.mark.parametrize("vmm", [MINIQEMU_KVM], ids=str)
+@pytest.mark.parametrize(
+    ("engine", "iothread"),
+    [
+        ("cache=none,aio=native", True),
+        ("cache=none,aio=io_uring", False),
+        ("cache=writeback,aio=io_uring", True),
+    ],
+)
+def test_it_passes_with_every_engine(vmm: Vmm, image: Path, engine: str, iothread: bool) -> None:
+    needs.engine("native" if "native" in engine else "io_uring")
+    disk = Disk(image, drive=f",{engine}", iothread=iothread)
+
+    assert selftest(vmm, [disk]).skipped == NO_READ_ONLY
 
 
 def test_it_passes_with_several_queues(vmm: Vmm, image: Path) -> None:
