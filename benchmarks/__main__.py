@@ -15,7 +15,15 @@ import sys
 from rich.console import Console
 from rich.markup import escape
 
-from benchmarks import aio_cases, block_cases, engine_cases, guest_cases, picture, report
+from benchmarks import (
+    aio_cases,
+    block_cases,
+    engine_cases,
+    guest_cases,
+    picture,
+    qcow2_cases,
+    report,
+)
 from benchmarks.harness import Case, Missing, Result, measure
 
 console = Console(highlight=False)
@@ -32,7 +40,7 @@ def options() -> argparse.Namespace:
 
 def all_cases(quick: bool) -> list[Case]:
     """Returns every case, in the order of the table."""
-    parts = (block_cases, engine_cases, aio_cases, guest_cases)
+    parts = (block_cases, qcow2_cases, engine_cases, aio_cases, guest_cases)
     return [case for part in parts for case in part.cases(quick)]
 
 

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Our side of `qemu-img bench`: one process, one image, N requests, the time they took.
 
-`python -m benchmarks.block_run IMAGE COUNT DEPTH read|write [SIZE AIO CACHE]` prints the seconds.
+`python -m benchmarks.block_run IMAGE COUNT DEPTH read|write [SIZE AIO CACHE FORMAT]` prints the
+seconds.
 It does what img_bench() in QEMU's qemu-img.c does: COUNT requests of SIZE (4 KiB) at sequential
 offsets that wrap at the image's end, DEPTH of them under way at any time, the next one submitted
 from the callback of the last, all of them into one buffer; the clock runs from the first
@@ -61,10 +62,11 @@ def run(
     nbytes: int = 4096,
     aio: str = "threads",
     cache: str = "writeback",
+    fmt: str = "raw",
 ) -> float:
     """Returns the seconds that `count` requests of `nbytes` bytes take."""
     options = {"file": {"aio": aio}}
-    blk = block.open(path, options=options, format="raw", read_only=not write, cache=cache)
+    blk = block.open(path, options=options, format=fmt, read_only=not write, cache=cache)
     poll = the_world().main_context.poll
     bench = Bench(blk, count, depth, write, nbytes)
     gc.collect()
@@ -81,6 +83,7 @@ def run(
 
 if __name__ == "__main__":
     image, requests, parallel, operation, *rest = sys.argv[1:]
-    size, engine, mode = rest or ("4096", "threads", "writeback")
+    defaults = ("4096", "threads", "writeback", "raw")
+    size, engine, mode, fmt = (*rest, *defaults[len(rest) :])
     write = operation == "write"
-    print(run(image, int(requests), int(parallel), write, int(size), engine, mode))
+    print(run(image, int(requests), int(parallel), write, int(size), engine, mode, fmt))

@@ -12,6 +12,7 @@ from docs.tools import (
     event_loop,
     hostile,
     house,
+    qcow2,
     request,
     tree,
     two_ways,
@@ -30,4 +31,7 @@ PICTURES: tuple[Callable[[], Picture], ...] = (
     tree.drained,
     hostile.picture,
     engines.picture,
+    qcow2.file,
+    qcow2.lookup,
+    qcow2.order,
 )
