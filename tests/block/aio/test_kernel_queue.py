@@ -23,6 +23,8 @@ from tests.support.plain_world import PlainWorld
 
 pytestmark = needs.linux()
 
+pytestmark = needs.linux()
+
 PAGE = 4096
 PAGES = 64
 QUEUES = {"native": LinuxAioState, "io_uring": LuringState}

@@ -183,6 +183,7 @@ def test_what_truncate_cannot_do_is_said(
         opener().truncate(size, False, prealloc)
 
 
+@needs.linux("RWF_NOWAIT")
 def test_what_a_read_finds_in_the_cache_needs_no_coroutine(opener: Opener) -> None:
     disk = opener()
     disk.pwrite(0, b"x" * CLUSTER)

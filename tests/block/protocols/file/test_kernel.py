@@ -26,6 +26,8 @@ from tests.block.protocols.file.conftest import SIZE, Opener
 from tests.support import needs
 from tests.support.plain_world import PlainWorld
 
+pytestmark = needs.linux()
+
 RDWR = f.BDRV_O_RDWR | f.BDRV_O_RESIZE
 # name -> (aio, flags)
 ENGINES = {
