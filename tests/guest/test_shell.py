@@ -157,6 +157,15 @@ def test_poweroff_hands_over_its_verdict(vmm: Vmm, image: Path, verdict: int, st
     assert boot(vmm, [Disk(image)], f"poweroff {verdict}").status == status
 
 
+def test_poweroff_needs_no_serial_line(vmm: Vmm) -> None:
+    words = arguments(vmm, [], "poweroff 3", built_elf())
+    words[words.index("stdio")] = "none"
+
+    outcome = run([*vmm.program(), *words])
+
+    assert (outcome.serial, outcome.status) == ("", 7)
+
+
 def test_a_crash_dumps_the_registers_and_ends_the_machine(vmm: Vmm, image: Path) -> None:
     outcome = boot(vmm, [Disk(image)], "crash")
 
