@@ -2,7 +2,7 @@
 """Puts measured figures into the pages when they are built (mkdocs hook).
 
 R1 A page never contains a typed figure of ours. It says `[[bench:table]]`, `[[bench:where]]`,
-   or `[[bench:NAME|FIELD]]`, and gets what benchmarks/results.json holds.
+   `[[bench:start]]` or `[[bench:NAME|FIELD]]`, and gets what the files of benchmarks/ hold.
 R2 A name that is not in results.json is a warning, which ends the strict build.
 
 FIELD is a key of results.json; or `us` or `us other`: the microseconds that one operation takes,
@@ -24,6 +24,10 @@ sys.path.insert(0, str(ROOT))  # mkdocs does not, and benchmarks is not an insta
 from benchmarks.harness import Result, reached  # noqa: E402
 from benchmarks.words import figure, goal, spread  # noqa: E402
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from benchmarks.start_stages import Stage
+
 log = logging.getLogger("mkdocs.hooks.figures")
 
 BENCHMARKS = ROOT / "benchmarks"
@@ -42,6 +46,8 @@ def replacement(mark: str) -> str:
         return table(load("results.json"))
     if mark == "where":
         return where(load("conditions.json"))
+    if mark == "start":
+        return start(load("start.json"))
     name, _, field = mark.rpartition("|")
     return one(name, field)
 
@@ -91,6 +97,14 @@ def line(row: Result) -> str:
         VERDICT[reached(row)],
     )
     return "| " + " | ".join(cells) + " |"
+
+
+def start(stages: list[Stage]) -> str:
+    """Returns the stages of a start as a table in Markdown, with their sum."""
+    lines = ["| stage | ms | of these, importing modules |", "|---|--:|--:|"]
+    lines += [f"| {row['name']} | {row['ms']:.1f} | {row['modules']:.1f} |" for row in stages]
+    ms, modules = (sum(row[part] for row in stages) for part in ("ms", "modules"))
+    return "\n".join([*lines, f"| **together** | **{ms:.1f}** | **{modules:.1f}** |"])
 
 
 def where(conditions: dict[str, Any]) -> str:

@@ -56,6 +56,15 @@ def test_the_table_says_which_goal_was_missed() -> None:
 
 
 @pytest.mark.usefixtures("measured")
+def test_the_stages_of_a_start_are_shown_with_their_sum(tmp_path: Path) -> None:
+    stages = [{"name": "one", "ms": 1.25, "modules": 1}, {"name": "two", "ms": 2, "modules": 0.5}]
+    (tmp_path / "start.json").write_text(json.dumps(stages))
+    *_, two, together = figures.on_page_markdown("[[bench:start]]").splitlines()
+    assert two == "| two | 2.0 | 0.5 |"
+    assert together == "| **together** | **3.2** | **1.5** |"
+
+
+@pytest.mark.usefixtures("measured")
 def test_a_figure_that_was_never_measured_is_a_warning(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         assert figures.on_page_markdown("[[bench:write|ours]]") == "?"
