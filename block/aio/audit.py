@@ -55,7 +55,8 @@ def caller() -> str:
 def registrations_of(ctx: AioContext) -> Iterator[Registration]:
     """Yields all that a context holds; in the thread at home there."""
     for fd in ctx.fds.all.values():
-        yield Registration(fd.kind, fd.owner, fd.where, f"fd {fd.fd}")
+        what = f"fd {fd.fd}, looked at" if fd.poll else f"fd {fd.fd}"
+        yield Registration(fd.kind, fd.owner, fd.where, what)
     for timer in ctx._timer_registry:
         yield Registration("timer", timer.owner, timer.where, timer.clock.name.lower())
     bhs: dict[BottomHalf, None] = dict.fromkeys(ctx._bh_registry)

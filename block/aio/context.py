@@ -2,44 +2,29 @@
 """The event loop (AioContext; async.c and aio-posix.c).
 
 A context holds bottom halves, timers and handlers of file descriptors. `poll` waits until
-there is something to do and does it. One thread at a time is at home in a context: the one
-that holds its lock; while nobody does, the one that made it (an IOThread's context is
-always held by its thread).
+there is something to do and does it.
+
+    home.py      who may touch it
+    wakeup.py    sleeping, and being woken
+    polling.py   looking for a while before the sleep
+    this         what there is to do, and one pass of doing it
 
 R1  Rule 5 of the design: any thread may call bh.schedule, bh_schedule_oneshot, co_schedule,
-    notify, acquire and release. All else is for the thread at home, and an assertion says so.
-    Where several threads are at home by turns, each acquires it for its turn.
+    notify, acquire and release. All else is for the thread at home (home.py).
 R2  poll(True) does not sleep while a bottom half is pending, and sleeps no longer than until
     the first timer. What another thread schedules meanwhile wakes it.
 R3  poll returns True if a callback ran. A mere wake-up, and an idle bottom half, are none.
 R4  Every callback may call poll again (a nested poll).
 R5  A callback's exception leaves poll; what had not run yet runs in the next poll.
 
-State that several threads write:
-    _notified, _notify_me, _kicked   under _notify_lock. _notify_me is written only by home, which
-                                     needs the lock to raise it, not to lower it: whoever still
-                                     sees it up sets the notifier in vain.
-    _bhs, _idle_bhs                  see bh.py
-    _home, _awake                    under the context's lock. Only a thread itself writes its
-                                     own identity there, or the lock's last holder the maker's,
-                                     so "it is me" is never stale.
-
-How a wake-up is not lost (2015, in the form of 2020). notify() first sets `_notified`, then asks
-for `_notify_me`; poll first raises `_notify_me`, then asks for `_notified`, and does not sleep if
-it is set. Whoever comes second sees the other. The thread at home needs no wake-up for what it
-does itself, so it saves the whole business: it is `_awake`.
+State that several threads write: _bhs, _idle_bhs, see bh.py; and what wakeup.py and home.py name.
 
 Discussion: a function that an object holds as an attribute is put into a variable before it is
 called (`current`, `look`). Python 3.11 is 30 ns faster then than with `self._current()`.
 
 What went wrong here once:
-    eabc977973 (2015)  one flag, "dispatching", let notify be skipped while another thread slept
-                       in poll. `_notify_me` says that somebody sleeps, not that somebody runs.
     21a03d17f2 (2015)  the notifier was cleared after the callbacks, so a nested poll ate the
                        wake-up. It is accepted right after the wait, before any callback.
-    ca96ac44dc (2015)  a notify was dropped because nobody slept yet; the holder then slept
-                       without knowing of the thread that wanted the lock. `_notified` stays
-                       set until a poll returns.
     b37548fcd1 (2018)  a poll of another thread took the notify away. Only home may poll.
     a076972a4d (2015)  deleted bottom halves stayed in the list of a context that was never
                        polled again. `close` empties the lists.
@@ -51,10 +36,11 @@ from itertools import repeat
 
 from block.aio.audit import Registration, registrations_of
 from block.aio.bh import BH, SCHEDULED, SCHEDULED_IDLE, BottomHalf
-from block.aio.errors import UsedAfterFree
-from block.aio.fd_handler import FdHandler, FdHandlers
-from block.aio.lock import RFifoLock
+from block.aio.fd_handler import FdHandler
+from block.aio.poll_window import PollWindow
+from block.aio.polling import Polling
 from block.aio.timer import Timer, TimerList
+from block.aio.wakeup import WakeUp
 from block.aio.world import ClockType, World, the_world
 from block.lean import MethodType, deque
 
@@ -65,13 +51,14 @@ if TYPE_CHECKING:
 
     from block.aio.coroutine import Coroutine
     from block.aio.notifier import EventNotifier
+    from block.aio.polling import PollHandler
     from block.aio.thread_pool import ThreadPool
 
 IDLE_BH_TIMEOUT_NS = 10_000_000
 MAX_SKIPPED_WAITS = 32
 
 
-class AioContext:
+class AioContext(WakeUp):
     """An event loop (aio_context_new).
 
     name   what messages call it
@@ -79,19 +66,14 @@ class AioContext:
     """
 
     __slots__ = (
-        "__weakref__", "_awake", "_bh_budget", "_bh_registry", "_bhs", "_current", "_deferred",
-        "_home", "_idle_bhs", "_kicked", "_maker", "_notified", "_notifier", "_notify_lock",
-        "_notify_me", "_plugged", "_skipped_waits", "_thread_pool", "_timer_lists",
-        "_timer_registry", "_timers_armed", "closed", "fds", "lock", "name", "world",
+        "__weakref__", "_bh_budget", "_bh_registry", "_bhs", "_deferred", "_idle_bhs", "_plugged",
+        "_skipped_waits", "_thread_pool", "_timer_lists", "_timer_registry", "_timers_armed",
+        "polling",
     )  # fmt: skip
 
     def __init__(self, name: str = "ctx", world: World | None = None) -> None:
-        self.name = name
-        self.world = world = world or the_world()
-        self._current = world.current
-        self._maker = self._home = self._awake = world.current()
-        self.lock = RFifoLock(self.notify, world)
-        self.fds = FdHandlers(world.new_poller())
+        world = world or the_world()
+        super().__init__(name, world)
         self._bhs: deque[Any] = deque()  # of BottomHalf, and of (callback, owner): one-shots
         self._idle_bhs: deque[BottomHalf] = deque()
         self._bh_budget: Iterator[None] = iter(())
@@ -102,14 +84,8 @@ class AioContext:
         self._timers_armed = False  # False: there is surely nothing to fire
         self._timer_registry: dict[Timer, None] = {}
         self._thread_pool: ThreadPool | None = None
-        self._notify_lock = world.new_lock()
-        self._notified = False
-        self._notify_me = 0
-        self._kicked = False
         self._skipped_waits = 0
-        self._notifier = world.new_notifier()
-        self.fds.watch_notifier(self._notifier)
-        self.closed = False
+        self.polling = self.fds.polling = Polling(self)
 
     def __repr__(self) -> str:
         return f"<AioContext {self.name}>"
@@ -129,7 +105,9 @@ class AioContext:
             look = fds.poller.look
             ready = look(0)
             if blocking and not ready:
-                ready = self._sleep()
+                ready = self._wait()
+            elif self.polling.started:
+                ready = [*ready, *self.polling.look()]
         fds.pass_number = this_pass = fds.pass_number + 1
 
         # Accept the wake-up before any callback runs: what is scheduled later notifies again.
@@ -157,6 +135,16 @@ class AioContext:
         if self._timers_armed and self._run_timers():
             progress = True
         return progress
+
+    def _wait(self) -> Iterable[tuple[int, int]]:
+        """Waits for descriptors, a notify, or the first timer: looks for a while, or sleeps."""
+        timeout_ns = self.timeout_ns()
+        polling = self.polling
+        if timeout_ns == 0 or self._notified:
+            return polling.look() if polling.started else ()
+        if polling.active and polling.window.max_ns:
+            return polling.wait(timeout_ns)
+        return self.sleep(timeout_ns)
 
     def timeout_ns(self) -> int:
         """Returns how long a poll may sleep, -1 for ever (aio_compute_timeout). Home only."""
@@ -198,38 +186,6 @@ class AioContext:
                 progress = True
                 bh.callback()
         return progress
-
-    def _sleep(self) -> Iterable[tuple[int, int]]:
-        """Waits for descriptors, a notify, or the first timer."""
-        timeout_ns = self.timeout_ns()
-        if timeout_ns == 0 or self._notified:
-            return ()
-        with self._notify_lock:
-            self._notify_me += 2
-            if self._notified:
-                timeout_ns = 0
-        try:
-            return self.fds.poller.wait(timeout_ns)
-        finally:
-            self._notify_me -= 2
-
-    def notify(self) -> None:
-        """Makes the next or the present poll(True) return; any thread (aio_notify)."""
-        with self._notify_lock:
-            self._notified = True
-            if self._notify_me and not self._kicked:
-                self._kicked = True
-                self._notifier.set()
-
-    def _accept_notify(self) -> None:
-        """Takes note of all notifies so far (aio_notify_accept)."""
-        with self._notify_lock:
-            self._notified = False
-            if self._kicked:
-                self._kicked = False
-                self._notifier.test_and_clear()
-            if not self._notify_me & 1:
-                self._awake = self._home
 
     def _run_idle_bhs(self) -> None:
         idle_bhs = self._idle_bhs
@@ -321,10 +277,12 @@ class AioContext:
         *,
         owner: object = None,
         is_external: bool = False,
+        poll: PollHandler | None = None,
     ) -> None:
         """Calls handler(notifier) while it is set (aio_set_event_notifier).
 
-        The handler clears it. None for the handler removes it.
+        The handler clears it. None for the handler removes it. `poll`: how to see the work without
+        it (aio_set_event_notifier_poll; see polling.py).
         """
         assert self._current() == self._home, self.stranger()
         fd = notifier.fileno()
@@ -333,13 +291,15 @@ class AioContext:
         else:
             entry = FdHandler(fd, MethodType(handler, notifier), None, owner, is_external)
             entry.kind = "notifier"
+            entry.poll = poll
             self.fds.set(entry, self.world.audit)
         self._wake()
 
-    def _wake(self) -> None:
-        """Lets a foreign loop that sleeps in our stead look again."""
-        if self._awake != self._current():
-            self.notify()
+    def set_poll_params(self, max_ns: int, grow: int = 0, shrink: int = 0) -> None:
+        """Says how long to look before a sleep (aio_context_set_poll_params); 0: not at all."""
+        assert self._current() == self._home, self.stranger()
+        self.polling.end()
+        self.polling.window = PollWindow(max_ns, grow, shrink)
 
     def disable_external(self) -> None:
         """Stops watching external handlers until enable_external (aio_disable_external)."""
@@ -356,51 +316,6 @@ class AioContext:
     def external_disabled(self) -> bool:
         """Whether external handlers are off (aio_external_disabled)."""
         return self.fds.n_disabled > 0
-
-    def acquire(self) -> None:
-        """Makes the calling thread at home here, waiting for its turn (aio_context_acquire)."""
-        if self.lock.lock():
-            self._home = me = self._current()
-            self._awake = 0 if self._notify_me & 1 else me
-
-    def release(self) -> None:
-        """Ends one acquire (aio_context_release)."""
-        if self.lock.nesting == 1 and not self.closed:
-            me = self._current()
-            assert me == self._home, self.stranger()
-            self._home = self._maker
-            self._awake = me if me == self._maker and not self._notify_me & 1 else 0
-        self.lock.unlock()
-
-    def __enter__(self) -> AioContext:
-        self.acquire()
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.release()
-
-    def disown(self) -> None:
-        """Its maker is no longer at home here unless it holds the lock (for IOThread)."""
-        assert self._current() == self._home, self.stranger()
-        self._maker = 0
-        if not self.lock.nesting:
-            self._home = self._awake = 0
-
-    def is_home(self) -> bool:
-        """Whether the running thread may use this context (rule 5)."""
-        return self._current() == self._home
-
-    def stranger(self) -> str:
-        """Returns what an assertion of rule 5 says: both contexts, and what to do."""
-        from block.aio.iothread import current_context
-
-        if self.closed:
-            raise UsedAfterFree(f"context {self.name} is closed")
-        mine = current_context(self.world)
-        return (
-            f"rule 5: a thread of context {mine.name!r} uses context {self.name!r}, where it is "
-            f"not at home: acquire it, or schedule a bottom half there"
-        )
 
     @property
     def thread_pool(self) -> ThreadPool:
@@ -432,11 +347,8 @@ class AioContext:
         From here to `dispatch` nobody counts as awake, so every change notifies.
         """
         assert self._current() == self._home, self.stranger()
-        with self._notify_lock:
-            self._notify_me |= 1
-            notified = self._notified
-        self._awake = 0
-        if notified or self.fds.poller.always_ready:
+        self.polling.end()
+        if self.begin_prepare() or self.fds.poller.always_ready:
             return 0
         return self.timeout_ns()
 
@@ -444,13 +356,6 @@ class AioContext:
         """Runs what is ready after the foreign loop's sleep (aio_ctx_dispatch)."""
         self.end_prepare()
         return self.poll(False)
-
-    def end_prepare(self) -> None:
-        """The foreign loop does not sleep for us any more, and will not dispatch."""
-        assert self._current() == self._home, self.stranger()
-        self._awake = self._home
-        with self._notify_lock:
-            self._notify_me &= ~1
 
     def registrations(self, owner: object = None) -> list[Registration]:
         """Returns what the context holds, for one owner or for all (see audit.py). Home only."""

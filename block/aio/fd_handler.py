@@ -14,12 +14,15 @@ Discussion of R2 and R3: passes are numbered, from one wait to the next. A handl
 number of the pass it may first be called in, or, later, the last one it was called in. A pass
 calls nothing with a number above its own. That covers a descriptor that is closed and reused
 within a pass.
+
+A handler with `poll` is also called for what a look has found (polling.py).
 """
 
 from __future__ import annotations
 
 from block.aio.audit import caller
 from block.aio.poller import INVALID, READ, READABLE, WRITABLE
+from block.aio.polling import POLLED
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,13 +30,14 @@ if TYPE_CHECKING:
 
     from block.aio.notifier import EventNotifier
     from block.aio.poller import Poller
+    from block.aio.polling import PollHandler, Polling
 
 
 class FdHandler:
     """What to call when a descriptor is ready (AioHandler)."""
 
     __slots__ = ("__weakref__", "fd", "is_external", "kind", "on_read", "on_write", "owner",
-                 "pass_number", "where")  # fmt: skip
+                 "pass_number", "poll", "where")  # fmt: skip
 
     def __init__(
         self,
@@ -50,6 +54,7 @@ class FdHandler:
         self.is_external = is_external
         self.pass_number = 0
         self.kind = "fd"
+        self.poll: PollHandler | None = None  # how to see the work without the descriptor
         self.where = ""
 
     def events(self) -> int:
@@ -60,7 +65,9 @@ class FdHandler:
 class FdHandlers:
     """The handlers of one context, and the poller that watches their descriptors."""
 
-    __slots__ = ("all", "enabled", "n_disabled", "pass_number", "poller")
+    __slots__ = ("all", "enabled", "n_disabled", "pass_number", "poller", "polling")
+
+    polling: Polling
 
     def __init__(self, poller: Poller) -> None:
         self.poller = poller
@@ -77,6 +84,7 @@ class FdHandlers:
         """Forgets all handlers and gives the poller's descriptor back."""
         self.all.clear()
         self.enabled.clear()
+        self.polling.active.clear()
         self.poller.close()
 
     def set(self, handler: FdHandler, audit: bool) -> None:
@@ -85,6 +93,7 @@ class FdHandlers:
         if audit:
             handler.where = caller()
         self.all[handler.fd] = handler
+        self.polling.discard(handler.fd)
         if handler.is_external and self.n_disabled:
             self._disable(handler.fd)
         else:
@@ -98,6 +107,7 @@ class FdHandlers:
 
     def _disable(self, fd: int) -> None:
         if self.enabled.pop(fd, None) is not None:
+            self.polling.discard(fd)
             self.poller.remove(fd)
 
     def disable_external(self) -> None:
@@ -129,6 +139,14 @@ class FdHandlers:
             if handler is None or handler.pass_number > this_pass:
                 continue
             handler.pass_number = this_pass
+            poll = handler.poll
+            if poll is not None:
+                if events == POLLED:
+                    progress = True
+                    poll.io_poll_ready()
+                    continue
+                if fd not in self.polling.active:
+                    self.polling.add(fd, poll)
             on_read, on_write = handler.on_read, handler.on_write
             if events & READABLE and on_read is not None:
                 progress = True
