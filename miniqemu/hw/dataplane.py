@@ -16,7 +16,9 @@ R2. Order of start: interrupt, doorbells, tree, what an error had stopped, handl
     request can be taken only when the tree is there to take it.
 R3. Order of stop: handlers, tree, doorbells, the last notification, interrupt. The tree's move
     drains it, so every request completes, and the interrupt for it is not lost.
-R4. A doorbell that rings between the end of the handlers and the next start is not lost either:
+R4. Where the kernel has no irqfd or no ioeventfd for us the start fails, and the device is served
+    inside its register writes until it starts again (as in QEMU; VirtioBlk.start).
+R5. A doorbell that rings between the end of the handlers and the next start is not lost either:
     every start kicks.
 
 What once went wrong (0a21ea3289, 2014): the data plane freed a request that the common completion
@@ -43,9 +45,17 @@ class DataPlane(Service):
         self.iothread = iothread
 
     def start(self) -> None:
-        """Moves the device into the IOThread (virtio_blk_data_plane_start; patch 19)."""
-        self.device.transport.set_guest_notifier(True)
-        self.assign_doorbells()
+        """Moves the device into the IOThread (virtio_blk_data_plane_start; patch 19).
+
+        Raises OSError when the kernel gives no irqfd or no ioeventfd; all is as before then.
+        """
+        transport = self.device.transport
+        transport.set_guest_notifier(True)
+        try:
+            self.assign_doorbells()
+        except OSError:
+            transport.set_guest_notifier(False)
+            raise
         self.move_tree_in()
         with self.ctx:
             self.running = True

@@ -31,6 +31,7 @@ from __future__ import annotations
 from block.core import flags as f
 from block.core.accounting import READ, UNMAP, WRITE
 from block.core.backend import BlockDevOps
+from block.core.report import warn_report
 from miniqemu.hw import virtio_blk_layout as layout
 from miniqemu.hw.dataplane import DataPlane
 from miniqemu.hw.virtio import VirtioDevice
@@ -72,6 +73,7 @@ class VirtioBlk(VirtioDevice, BlockDevOps):
         super().__init__(conf.num_queues, conf.queue_size, blk.aio_context.world)
         self.stopped: list[BlkRequest] = []  # R5
         self.service: Service
+        self._chosen: Service
         self._requests: list[list[BlkRequest]] = [[] for _ in self.queues]
         self._batch: list[BlkRequest] = []  # reads or writes that may be merged
         self._quiesced = 0  # R2
@@ -122,10 +124,11 @@ class VirtioBlk(VirtioDevice, BlockDevOps):
         """The device has a transport now: choose how to serve (virtio_blk_data_plane_create)."""
         conf = self.conf
         if conf.iothread is not None:
-            self.service = DataPlane(self, conf.blk, conf.iothread)
+            self._chosen = DataPlane(self, conf.blk, conf.iothread)
         else:
             ioeventfd = conf.ioeventfd and self.transport.has_ioeventfd
-            self.service = MainLoopService(self, self.transport.ctx_main, ioeventfd)
+            self._chosen = MainLoopService(self, self.transport.ctx_main, ioeventfd)
+        self.service = self._chosen
 
     def start(self) -> None:
         """Serves the queues from here on (virtio_blk_set_status, DRIVER_OK)."""
@@ -136,11 +139,17 @@ class VirtioBlk(VirtioDevice, BlockDevOps):
             if queue.ready and len(requests) != queue.num:
                 requests[:] = [BlkRequest(self, queue, head) for head in range(queue.num)]
         self.blk.iostatus_reset()
-        self.service.start()
+        try:
+            self.service.start()
+        except OSError as error:
+            warn_report(f"{self.name}: served without IOThread and ioeventfd, slowly: {error}")
+            self.service = MainLoopService(self, self.transport.ctx_main, ioeventfd=False)
+            self.service.start()
 
     def stop(self) -> None:
         """Serves them no more; nothing is in flight at return."""
         self.service.stop()
+        self.service = self._chosen  # the next start may have more luck
 
     def drain(self) -> None:
         """Waits for what is in flight. Main thread."""
@@ -181,6 +190,11 @@ class VirtioBlk(VirtioDevice, BlockDevOps):
         self._quiesced -= 1
         if not self._quiesced and self.started and self.service.running:
             self.service.kick_all()
+
+    @property
+    def takes_requests(self) -> bool:
+        """Whether `handle_queue` would take something now."""
+        return not self._quiesced and not self.broken
 
     def drained_poll(self) -> bool:
         """Whether we still have requests on their way; the backend counts them itself."""

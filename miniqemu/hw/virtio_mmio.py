@@ -287,8 +287,13 @@ class VirtioMmioTransport:
         """Binds a queue's doorbell to a notifier, or unbinds it (virtio_bus_set_host_notifier)."""
         doorbell = (self.base + QUEUE_NOTIFY, 4)
         if assign:
-            queue.host_notifier = self._world.new_notifier()
-            self._space.add_ioeventfd(*doorbell, queue.host_notifier, datamatch=queue.index)
+            notifier = self._world.new_notifier()
+            try:
+                self._space.add_ioeventfd(*doorbell, notifier, datamatch=queue.index)
+            except OSError:
+                notifier.close()
+                raise
+            queue.host_notifier = notifier
         elif queue.host_notifier is not None:
             notifier, queue.host_notifier = queue.host_notifier, None
             self._space.del_ioeventfd(*doorbell, notifier, datamatch=queue.index)

@@ -14,13 +14,12 @@ R2. `notify` and `kick` of a running service: `notify` in the context's thread, 
 R3. `running` changes while the context is held, so a bottom half that was scheduled before a stop
     and runs after it sees that there is nothing to do.
 R4. A doorbell's handler is external: a drained section turns it off, and what the driver adds
-    meanwhile waits in the ring.
+    meanwhile waits in the ring. While it is off nobody looks into the ring either.
 """
 
 from __future__ import annotations
 
 from block.aio.bh import BottomHalf
-from block.lean import MethodType
 from miniqemu.hw.virtio import ISR_QUEUE
 
 MAX_PASSES = 64  # of bottom halves in a vCPU's thread, before the main loop gets the rest
@@ -60,6 +59,40 @@ class NotifyBatch(BottomHalf):
             wanted = queue.needs_interrupt() or wanted
         if wanted:
             self._device.interrupt(ISR_QUEUE)
+
+
+class Doorbell:
+    """How a queue's new requests are noticed: the driver rings, or somebody looks into the ring.
+
+    A PollHandler (virtio_queue_host_notifier_aio_poll and its like).
+    """
+
+    def __init__(self, service: Service, queue: VirtQueue) -> None:
+        self._service = service
+        self._device = service.device
+        self._queue = queue
+
+    def rung(self, notifier: EventNotifier) -> None:
+        """The driver rang."""
+        notifier.test_and_clear()
+        self._device.handle_queue(self._queue)
+
+    def io_poll(self) -> bool:
+        """Whether there is something that `handle_queue` would take."""
+        return self._queue.pending() and self._device.takes_requests
+
+    def io_poll_ready(self) -> None:
+        """Takes it."""
+        self._device.handle_queue(self._queue)
+
+    def io_poll_begin(self) -> None:
+        """The driver need not ring."""
+        self._queue.begin_polling()
+
+    def io_poll_end(self) -> None:
+        """It must; and if it added something before it could know, we ring in its stead."""
+        if not self._queue.end_polling():
+            self._service.kick(self._queue)
 
 
 class Service:
@@ -118,10 +151,17 @@ class Service:
             self.device.resubmit()
 
     def assign_doorbells(self) -> None:
-        """Turns each queue's doorbell into a notifier (virtio_bus_set_host_notifier)."""
-        for queue in self.device.queues:
-            if queue.ready:
-                self.device.transport.set_host_notifier(queue, True)
+        """Turns each queue's doorbell into a notifier (virtio_bus_set_host_notifier): all or none.
+
+        Raises OSError when the kernel gives no ioeventfd.
+        """
+        try:
+            for queue in self.device.queues:
+                if queue.ready:
+                    self.device.transport.set_host_notifier(queue, True)
+        except OSError:
+            self.unassign_doorbells()
+            raise
 
     def unassign_doorbells(self) -> None:
         """Turns them back into register writes."""
@@ -132,11 +172,13 @@ class Service:
         """Listens to the doorbells in the context (virtio_queue_aio_set_host_notifier_handler)."""
         for queue in self.device.queues:
             if queue.host_notifier is not None:
+                doorbell = Doorbell(self, queue)
                 self.ctx.set_event_notifier(
                     queue.host_notifier,
-                    MethodType(self._doorbell, queue),
+                    doorbell.rung,
                     owner=self.device,
                     is_external=True,
+                    poll=doorbell,
                 )
 
     def detach_handlers(self) -> None:
@@ -144,10 +186,6 @@ class Service:
         for queue in self.device.queues:
             if queue.host_notifier is not None:
                 self.ctx.set_event_notifier(queue.host_notifier, None)
-
-    def _doorbell(self, queue: VirtQueue, notifier: EventNotifier) -> None:
-        notifier.test_and_clear()
-        self.device.handle_queue(queue)
 
     def serve_here(self, queue: VirtQueue) -> None:
         """Takes what is available in a vCPU's thread, which holds the big lock."""
@@ -174,10 +212,10 @@ class MainLoopService(Service):
 
     def start(self) -> None:
         """Listens on the main loop, and looks into each queue once."""
-        self.running = True
         if self._ioeventfd:
             self.assign_doorbells()
             self.attach_handlers()
+        self.running = True
         self.resubmit()
         self.kick_all()
 

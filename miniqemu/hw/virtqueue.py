@@ -78,7 +78,7 @@ class VirtQueue:
         "_avail", "_desc", "_device", "_event_idx", "_fence", "_in_flight", "_indirect",
         "_mask", "_shadow_avail", "_signalled", "_used", "_used_ring", "_view",
         "avail_addr", "desc_addr", "host_notifier", "in_use", "index", "last_avail", "max_size",
-        "notify_pending", "num", "ready", "used_addr", "used_idx",
+        "notify_pending", "num", "polled", "ready", "used_addr", "used_idx",
     )  # fmt: skip
 
     _avail: memoryview  # u16: flags, idx, ring, used_event
@@ -107,6 +107,7 @@ class VirtQueue:
         self._desc = self._avail = self._used = self._used_ring = nothing
         self._in_flight = bytearray()
         self.in_use = self.last_avail = self.used_idx = self._shadow_avail = 0
+        self.polled = False  # somebody looks at the ring: the driver need not ring
         self._signalled = -1  # nothing signalled yet: the first completion always is
         self.notify_pending = False
 
@@ -255,14 +256,35 @@ class VirtQueue:
         # With EVENT_IDX an avail_event that lags behind has the same effect.
 
     def enable_notification(self) -> bool:
-        """Asks for a ring again; False when the driver added something meanwhile (R4)."""
-        if self._event_idx:
+        """Asks for a ring again; False when the driver added something meanwhile (R4).
+
+        While somebody looks at the ring nothing is asked for.
+        """
+        if self.polled:
+            pass
+        elif self._event_idx:
             self._used[4 * self._mask + 6] = self.last_avail
         else:
             self._used[0] = 0
         with self._fence:
             pass
         return self._avail[1] == self.last_avail
+
+    def pending(self) -> bool:
+        """Whether the driver has added something (virtio_queue_empty)."""
+        return self._avail[1] != self.last_avail
+
+    def begin_polling(self) -> None:
+        """The ring is looked at: the driver need not ring (virtio_queue_set_notification)."""
+        self.polled = True
+        self.disable_notification()
+        if self._event_idx:  # asked for was a ring at the very next one
+            self._used[4 * self._mask + 6] = (self.last_avail - 1) & 0xFFFF
+
+    def end_polling(self) -> bool:
+        """The driver must ring again; False when it added something meanwhile."""
+        self.polled = False
+        return self.enable_notification()
 
     def needs_interrupt(self) -> bool:
         """Whether the driver wants to hear of what was pushed (virtio_should_notify)."""

@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+import errno
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -302,3 +304,39 @@ def test_a_real_image_holds_what_the_driver_wrote(tmp_path: Path, iothread: bool
         thread.close()
     with open(path, "rb") as file:
         assert file.read(40 * 512) == b"".join(bytes([n]) * 512 for n in range(40))
+
+
+@pytest.mark.parametrize("what", ["irqfd", "ioeventfd", "second ioeventfd"])
+def test_without_irqfd_or_ioeventfd_the_device_is_served_all_the_same(
+    what: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    refused = OSError(errno.ENOSPC, f"no {what}")
+    with plane(num_queues=2) as bench:
+        doorbells = bench.space.add_ioeventfd
+        left = [what == "second ioeventfd"]
+
+        def add_ioeventfd(*args: Any, **words: Any) -> None:
+            if not left or not left.pop():
+                raise refused
+            doorbells(*args, **words)
+
+        def add_irqfd(*args: object) -> None:
+            raise refused
+
+        with monkeypatch.context() as patch:
+            if what == "irqfd":
+                patch.setattr(bench.irqs, "add_irqfd", add_irqfd)
+            else:
+                patch.setattr(bench.space, "add_ioeventfd", add_ioeventfd)
+            bench.driver.start(num=16, queues=2)
+        assert "served without IOThread and ioeventfd, slowly: [Errno" in capfd.readouterr().err
+        assert bench.backend.aio_context is the_world().main_context
+        for queue in (0, 1):
+            assert bench.request(T_OUT, 1, out=b"x" * 512, queue=queue).status == S_OK
+        assert bench.irqs.irqfd is None
+        assert bench.irqs.wire_edges >= 1
+        bench.transport.reset()
+        bench.driver.start(num=16, queues=2)  # more luck this time
+        assert bench.backend.aio_context is bench.device.service.ctx
+        assert bench.irqs.irqfd is not None
+        assert not capfd.readouterr().err
