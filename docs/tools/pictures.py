@@ -12,6 +12,7 @@ from docs.tools import (
     event_loop,
     hostile,
     house,
+    looking,
     qcow2,
     request,
     tree,
@@ -34,4 +35,5 @@ PICTURES: tuple[Callable[[], Picture], ...] = (
     qcow2.file,
     qcow2.lookup,
     qcow2.order,
+    looking.looking,
 )

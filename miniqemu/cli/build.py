@@ -20,7 +20,6 @@ from .config import CliError, Config, Item, message_of
 from .devices import Device, global_properties
 from .drives import Drive
 from .machine_options import MachineOptions
-from .options import is_identifier
 from .signals import Signals
 
 TYPE_CHECKING = False
@@ -31,11 +30,6 @@ if TYPE_CHECKING:
     from block.core.backend import BlockBackend
     from block.core.node import BlockDriverState
     from miniqemu.machine.microvm import Microvm
-
-IOTHREAD_QEMU = (
-    "aio-max-batch", "poll-grow", "poll-max-ns", "poll-shrink", "thread-pool-max",
-    "thread-pool-min",
-)  # fmt: skip
 
 
 class Emulator:
@@ -131,25 +125,10 @@ class Emulator:
             if kind in OBJECTS:
                 raise item.error(f"object '{kind}' is not supported by miniqemu (iothread is)")
             raise item.error(f"Parameter 'qom-type' does not accept value '{kind}'")
-        unknown = (
-            "Parameter '{}' is unexpected" if item.text[:1] == "{" else "Invalid parameter '{}'"
-        )
-        item.refuse_others(("qom-type", "id"), IOTHREAD_QEMU, unknown)
-        self._add_iothread(item)
+        from . import iothreads
 
-    def _add_iothread(self, item: Item) -> None:
-        from block.aio.iothread import IOThread
-
-        if "id" not in item.values:
-            raise item.error("Parameter 'id' is missing")
-        name = item.values["id"]
-        if not isinstance(name, str):
-            raise item.error("Invalid parameter type for 'id', expected: string")
-        if not is_identifier(name):
-            raise item.error("Parameter 'id' expects an identifier")
-        if name in self.iothreads:
-            raise item.error(f"Duplicate ID '{name}' for object")
-        self.iothreads[name] = IOThread(name)
+        iothread = iothreads.make(item, self.iothreads)
+        self.iothreads[iothread.id] = iothread
 
     def _add_node(self, item: Item) -> None:
         from block.core.open import blockdev_add

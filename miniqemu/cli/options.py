@@ -333,9 +333,10 @@ GROUPS: dict[str, tuple[Row, ...]] = {
     "Generic object creation": (
         Row(
             "object",
-            "iothread,id=id",
+            "iothread,id=id[,poll-max-ns=n][,poll-grow=n][,poll-shrink=n]",
             take_object,
-            "create a thread for disks to work in; also as JSON",
+            "create a thread for disks to work in, which looks for work at most n ns before it\n"
+            "sleeps; also as JSON",
         ),
     ),
 }
