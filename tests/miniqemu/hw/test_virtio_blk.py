@@ -7,8 +7,8 @@ import pytest
 
 from miniqemu.hw import virtio_blk_layout as layout
 from miniqemu.hw.virtio import F_EVENT_IDX, F_INDIRECT_DESC, F_VERSION_1
-from miniqemu.hw.virtio_blk import MERGE_MAX_READ
 from miniqemu.hw.virtio_blk_conf import MAX_SEGMENTS, REQUEST_MAX_SECTORS, DeviceError
+from miniqemu.hw.virtio_blk_io import MERGE_MAX_READ
 from miniqemu.hw.virtio_blk_layout import (
     S_IOERR,
     S_OK,
