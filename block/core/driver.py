@@ -38,6 +38,7 @@ class BlockLimits:
 
     __slots__ = (
         "align_mask",
+        "fast_read",
         "largest",
         "max_iov",
         "max_pdiscard",
@@ -62,12 +63,14 @@ class BlockLimits:
         self.min_mem_alignment = 512
         self.opt_mem_alignment = 4096
         self.max_iov = f.IOV_MAX
+        self.fast_read = f.REQUEST_MAX_BYTES  # the longest read that try_preadv may answer
         self.complete()
 
     def complete(self) -> None:
         """Computes what the fast path asks for; after every change."""
         self.align_mask = self.request_alignment - 1
         self.largest = min(self.max_transfer or f.REQUEST_MAX_BYTES, f.REQUEST_MAX_BYTES)
+        self.fast_read = min(self.fast_read, self.largest)
 
 
 class BlockDriverInfo:

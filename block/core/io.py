@@ -62,7 +62,7 @@ def try_preadv(child: BdrvChild, offset: int, nbytes: int, qiov: Iov) -> int | N
     bl = bs.bl
     if (
         (offset | nbytes) & bl.align_mask
-        or not 0 < nbytes <= bl.largest
+        or not 0 < nbytes <= bl.fast_read
         or not 0 <= offset <= (bs.total_sectors << 9) - nbytes
         or len(qiov) > bl.max_iov
         or bs.serialising_in_flight

@@ -99,6 +99,7 @@ class RawDriver(BlockDriver):
         """Nothing of its own changes: the file below does all (raw_reopen_prepare)."""
 
     def refresh_limits(self, bs: BlockDriverState) -> None:
+        bs.bl.fast_read = _file(bs).bs.bl.fast_read
         if bs.probed:
             bs.bl.request_alignment = max(bs.bl.request_alignment, PROBE_BUF_SIZE)
 
