@@ -21,7 +21,7 @@ LINE = -M microvm,acpi=off,accel=kvm:tcg -m 128 -nographic -no-reboot \
 # Without a C compiler for x86-64 the guest is built by zig, which comes as a Python package.
 HAVE_CC := $(findstring x86_64,$(shell $(CC) -dumpmachine 2>/dev/null))
 
-.PHONY: help run guest test test-all test-portable fuzz lint docs bench clean distclean
+.PHONY: help run guest test test-all test-matrix test-portable fuzz lint docs bench clean distclean
 
 help:            ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-15s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,6 +37,9 @@ test: $(VENV)/.test guest  ## all tests that need neither root nor servers, in f
 
 test-all: $(VENV)/.test-all guest test-portable  ## every test, those with QEMU beside ours too
 	$(BIN)/pytest -q
+
+test-matrix: $(VENV)/.test-all guest  ## the self-test on five machines, with every disk; ARGS='raw miniqemu-tcg'
+	$(BIN)/python -m tests.matrix $(ARGS)
 
 test-portable: $(VENV)/.test  ## the block layer's tests without what only Linux has
 	$(BIN)/pytest -q --portable tests/block

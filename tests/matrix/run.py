@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Runs cells of the matrix: the self-test must pass, and leave the image as it was.
+
+    verdict = run_here(cell, folder)            on this machine
+    verdicts = run_nested(cells, folder)        in one nested machine, one after the other
+
+The image is made by qemu-img and compared by it, whichever program had the disk.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+import shlex
+import shutil
+import subprocess
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.matrix.cells import VMMS, Cell
+from tests.support import needs
+from tests.support.boot import GOOD, ROOT, Disk, arguments, boot, built_elf, parse_tap
+
+MIB = 1 << 20
+TOOL = ROOT / "tests" / "tools" / "nested-kvm"
+NESTED_SECONDS = 500
+MARK = "=== cell"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How a cell came out: nothing wrong, or what."""
+
+    wrong: str
+    seconds: float
+    tests: int = 0
+
+
+def disk_for(cell: Cell, path: Path) -> Disk:
+    """The disk as the command line names it. Linux AIO needs O_DIRECT."""
+    cache = ",cache=none" if cell.engine == "native" else ""
+    drive = f",aio={cell.engine}{cache}"
+    return Disk(path, format=cell.format, drive=drive, iothread=cell.served == "iothread")
+
+
+def make_images(folder: Path, format: str) -> tuple[Path, Path]:
+    """(image, what it holds, raw): contents that look random, so that no change goes unseen."""
+    raw, image = folder / "contents.raw", folder / f"disk.{format}"
+    raw.write_bytes(random.Random(1).randbytes(MIB))
+    qemu_img("convert", "-f", "raw", "-O", format, str(raw), str(image))
+    return image, raw
+
+
+def qemu_img(*words: str) -> None:
+    """Runs it; raises RuntimeError with what it said."""
+    command = [needs.program("qemu-img"), *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"qemu-img {words[0]}: {done.stdout}{done.stderr}")
+
+
+def judge(serial: str, status: int) -> tuple[str, int]:
+    """(what is wrong, how many tests passed) of a run of the self-test."""
+    tap = parse_tap(serial)
+    if tap.failed:
+        return f"failed: {', '.join(tap.failed)}", len(tap.passed)
+    if status != GOOD or not tap.complete:
+        return f"exit status {status}, last words: {serial[-200:]!r}", len(tap.passed)
+    return "", len(tap.passed)
+
+
+def need(cell: Cell) -> None:
+    """Skips the test (fails it in CI) where something for this cell is missing."""
+    needs.program("qemu-img")
+    needs.engine(cell.engine)
+    if cell.nested:
+        needs.program("qemu-system-x86_64")
+
+
+def run_here(cell: Cell, folder: Path) -> Verdict:
+    """Boots the self-test, then asks qemu-img about the image."""
+    image, raw = make_images(folder, cell.format)
+    start = time.monotonic()
+    outcome = boot(VMMS[cell.machine], [disk_for(cell, image)], "selftest", timeout=100)
+    seconds = time.monotonic() - start
+    wrong, tests = judge(outcome.serial, outcome.status)
+    try:
+        if cell.format != "raw":
+            qemu_img("check", "-f", cell.format, str(image))
+        qemu_img("compare", "-f", "raw", "-F", cell.format, str(raw), str(image))
+    except RuntimeError as error:
+        wrong = wrong or str(error)
+    return Verdict(wrong or outcome.errors.strip(), seconds, tests)
+
+
+def run_nested(cells: Sequence[Cell], folder: Path) -> dict[Cell, Verdict]:
+    """One nested machine boots (half a minute), and runs all of them."""
+    tree = nested_tree(cells, folder)
+    done = subprocess.run(
+        [str(TOOL), "--timeout", str(NESTED_SECONDS), *sites(), str(tree), "sh", "run.sh"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    text = done.stdout.replace("\r\n", "\n")
+    parts = re.split(rf"^{MARK} (\d+)\n", text, flags=re.M)
+    said = dict(zip(map(int, parts[1::2]), parts[2::2], strict=True))
+    return {
+        cell: nested_verdict(said.get(number, done.stderr)) for number, cell in enumerate(cells)
+    }
+
+
+def sites() -> list[str]:
+    """The package that io_uring needs, for the nested machine's Python."""
+    import liburing
+
+    return ["--add", f"{Path(liburing.__file__).parent}=/site/liburing"]
+
+
+def nested_tree(cells: Sequence[Cell], folder: Path) -> Path:
+    """What the nested machine gets: packages, guest, a disk for each format, a script."""
+    tree = folder / "tree"
+    skip = shutil.ignore_patterns("__pycache__")
+    for package in ("block", "miniqemu"):
+        shutil.copytree(ROOT / package, tree / package, ignore=skip)
+    shutil.copy(built_elf(), tree / "guest.elf")
+    for format in sorted({cell.format for cell in cells}):
+        make_images(tree, format)
+    script = []
+    for number, cell in enumerate(cells):
+        disk = disk_for(cell, Path("work"))
+        words = arguments(VMMS[cell.machine], [disk], "selftest", "guest.elf")
+        script += [
+            f"echo {shlex.quote(f'{MARK} {number}')}",
+            f"cp disk.{cell.format} work",
+            "start=$(cut -d' ' -f1 /proc/uptime)",
+            f"python3 -m miniqemu {shlex.join(words)} </dev/null",
+            'echo "=== status $? $start $(cut -d" " -f1 /proc/uptime)"',
+        ]
+        if cell.format == "raw":
+            script.append("cmp work contents.raw && echo '=== same'")
+    (tree / "run.sh").write_text("\n".join(script) + "\n")
+    return tree
+
+
+def nested_verdict(text: str) -> Verdict:
+    """What one cell's part of the output says."""
+    found = re.search(r"^=== status (\d+) ([\d.]+) ([\d.]+)$", text, re.M)
+    if found is None:
+        return Verdict(f"it did not end: {text[-300:]!r}", 0)
+    wrong, tests = judge(text, int(found[1]))
+    if not wrong and "differ" in text:
+        wrong = "the image is not as it was"
+    return Verdict(wrong, float(found[3]) - float(found[2]), tests)
