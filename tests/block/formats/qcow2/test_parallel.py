@@ -33,7 +33,7 @@ def tape(image: Path) -> Iterator[tuple[Tape, BlockBackend]]:
         disk.flush()
         tape.log.clear()
         yield tape, disk
-        tape.parked = False
+        tape.release()
 
 
 def write(disk: BlockBackend, offset: int, data: bytes) -> Outcome:
