@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import re
-
 from .config import CliError
 from .options import is_identifier
 
@@ -17,7 +15,7 @@ if TYPE_CHECKING:
 POLLING = {"poll-max-ns": "poll_max_ns", "poll-grow": "poll_grow", "poll-shrink": "poll_shrink"}
 OF_QEMU = ("aio-max-batch", "thread-pool-max", "thread-pool-min")
 INT64 = 1 << 63
-_INTEGER = re.compile(r"\s*[+-]?(0[xX][0-9a-fA-F]+|0[0-7]*|[1-9][0-9]*)")
+INTEGER = r"\s*[+-]?(0[xX][0-9a-fA-F]+|0[0-7]*|[1-9][0-9]*)"
 
 
 def make(item: Item, others: dict[str, IOThread]) -> IOThread:
@@ -56,7 +54,9 @@ def _duration(item: Item, key: str, is_json: bool) -> int:
 
 def _int64(item: Item, key: str, text: str) -> int:
     """Reads a number as C does, with its prefixes (qemu_strtoi64)."""
-    if match := _INTEGER.fullmatch(text):
+    import re  # here, because most starts read no number
+
+    if match := re.fullmatch(INTEGER, text):
         digits = match.group(1)
         octal = digits.startswith("0") and digits[1:2] not in ("x", "X")
         number = int(digits, 8 if octal else 0)
