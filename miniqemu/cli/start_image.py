@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 PACKAGES = ("block", "miniqemu")
 # What a start imports inside of functions; the rest is imported by these.
 ROOTS = (
-    "miniqemu.cli.miniqemu", "miniqemu.cli.build", "miniqemu.cli.disks", "miniqemu.cli.start_image",
+    "miniqemu.cli.miniqemu", "miniqemu.cli.build", "miniqemu.cli.disks", "miniqemu.cli.iothreads",
     "miniqemu.accel.kvm", "miniqemu.machine.microvm", "miniqemu.chardev.create",
     "miniqemu.hw.virtio_blk", "miniqemu.hw.virtio_mmio", "miniqemu.hw.virtio_main_thread",
     "block.aio.iothread", "block.core.open", "block.core.backend", "block.formats.raw",
@@ -110,9 +110,17 @@ def write(path: str, names: list[str]) -> None:
         rows[name] = (is_package, spec.origin, identity(spec.origin), compiled(spec.origin))
     search = sys.path[not sys.flags.safe_path :]  # without the folder that we were called in
     contents: Contents = (sys.prefix, search, rows)
-    with open(f"{path}.new", "wb") as image:
-        image.write(sys.version.encode() + marshal.dumps((compiled(__file__), contents)))
-    os.replace(f"{path}.new", path)
+    image = sys.version.encode() + marshal.dumps((compiled(__file__), contents))
+    replace(path, image, 0o644)
+
+
+def replace(path: str, content: bytes, mode: int) -> None:
+    """A new file in the place of the old one: whoever starts meanwhile sees one or the other."""
+    new = f"{path}.{os.getpid()}"
+    with open(new, "wb") as file:
+        file.write(content)
+    os.chmod(new, mode)
+    os.replace(new, path)
 
 
 def compiled(source: str) -> CodeType:
@@ -135,13 +143,10 @@ def compiled(source: str) -> CodeType:
 
 def without_site(command: str) -> None:
     """Puts -S in the command's first line: with the image it needs no `site`."""
-    with open(command, encoding="utf-8") as file:
+    with open(command, "rb") as file:
         first, rest = file.readline(), file.read()
-    if first.startswith("#!") and " " not in first:
-        with open(f"{command}.new", "w", encoding="utf-8") as file:
-            file.write(f"{first.rstrip()} -S\n{rest}")
-        os.chmod(f"{command}.new", os.stat(command).st_mode)
-        os.replace(f"{command}.new", command)
+    if first.startswith(b"#!") and b" " not in first:
+        replace(command, first.rstrip() + b" -S\n" + rest, os.stat(command).st_mode & 0o777)
 
 
 def main(arguments: list[str]) -> None:
@@ -155,4 +160,7 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    try:
+        main(sys.argv[1:])
+    except OSError as error:
+        sys.exit(f"miniqemu: no start image: {error}")
