@@ -61,6 +61,7 @@ class Machine:
     ) -> None:
         self.world = world or the_world()
         self.main_context = self.world.main_context
+        self._main_thread = self.world.current()
         self.big_lock = BigLock(self.world)
         self.big_lock.acquire()
         self.accel, self.ram, self.no_reboot = accel, ram, no_reboot
@@ -186,7 +187,8 @@ class Machine:
             self.reset()
 
     def _change(self, change: Callable[[], None]) -> None:
-        if self.main_context.is_home() and not self._changing and not self.loop.depth:
+        here = self.world.current() == self._main_thread  # a vCPU may hold the main context
+        if here and not self._changing and not self.loop.depth:
             self._run_change(change)
             return
         self._later.append(change)
