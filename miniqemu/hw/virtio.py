@@ -93,6 +93,9 @@ class VirtioDevice:
     def plugged(self) -> None:
         """The device has a transport now."""
 
+    def negotiated(self) -> None:
+        """FEATURES_OK: `features` are what they will be. Main thread."""
+
     def start(self) -> None:
         """DRIVER_OK, or the machine goes on: serve the queues. Main thread."""
 
@@ -139,10 +142,11 @@ class VirtioDevice:
         elif action is status.Action.GIVE_UP:
             self.status |= status.FAILED
             self.update_started()
-        elif action is status.Action.STEP or (
-            action is status.Action.NEGOTIATE and self.features_acceptable()
-        ):
+        elif action is status.Action.STEP:
             self.status = asked.value
+        elif action is status.Action.NEGOTIATE and self.features_acceptable():
+            self.status = asked.value
+            self.negotiated()
         elif action is status.Action.START:
             self.status = asked.value
             self.update_started()

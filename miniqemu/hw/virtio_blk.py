@@ -89,11 +89,18 @@ class VirtioBlk(BlkRequests, BlockDevOps):
             self._chosen = MainLoopService(self, self.transport.ctx_main, ioeventfd)
         self.service = self._chosen
 
+    def negotiated(self) -> None:
+        """A driver that cannot flush gets no write cache; one that can, but cannot set it, does.
+
+        (virtio_blk_set_status; 5.2.5.2, which asks for the first also with CONFIG_WCE)
+        """
+        flushes = bool(self.features & layout.F_FLUSH)
+        if not (flushes and self.features & layout.F_CONFIG_WCE):
+            self.blk.enable_write_cache = flushes
+            self.config = self.build_config()
+
     def start(self) -> None:
         """Serves the queues from here on (virtio_blk_set_status, DRIVER_OK)."""
-        if not self.features & layout.F_CONFIG_WCE:
-            # A driver that cannot say otherwise gets a write cache if it knows of flush.
-            self.blk.enable_write_cache = bool(self.features & layout.F_FLUSH)
         for requests, queue in zip(self._requests, self.queues, strict=True):
             if queue.ready and len(requests) != queue.num:
                 requests[:] = [BlkRequest(self, queue, head) for head in range(queue.num)]

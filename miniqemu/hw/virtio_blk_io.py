@@ -206,26 +206,30 @@ class BlkRequests(VirtioDevice):
         if size > MAX_SEGMENTS * layout.SEGMENT.size:
             self.complete(request, S_UNSUPP)
             return
-        segments = []
-        for sector, sectors, flags in layout.SEGMENT.iter_unpack(b"".join(out)):
-            status = self._segment_status(request.kind, sector, sectors, flags)
-            if status != S_OK:
-                self._refuse(request) if status == S_IOERR else self.complete(request, status)
-                return
-            if sectors:
-                segments.append((sector * SECTOR, sectors * SECTOR, flags))
-        request.segments = segments
+        segments = list(layout.SEGMENT.iter_unpack(b"".join(out)))
+        if not all(self._flags_known(request.kind, flags) for _, _, flags in segments):
+            self.complete(request, S_UNSUPP)  # whatever else is wrong (5.2.6.2)
+            return
+        if not all(self._range_ok(request.kind, *where) for *where, _ in segments):
+            self._refuse(request)
+            return
+        request.segments = [
+            (sector * SECTOR, sectors * SECTOR, flags)
+            for sector, sectors, flags in segments
+            if sectors
+        ]
         self.submit_segments(request)
 
-    def _segment_status(self, kind: int, sector: int, sectors: int, flags: int) -> int:
-        zeroes = kind == layout.T_WRITE_ZEROES
+    def _flags_known(self, kind: int, flags: int) -> bool:
+        return not flags or (flags == layout.SEGMENT_UNMAP and kind == layout.T_WRITE_ZEROES)
+
+    def _range_ok(self, kind: int, sector: int, sectors: int) -> bool:
         conf = self.conf
+        zeroes = kind == layout.T_WRITE_ZEROES
         limit = conf.max_write_zeroes_sectors if zeroes else conf.max_discard_sectors
-        if self.read_only or sectors > limit or not self._in_range(sector, sectors * SECTOR):
-            return S_IOERR
-        if flags & ~layout.SEGMENT_UNMAP or (flags and not zeroes):
-            return S_UNSUPP
-        return S_OK
+        return (
+            not self.read_only and sectors <= limit and self._in_range(sector, sectors * SECTOR)
+        )
 
     # -- Starting requests -----------------------------------------------------------------
 

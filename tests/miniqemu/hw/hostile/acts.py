@@ -633,6 +633,17 @@ def write_cache_without_the_feature(machine: Bench) -> None:
     assert machine.backend.enable_write_cache
 
 
+def write_cache_without_flush(machine: Bench) -> None:
+    """It may still turn the cache on; the machine's pauses do not turn it off again."""
+    machine.driver.start(machine.driver.offered() & ~F_FLUSH)
+    at = mmio.CONFIG + CONFIG_OFFSETS["writeback"]
+    assert machine.driver.window.read(at, 1) == machine.backend.enable_write_cache == 0
+    machine.driver.window.write(at, 1, 1)
+    machine.transport.vm_state_changed(False)
+    machine.transport.vm_state_changed(True)
+    assert machine.driver.window.read(at, 1) == machine.backend.enable_write_cache == 1
+
+
 def write_cache_before_features_ok(machine: Bench) -> None:
     driver = machine.driver
     driver.close()
