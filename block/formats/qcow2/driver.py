@@ -74,6 +74,7 @@ class Qcow2Driver(BlockDriver):
         """What is dirty has been flushed by the core; a corrupt image stays read-only."""
         if flags & f.BDRV_O_RDWR:
             header.check_writable(bs.opaque)
+            header.check_autoclear(bs.opaque)
 
     def refresh_limits(self, bs: BlockDriverState) -> None:
         s: Qcow2State = bs.opaque

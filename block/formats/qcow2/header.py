@@ -123,6 +123,14 @@ def check_writable(s: Qcow2State) -> None:
         raise refuse(s, message, "header.incompatible_features, bit 0", errno.ENOTSUP)
 
 
+def check_autoclear(s: Qcow2State) -> None:
+    """Raises where a read-only image cannot become writable: these bits are cleared only while
+    an image is opened (R3)."""
+    if s.autoclear_features & ~lay.AUTOCLEAR_KNOWN:
+        message = "Close the image and open it read/write: autoclear features must be cleared"
+        raise refuse(s, message, f"header.autoclear_features = {s.autoclear_features:#x}")
+
+
 def _check_compression(s: Qcow2State) -> None:
     """Only zlib is there, and the bit for others must not lie (validate_compression_type)."""
     if s.compression_type != lay.COMPRESSION_ZLIB:

@@ -28,18 +28,6 @@ if TYPE_CHECKING:
 RUNTIME_OPTS = (
     Option("pass-discard-request", "bool", "Pass guest discard requests to the layer below"),
     Option(
-        "pass-discard-snapshot",
-        "bool",
-        "Generate discard requests when snapshot related space is freed",
-        True,
-    ),
-    Option(
-        "pass-discard-other",
-        "bool",
-        "Generate discard requests when other clusters are freed",
-        False,
-    ),
-    Option(
         "overlap-check",
         "string",
         "Selects which overlap checks to perform from a range of templates "
@@ -131,9 +119,4 @@ def apply(s: Qcow2State, taken: dict[str, Any], flags: int) -> None:
         )
     s.overlap_checks = TEMPLATES[template]
     request = taken["pass-discard-request"]
-    s.pass_discard = {
-        "request": bool(flags & f.BDRV_O_UNMAP) if request is None else request,
-        "snapshot": taken["pass-discard-snapshot"],
-        "other": taken["pass-discard-other"],
-        "always": True,
-    }
+    s.pass_discard = bool(flags & f.BDRV_O_UNMAP) if request is None else request

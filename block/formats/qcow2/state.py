@@ -84,7 +84,7 @@ class Qcow2State:
         self.reftable = array("Q")
         self.free_cluster = 0  # nothing is free below
         self.overlap_checks = 0
-        self.pass_discard: dict[str, bool] = {}
+        self.pass_discard = False
         self.allocations: list[Allocation] = []
         self.rewrites: dict[Rewrite, None] = {}
         self.looks_hollow: bool | None = None  # None: nobody has asked yet (read.py)

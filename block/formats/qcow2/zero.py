@@ -98,7 +98,7 @@ async def zeroize(s: Qcow2State, offset: int, nbytes: int, flags: int) -> None:
             return OFLAG_ZERO
         return entry | OFLAG_ZERO
 
-    await _change_all(s, offset, nbytes, change, "request")
+    await _change_all(s, offset, nbytes, change)
 
 
 async def co_pdiscard(bs: BlockDriverState, offset: int, nbytes: int) -> None:
@@ -121,15 +121,15 @@ async def discard(s: Qcow2State, offset: int, nbytes: int) -> None:
         allocated = s.cluster_type(entry) in (NORMAL, ZERO_ALLOC, COMPRESSED)
         return nothing if allocated or s.bs.backing is not None else entry
 
-    await _change_all(s, offset, nbytes, change, "request")
+    await _change_all(s, offset, nbytes, change)
 
 
-async def _change_all(s: Qcow2State, offset: int, nbytes: int, change: Change, kind: str) -> None:
+async def _change_all(s: Qcow2State, offset: int, nbytes: int, change: Change) -> None:
     """Applies a change to the entries of all clusters of a range, slice by slice."""
     end = offset + nbytes
     while offset < end:
         stop = min(end, ((offset >> s.slice_shift) + 1) << s.slice_shift)
-        places: list[int] | None = [] if s.pass_discard.get(kind) else None
+        places: list[int] | None = [] if s.pass_discard else None
         for entry in await _change_slice(s, offset, s.clusters(stop - offset), change):
             await free_entry(s, entry, places)
         if places:

@@ -128,6 +128,18 @@ def test_unknown_autoclear_bits_are_cleared_before_the_first_write(
     assert image.read_bytes()[88:96] == bytes(8)
 
 
+def test_an_image_with_unknown_autoclear_bits_does_not_become_writable(
+    image: Path, opener: Opener
+) -> None:
+    from block.core.reopen import set_read_only
+
+    poke(image, "autoclear_features", 0xF0)
+    disk = opener(read_only=True)
+    assert disk.bs is not None
+    with pytest.raises(BlockError, match="autoclear_features = 0xf0"):
+        set_read_only(disk.bs, False)
+
+
 def test_unknown_extensions_survive_a_new_header(image: Path, opener: Opener) -> None:
     data = bytearray(image.read_bytes())
     at = 112
