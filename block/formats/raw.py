@@ -128,7 +128,8 @@ class RawDriver(BlockDriver):
     def co_preadv(
         self, bs: BlockDriverState, offset: int, nbytes: int, qiov: Iov, flags: int
     ) -> Awaitable[None]:
-        offset = _shift(bs, offset, nbytes, errno.EINVAL)
+        if not bs.opaque.plain:
+            offset = _shift(bs, offset, nbytes, errno.EINVAL)
         return io.co_preadv(_file(bs), offset, nbytes, qiov, flags)
 
     def co_pwritev(
