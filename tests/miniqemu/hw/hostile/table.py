@@ -2,7 +2,7 @@
 """The table of what a bad guest tries, and of the answers that the standard asks for.
 
 One row a case: what the guest does; what virtio 1.2 says about it, with its section; the answer
-that our device must give; how the deed is done (acts.py); and a word that must be in what the
+that our device must give; how the deed is done (acts); and a word that must be in what the
 person who runs the machine is told. test_table.py plays every row in each way of serving a disk;
 the page docs/hostile-guests.md prints the table.
 """
@@ -28,10 +28,13 @@ from miniqemu.hw.virtio_blk_layout import (
     T_OUT,
 )
 from tests.miniqemu.hw.hostile import acts
-from tests.miniqemu.hw.hostile.acts import (
+from tests.miniqemu.hw.hostile import register_acts as regs
+from tests.miniqemu.hw.hostile.bench import DATA, HIGH, LOW, RAM_END, SECTORS
+from tests.miniqemu.hw.hostile.makers import (
     ALL_ONES,
     DISCARD,
     INDIRECT,
+    MANY,
     NEXT,
     OVER_THE_END,
     WRITE,
@@ -50,7 +53,6 @@ from tests.miniqemu.hw.hostile.acts import (
     step,
     table,
 )
-from tests.miniqemu.hw.hostile.bench import DATA, HIGH, LOW, RAM_END, SECTORS
 from tests.support.virtio_rig import BASE
 
 W = (DATA, 1, WRITE, 0)  # a good last descriptor: room for a status byte
@@ -159,7 +161,7 @@ ADDRESSES = (
          desc((DATA, 16, NEXT, 1), (BASE + mmio.SIZE, 512, NEXT | WRITE, 2), W), "RAM"),
     Case("data at address 0", RANGE, OK, buffers(T_IN, (0, 512, True))),
     Case("data that ends with RAM", RANGE, OK, buffers(T_IN, (RAM_END - 512, 512, True))),
-    Case("more data than there is memory", BEYOND, IOERR, acts.eight_times_all_memory),
+    Case("more data than there is memory", BEYOND, IOERR, regs.eight_times_all_memory),
 )
 
 HEADERS = (
@@ -297,24 +299,24 @@ STATUS = (
     Case("DRIVER_OK a second time", STEPS, IGNORED, register(mmio.STATUS, 0xF)),
     Case("a status write of 1 byte", WIDTH, IGNORED, register(mmio.STATUS, 0, 1)),
     Case("a status write of 8 bytes", WIDTH, IGNORED, register(mmio.STATUS, 0, 8)),
-    Case("FAILED, and then a doorbell", "2.1.1: then comes a reset", IGNORED, acts.given_up),
+    Case("FAILED, and then a doorbell", "2.1.1: then comes a reset", IGNORED, regs.given_up),
     Case("a feature that was not offered", "2.2.2: FEATURES_OK stays clear", REFUSED,
          features(F_VERSION_1 | 1 << 63)),
     Case("every feature there may be", "2.2.2: FEATURES_OK stays clear", REFUSED,
          features(TOP - 1)),
     Case("no VERSION_1", "6.2: FEATURES_OK may stay clear", REFUSED, features(0)),
     Case("features beyond the 64th", "2.2: there are none", IGNORED,
-         acts.features_beyond_the_64th),
+         regs.features_beyond_the_64th),
     Case("features change after FEATURES_OK", "3.1.1: no new ones after this step", IGNORED,
-         acts.features_change_afterwards),
+         regs.features_change_afterwards),
     Case("a doorbell before DRIVER_OK", "2.1.2: no buffer is used before", OK,
-         acts.doorbell_before_driver_ok),
+         regs.doorbell_before_driver_ok),
     Case("a reset in mid-request", "2.4.1: no access after the reset", IGNORED,
-         acts.reset_in_mid_request),
+         regs.reset_in_mid_request),
     Case("a doorbell after a reset", "2.4.1: no access after the reset", IGNORED,
-         acts.doorbell_after_a_reset),
+         regs.doorbell_after_a_reset),
     Case("a hundred resets with a request in each", "2.4.1: status 0 when it is done", IGNORED,
-         acts.hundred_resets),
+         regs.hundred_resets),
 )
 
 REGISTERS = (
@@ -327,33 +329,33 @@ REGISTERS = (
     Case("a doorbell across two registers", WIDTH, IGNORED,
          register(mmio.QUEUE_NOTIFY - 2, 0, 4)),
     Case("stores to read-only registers", "4.2.2.2: not written", IGNORED,
-         acts.read_only_registers),
+         regs.read_only_registers),
     Case("loads from write-only registers", "4.2.2.2: not read", IGNORED,
-         acts.write_only_registers),
-    Case("each register at each wrong width", WIDTH, IGNORED, acts.every_odd_access),
+         regs.write_only_registers),
+    Case("each register at each wrong width", WIDTH, IGNORED, regs.every_odd_access),
     Case("QueueReset, which was not offered", "2.6.1: needs RING_RESET", IGNORED,
          register(mmio.QUEUE_RESET, 1)),
     Case("the length of a shared memory there is not", "4.2.2.1: all ones", REFUSED,
          load(mmio.SHM_LEN_LOW, 4, ALL_ONES)),
     Case("a storm of doorbells", "2.3: a doorbell may find nothing", IGNORED,
-         acts.storm_of_doorbells),
+         regs.storm_of_doorbells),
     Case("a storm of acknowledges", "4.2.2.2: no undefined bits", IGNORED,
-         acts.storm_of_acknowledges),
+         regs.storm_of_acknowledges),
     Case("interrupts that nobody acknowledges", "4.2.2.1: the bit stays until then", OK,
-         acts.storm_without_an_acknowledge),
+         regs.storm_without_an_acknowledge),
     Case("a store to the capacity", "5.2.4: read-only", IGNORED,
          register(mmio.CONFIG, ALL_ONES)),
     Case("the write cache set to any byte", "5.2.4: writeback is a byte", IGNORED,
-         acts.write_cache),
-    Case("the write cache as 2 bytes", CONFIG, IGNORED, acts.write_cache_too_wide(2)),
-    Case("the write cache as 4 bytes", CONFIG, IGNORED, acts.write_cache_too_wide(4)),
-    Case("the write cache as 8 bytes", CONFIG, IGNORED, acts.write_cache_too_wide(8)),
+         regs.write_cache),
+    Case("the write cache as 2 bytes", CONFIG, IGNORED, regs.write_cache_too_wide(2)),
+    Case("the write cache as 4 bytes", CONFIG, IGNORED, regs.write_cache_too_wide(4)),
+    Case("the write cache as 8 bytes", CONFIG, IGNORED, regs.write_cache_too_wide(8)),
     Case("the write cache without CONFIG_WCE", "5.2.4: only with the feature", IGNORED,
-         acts.write_cache_without_the_feature),
+         regs.write_cache_without_the_feature),
     Case("the write cache before FEATURES_OK", "3.1.1: not written before", IGNORED,
-         acts.write_cache_before_features_ok),
+         regs.write_cache_before_features_ok),
     Case("a write cache without FLUSH", "5.2.5.2: writeback begins as 0", IGNORED,
-         acts.write_cache_without_flush),
+         regs.write_cache_without_flush),
     Case("a load behind the configuration", CONFIG, IGNORED,
          load(mmio.CONFIG + 0x60, 4, ALL_ONES)),
     Case("a store behind the configuration", CONFIG, IGNORED,
@@ -375,7 +377,7 @@ REQUESTS = (
     Case("a read of no bytes", WHOLE, OK, request(T_IN)),
     Case("a write of no bytes", WHOLE, OK, request(T_OUT)),
     Case("a write to a read-only disk", "5.2.6.2: IOERR", IOERR,
-         acts.write_to_a_read_only_disk),
+         regs.write_to_a_read_only_disk),
     Case("type 2 (a SCSI command)", UNKNOWN, UNSUPP, request(2, out=bytes(16), into=16)),
     Case("type 3", UNKNOWN, UNSUPP, request(3)),
     Case("type 10 (GET_LIFETIME), not offered", UNKNOWN, UNSUPP, request(10, into=8)),
@@ -384,7 +386,7 @@ REQUESTS = (
     Case("type 2^31 - 1", UNKNOWN, UNSUPP, request(0x7FFF_FFFF)),
     Case("the old barrier flag", "5.2.6: no such flag any more", OK,
          request(T_BARRIER | T_IN, into=512)),
-    Case("the header's reserved field", "5.2.6: reserved", OK, acts.reserved_field_of_the_header),
+    Case("the header's reserved field", "5.2.6: reserved", OK, regs.reserved_field_of_the_header),
     Case("a flush of a sector, with data", "5.2.6.1: neither belongs there", OK,
          request(T_FLUSH, 1 << 60, out=bytes(512))),
     Case("GET_ID into 19 bytes", "5.2.6.1: 20 bytes", OK, request(T_GET_ID, into=19)),
@@ -400,14 +402,14 @@ RANGES = (
     Case("a discard of 17 bytes", SEGMENTS, IOERR,
          request(DISCARD, out=SEGMENT.pack(0, 1, 0) + b"\0")),
     Case("a discard of 33 segments", "5.2.6.1: up to max_discard_seg", UNSUPP,
-         segments(DISCARD, *acts.MANY)),
+         segments(DISCARD, *MANY)),
     Case("a discard with UNMAP", "5.2.6.2: UNSUPP", UNSUPP, segments(DISCARD, (0, 1, 1))),
     Case("a discard with an unknown flag", FLAGS, UNSUPP, segments(DISCARD, (0, 1, 2))),
     Case("a discard at the capacity", BEYOND, IOERR, segments(DISCARD, (SECTORS, 1, 0))),
     Case("a discard whose sector wraps", BEYOND, IOERR, segments(DISCARD, (TOP - 1, 2, 0))),
     Case("a discard of 2^32 - 1 sectors", BEYOND, IOERR, segments(DISCARD, (0, ALL_ONES, 0))),
     Case("one bad segment after two good ones", BEYOND, IOERR,
-         acts.one_bad_segment_among_good_ones(ZEROES)),
+         regs.one_bad_segment_among_good_ones(ZEROES)),
     Case("an unknown flag on a range that is not there", FLAGS, UNSUPP,
          segments(ZEROES, (TOP - 1, 1, 0), (0, 1, 4))),
     Case("zeroes with unknown flags", FLAGS, UNSUPP, segments(ZEROES, (0, 1, 0xFFFF_FFFE))),
