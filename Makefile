@@ -42,7 +42,7 @@ test-matrix: $(VENV)/.test-all guest  ## the self-test on five machines, with ev
 	$(BIN)/python -m tests.matrix $(ARGS)
 
 test-portable: $(VENV)/.test  ## the block layer's tests without what only Linux has
-	$(BIN)/pytest -q --portable tests/block
+	$(BIN)/pytest -q --portable -m "not full" tests/block
 
 fuzz: $(VENV)/.fuzz  ## fuzz the virtio-blk device until ^C; ARGS=-max_total_time=60
 	$(BIN)/python -m tests.fuzz.run virtio_blk $(ARGS)
