@@ -12,11 +12,12 @@ import os
 
 from .base import ChardevError
 from .fd import FdChardev
-from .terminal import take_over
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from block.aio.context import AioContext
+
+    from .terminal import Terminal
 
 STDIN, STDOUT, STDERR = 0, 1, 2
 
@@ -42,7 +43,11 @@ class StdioChardev(FdChardev):
         super().__init__(ctx, STDIN, STDOUT, label)
         StdioChardev.in_use = self
         atexit.register(self.restore)
-        self.terminal = take_over(STDIN, signals)
+        self.terminal: Terminal | None = None
+        if os.isatty(STDIN):
+            from .terminal import take_over
+
+            self.terminal = take_over(STDIN, signals)
 
     def resume(self) -> None:
         """The program goes on after a stop: the shell has changed the terminal meanwhile."""

@@ -40,7 +40,8 @@ PACKAGES = ("block", "miniqemu")
 # What a start imports inside of functions; the rest is imported by these.
 ROOTS = (
     "miniqemu.cli.miniqemu", "miniqemu.cli.build", "miniqemu.cli.disks", "miniqemu.cli.iothreads",
-    "miniqemu.accel.kvm", "miniqemu.machine.microvm", "miniqemu.chardev.create",
+    "miniqemu.accel.kvm", "miniqemu.machine.microvm",
+    "miniqemu.chardev.create", "miniqemu.chardev.mux", "miniqemu.chardev.terminal",
     "miniqemu.hw.virtio_blk", "miniqemu.hw.virtio_mmio", "miniqemu.hw.virtio_main_thread",
     "block.aio.iothread", "block.core.open", "block.core.backend", "block.formats.raw",
     "block.protocols.file.driver",

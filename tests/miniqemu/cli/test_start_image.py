@@ -181,7 +181,7 @@ def test_the_command_is_told_to_do_without_site_once(tmp_path: Path) -> None:
 LIBRARY = {
     *("os", "os.path", "posixpath", "genericpath", "stat", "_stat", "_collections_abc"),
     *("_bisect", "_collections", "_ctypes", "_functools", "_heapq", "_operator", "_struct"),
-    *("__future__", "atexit", "errno", "fcntl", "gc", "itertools", "mmap", "select", "termios"),
+    *("__future__", "atexit", "errno", "fcntl", "gc", "itertools", "mmap", "select"),
 }
 
 
