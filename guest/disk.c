@@ -24,17 +24,17 @@ const char *const feature_names[NFEATURE] = {
 
 // There may be a device at this address.
 void disk_found(u64 address, u32 pin) {
-    struct disk *d = &disks[ndisk];
+    volatile struct registers *reg = (volatile struct registers *)address;
 
-    d->reg = (volatile struct registers *)address;
-    d->pin = pin;
-    if (ndisk == NDISK || d->reg->magic != VIRT || d->reg->device_id != BLOCK_DEVICE)
+    if (ndisk == NDISK || reg->magic != VIRT || reg->device_id != BLOCK_DEVICE)
         return;
-    if (d->reg->version == 1)
+    if (reg->version == 1)
         panic("a disk has virtio-mmio version 1, this kernel knows 2 only: start QEMU with\n"
               "    -global virtio-mmio.force-legacy=false");
-    irq_enable(pin, VECTOR_DISK + ndisk++);
-    disk_start(d);
+    disks[ndisk].reg = reg;
+    disks[ndisk].pin = pin;
+    irq_enable(pin, VECTOR_DISK + ndisk);
+    disk_start(&disks[ndisk++]);
 }
 
 static void agree_on_features(struct disk *d) {

@@ -222,11 +222,11 @@ static void read_line(char *line, u32 size) {
 #define SLOT(i) (0xfeb00000UL + 512 * (i))
 
 static void find_disks(char *cmdline) {
-    char *p = find(cmdline, ANNOUNCED);
+    char *p = find(cmdline, ANNOUNCED), *end = p - sizeof(ANNOUNCED) + 1;
     u64 address, pin;
 
     if (p)
-        p[-sizeof(ANNOUNCED)] = 0;            // the commands end at the space before it
+        *(end > cmdline ? end - 1 : end) = 0;      // the commands end at the space before it
     else
         for (int i = 23, pins = *(volatile u32 *)SLOT(23) == VIRT ? 24 : 16; i >= 0; i--)
             disk_found(SLOT(i), pins + i);
@@ -249,11 +249,12 @@ void main(struct start_info *info) {
     irq_init();
     if (info->magic != 0x336ec578)
         panic("main: not started the PVH way");
-    find_disks(info->cmdline);
+    char *cmdline = info->cmdline ? info->cmdline : line;
+    find_disks(cmdline);
     disk = ndisk ? &disks[0] : 0;
     do_disk((struct io){ 0 });
     booting = 1;
-    run_all(info->cmdline);
+    run_all(cmdline);
     booting = 0;
     printf("Type help for the commands.\n");
     for (;;) {

@@ -13,6 +13,7 @@ from tests.support.boot import (
     GOOD,
     MINIQEMU_KVM,
     MINIQEMU_TCG,
+    QEMU_PLAIN,
     QEMU_TCG,
     Disk,
     Outcome,
@@ -20,6 +21,7 @@ from tests.support.boot import (
     arguments,
     boot,
     built_elf,
+    parse_tap,
     run,
 )
 
@@ -128,6 +130,30 @@ def test_disk_chooses_among_several(vmm: Vmm, image: Path, tmp_path: Path) -> No
     assert outcome.status == GOOD
     assert image.read_bytes() == untouched
     assert other.read_bytes()[1024:1536] == b"B" * 512
+
+
+def test_without_commands_the_shell_comes_at_once(vmm: Vmm, image: Path) -> None:
+    text = boot(vmm, [Disk(image)], "", typed="poweroff\r").serial
+
+    assert text.splitlines() == [
+        "miniqemu guest",
+        "* disk 0: 2048 sectors, registers feb00e00, pin 12",
+        "Type help for the commands.",
+        "disk0> poweroff",
+    ]
+
+
+def test_disks_beyond_the_eighth_are_left_alone(tmp_path: Path) -> None:
+    disks = []
+    for number in range(10):
+        disks.append(Disk(tmp_path / f"{number}.img"))
+        disks[-1].path.write_bytes(bytes(1 << 20))
+
+    text = boot(QEMU_PLAIN, disks, "disk 7; selftest").serial
+
+    assert text.count("sectors, registers") == 2 * 8
+    assert parse_tap(text).failed == []
+    assert parse_tap(text).complete
 
 
 def test_cpus_brings_up_the_second_processor(vmm: Vmm, image: Path) -> None:

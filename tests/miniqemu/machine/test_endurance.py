@@ -30,11 +30,11 @@ def resident() -> int:
 
 
 def boot_and_power_off(path: Path, way: str) -> None:
-    """A whole life: a machine with a disk, a guest that writes, flushes and goes off."""
-    guest = Run(path, way, "write 1 hello; flush; poweroff", 1)
+    """A whole life: a machine with a disk, a guest that flushes it and goes off."""
+    guest = Run(path, way, "flush; poweroff", 1)
     try:
         assert guest.machine.run() == 0
-        assert guest.line.said.count(b": ok") == 2
+        assert b"flush: ok" in guest.line.said
     finally:
         guest.close()
 
