@@ -109,6 +109,13 @@ def _divide(taken: dict[str, Any], max_l2: int, min_refcount: int) -> tuple[int,
     return both - refcounts, refcounts
 
 
+def follow_size(s: Qcow2State, disk_size: int) -> None:
+    """The disk has another length: the L2 cache may have to hold more, in slices as before."""
+    sizes = cache_sizes(s.cache_options, s.cluster_size, disk_size)
+    nbytes = sizes.l2_entry_size * sizes.l2_tables
+    s.l2_cache.capacity = max(nbytes // s.l2_cache.table_size, MIN_L2_CACHE_SIZE)
+
+
 def apply(s: Qcow2State, taken: dict[str, Any], flags: int) -> None:
     """Takes over what has nothing to do with sizes (qcow2_update_options_commit)."""
     template = taken["overlap-check"]
@@ -118,5 +125,6 @@ def apply(s: Qcow2State, taken: dict[str, Any], flags: int) -> None:
             "the following: none, constant, cached, all"
         )
     s.overlap_checks = TEMPLATES[template]
+    s.cache_options = taken
     request = taken["pass-discard-request"]
     s.pass_discard = bool(flags & f.BDRV_O_UNMAP) if request is None else request

@@ -31,6 +31,8 @@ from block.formats.qcow2.layout import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from block.core.edge import BdrvChild
     from block.core.node import BlockDriverState
     from block.formats.qcow2.cache import Table
@@ -46,7 +48,8 @@ class Qcow2State:
     # fmt: off
     __slots__ = (
         "allocations", "autoclear_features", "backing_format", "backing_name", "broken",
-        "bs", "cluster_bits", "cluster_mask", "cluster_size", "compatible_features",
+        "bs", "cache_options", "cluster_bits", "cluster_mask", "cluster_size",
+        "compatible_features",
         "compression_type", "corruption_told", "data", "extensions", "file",
         "free_cluster", "incompatible_features", "l1_offset", "l1_shift", "l1_table", "l2_bits",
         "l2_cache", "l2_places", "l2_size", "lock", "looks_hollow", "nb_snapshots",
@@ -85,6 +88,7 @@ class Qcow2State:
         self.free_cluster = 0  # nothing is free below
         self.overlap_checks = 0
         self.pass_discard = False
+        self.cache_options: dict[str, Any] = {}
         self.allocations: list[Allocation] = []
         self.rewrites: dict[Rewrite, None] = {}
         self.looks_hollow: bool | None = None  # None: nobody has asked yet (read.py)

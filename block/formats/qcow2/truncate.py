@@ -17,6 +17,7 @@ from block.core.error import BlockError
 from block.core.iov import zero_iov
 from block.formats.qcow2.cluster import grow_l1_table, writable_slice
 from block.formats.qcow2.layout import OFFSET_MASK, OFLAG_COPIED, SIZE_AT
+from block.formats.qcow2.options import follow_size
 from block.formats.qcow2.refcount import alloc_clusters
 from block.formats.qcow2.write import co_pwritev
 from block.formats.qcow2.zero import zeroize
@@ -55,6 +56,7 @@ async def co_truncate(bs: BlockDriverState, size: int, prealloc: str, flags: int
         field = size.to_bytes(8, "big")
         await s.file.co_pwritev(SIZE_AT, len(field), [memoryview(field)])
         await s.file.co_flush()
+    follow_size(s, size)
 
 
 async def _zero_new_part(s: Qcow2State, old: int, size: int) -> None:

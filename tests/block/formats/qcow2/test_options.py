@@ -82,6 +82,13 @@ def test_the_cache_never_holds_more_than_it_may(opener: Opener) -> None:
         assert disk.pread(cluster * CLUSTER, 512) == b"x" * 512
 
 
+def test_the_cache_grows_with_the_disk(opener: Opener) -> None:
+    disk = opener()
+    assert state_of(disk).l2_cache.capacity == 2
+    disk.truncate(4 * GIB)
+    assert state_of(disk).l2_cache.capacity == 8
+
+
 def host_of(disk: block.BlockBackend, offset: int) -> int:
     assert disk.bs is not None
     found, _, where, _ = disk.bs.block_status(offset, 512)
