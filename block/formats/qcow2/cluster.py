@@ -138,7 +138,7 @@ async def _new_l2_table(s: Qcow2State, index: int) -> None:
     for at in range(0, s.cluster_size, size):
         cells = (await s.l2_cache.get(old + at)).cells[:] if old else array("Q", bytes(size))
         await s.l2_cache.put(place + at, cells)
-    s.l2_clusters().add(place)
+    s.add_l2_cluster(place)
     await s.l2_cache.flush()
     entry = to_disk(array("Q", [place | OFLAG_COPIED]))
     at = s.l1_offset + 8 * index
@@ -170,5 +170,6 @@ async def grow_l1_table(s: Qcow2State, entries: int) -> None:
     await s.file.co_flush()
     old, old_size = s.l1_offset, 8 * len(s.l1_table)
     s.l1_table, s.l1_offset = table, place
+    s.suspects = None
     if old_size:
         await free_clusters(s, old, old_size)

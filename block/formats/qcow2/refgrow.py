@@ -81,7 +81,7 @@ async def _new_block(s: Qcow2State, index: int) -> None:
     await s.refcount_cache.flush()
     await _write_sync(s, s.reftable_offset + 8 * index, to_disk(array("Q", [place])), OL_REFTABLE)
     s.reftable[index] = place
-    s.refblock_clusters().add(place)
+    s.add_refblock_cluster(place)
 
 
 async def _write_sync(s: Qcow2State, offset: int, data: memoryview, ignore: int = 0) -> None:
@@ -121,8 +121,9 @@ async def _grow_table(s: Qcow2State, needed: int) -> None:
     head = memoryview(REFCOUNT_PLACE.build(where))
     await s.file.co_pwritev(REFCOUNT_TABLE_AT, len(head), [head])
     await s.file.co_flush()
-    s.refblock_clusters().update(places)
     s.reftable, s.reftable_offset = table, offset
+    s.refblock_clusters().update(places)
+    s.suspects = None
     await free_clusters(s, old_offset, old_size)
 
 

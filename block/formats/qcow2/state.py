@@ -47,17 +47,15 @@ class Qcow2State:
 
     # fmt: off
     __slots__ = (
-        "allocations", "autoclear_features", "backing_format", "backing_name", "broken",
-        "bs", "cache_options", "cluster_bits", "cluster_mask", "cluster_size",
-        "compatible_features",
-        "compression_type", "corruption_told", "data", "extensions", "file",
-        "free_cluster", "incompatible_features", "l1_offset", "l1_shift", "l1_table", "l2_bits",
-        "l2_cache", "l2_places", "l2_size", "lock", "looks_hollow", "nb_snapshots",
-        "overlap_checks",
+        "allocations", "autoclear_features", "backing_format", "backing_name", "broken", "bs",
+        "cache_options", "cluster_bits", "cluster_mask", "cluster_size", "compatible_features",
+        "compression_type", "corruption_told", "data", "extensions", "file", "free_cluster",
+        "incompatible_features", "l1_offset", "l1_shift", "l1_table", "l2_bits", "l2_cache",
+        "l2_places", "l2_size", "lock", "looks_hollow", "nb_snapshots", "overlap_checks",
         "pass_discard", "refblock_bits", "refblock_places", "refcount_bits", "refcount_cache",
         "refcount_max", "refcount_order", "reftable", "reftable_offset", "rewrites",
-        "slice_bits", "slice_mask", "slice_shift", "snapshots_offset", "unknown_fields",
-        "version",
+        "slice_bits", "slice_mask", "slice_shift", "snapshots_offset", "suspects",
+        "unknown_fields", "version",
     )
     # fmt: on
     l2_cache: TableCache
@@ -94,6 +92,7 @@ class Qcow2State:
         self.looks_hollow: bool | None = None  # None: nobody has asked yet (read.py)
         self.l2_places: set[int] | None = None
         self.refblock_places: set[int] | None = None
+        self.suspects: set[int] | None = None
 
     def set_geometry(self, cluster_bits: int, refcount_order: int) -> None:
         """Computes what follows from the size of a cluster and the width of a refcount."""
@@ -169,6 +168,30 @@ class Qcow2State:
             self.l2_places = {entry & OFFSET_MASK for entry in self.l1_table}
             self.l2_places.discard(0)
         return self.l2_places
+
+    def suspect_clusters(self) -> set[int]:
+        """The host offsets of all clusters that hold metadata, or have held some.
+
+        For a quick no: who finds a cluster here asks corrupt.overlap, which is exact.
+        """
+        if self.suspects is None:
+            size = self.cluster_size
+            l1_end = self.l1_offset + 8 * len(self.l1_table)
+            reftable_end = self.reftable_offset + 8 * len(self.reftable)
+            self.suspects = {0, *self.l2_clusters(), *self.refblock_clusters()}
+            self.suspects.update(range(self.l1_offset, l1_end, size))
+            self.suspects.update(range(self.reftable_offset, reftable_end, size))
+        return self.suspects
+
+    def add_l2_cluster(self, place: int) -> None:
+        """A new L2 table is there."""
+        self.l2_clusters().add(place)
+        self.suspect_clusters().add(place)
+
+    def add_refblock_cluster(self, place: int) -> None:
+        """A new refcount block is there."""
+        self.refblock_clusters().add(place)
+        self.suspect_clusters().add(place)
 
     def refblock_clusters(self) -> set[int]:
         """The host offsets of all refcount blocks; computed on the first write."""

@@ -29,7 +29,7 @@ from block.core import flags as f
 from block.core.align import blockalign
 from block.core.iov import iov_slice, zero_iov
 from block.formats.qcow2.cluster import check_entry, extent_in, writable_slice
-from block.formats.qcow2.corrupt import check_overlap, error, overlap
+from block.formats.qcow2.corrupt import check_overlap, error
 from block.formats.qcow2.layout import NOT_PLAIN, OFFSET_MASK, OFLAG_COPIED
 from block.formats.qcow2.read import co_preadv
 from block.formats.qcow2.refcount import alloc_clusters, free_clusters, free_entry
@@ -120,7 +120,7 @@ def _in_place(s: Qcow2State, offset: int, nbytes: int) -> int | None:
         or host & s.cluster_mask
         or host >= s.file_length()
         or (s.allocations and _first_in_the_way(s.allocations, offset, offset + nbytes))
-        or overlap(s, host, s.cluster_size)
+        or host in s.suspect_clusters()
     ):
         return None
     table.recent = True
