@@ -14,8 +14,8 @@ R2  Looking goes on only while it makes waits a tenth shorter than they usually 
     else wants the processor, it does not: the thread that looks then takes the time of the one it
     waits for. "Usually" is the median, so one hiccup of the machine does not make sleeping look
     bad; but to looking each hiccup counts.
-R3  A round of looking ends as soon as it has lost, and each loss in a row doubles the number
-    of rounds without. So in the long run a trial costs one wait in a hundred.
+R3  A round of looking ends as soon as it has lost, and each loss in a row makes four times as many
+    rounds without. So in the long run a trial costs one wait in a hundred.
 
 Discussion of R3: one could say instead "a look in vain was a loss". But on a busy machine most
 looks still find something, and the few others cost a time slice each, as much as twenty waits.
@@ -94,7 +94,7 @@ class Trial:
         elif self.looking and self._spent_ns > self._budget_ns:
             self.looking = False
             self._rounds = self._losses
-            self._losses = min(2 * self._losses, MOST_ROUNDS)
+            self._losses = min(4 * self._losses, MOST_ROUNDS)
         elif self.looking:
             self._losses = max(self._losses // 2, 1)
         if not self._rounds:

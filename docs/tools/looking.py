@@ -48,7 +48,7 @@ def awake(made: Picture, x: float) -> None:
 def trial(made: Picture) -> None:
     measure = made.box(20, 300, 200, 60, "sleep a round", "~32 waits: what is usual?", kind="plain")
     look = made.box(330, 300, 200, 60, "look, round by round", "~a tenth shorter?", kind="violet")
-    pause = made.box(640, 300, 200, 60, "sleep some rounds", "~1, 2, 4 ... 128", kind="plain")
+    pause = made.box(640, 300, 200, 60, "sleep some rounds", "~1, 4, 16, 64, 128", kind="plain")
     made.arrow(measure.right(), look.left())
     made.arrow(look.right(), pause.left())
     made.text(585, 322, "~no", anchor="middle")
