@@ -60,31 +60,33 @@ ROUNDS = 5  # a guest that speaks in a loop has done so often
 
 
 def started(
-    tmp_path: Path, code: bytes, options: list[str], way: str = "main loop"
+    tmp_path: Path, code: bytes, options: list[str], way: str = "main loop", accel: str = "kvm"
 ) -> tuple[TerminalSession, Path]:
     """The program on a terminal, with a disk that is full of zeroes; the disk's file."""
-    needs.kvm()
+    needs.kvm() if accel == "kvm" else needs.module("unicorn", "tcg")
     kernel = tiny_guest.write_elf(tmp_path / "guest.elf", code)
     disk = tmp_path / "disk.img"
     disk.write_bytes(bytes(1 << 20))
     thread = ",iothread=t0" if way == "IOThread" else ""
     words = [sys.executable, "-m", "miniqemu", "-nographic", "-kernel", kernel, "-smp", "2"]
-    words += ["-M", "microvm,acpi=off", "-m", "16", "-object", "iothread,id=t0"]
+    words += ["-M", "microvm,acpi=off", "-m", "16", "-accel", accel, "-object", "iothread,id=t0"]
     words += ["-drive", f"file={disk},format=raw,if=none,id=d0"]
     words += ["-device", f"virtio-blk-device,drive=d0{thread}", *options]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     return TerminalSession(words, env=environment, cwd=ROOT), disk
 
 
-CASES = [(deed, "main loop") for deed in DEEDS]
-CASES += [(deed, "IOThread") for deed, code in DEEDS.items() if RING in code]
+CASES = [(deed, "main loop", accel) for accel in ("kvm", "tcg") for deed in DEEDS]
+CASES += [(deed, "IOThread", "kvm") for deed, code in DEEDS.items() if RING in code]
 
 
 @pytest.mark.parametrize("end", ENDS)
-@pytest.mark.parametrize(("deed", "way"), CASES)
-def test_an_unruly_guest_can_be_ended(tmp_path: Path, deed: str, end: str, way: str) -> None:
+@pytest.mark.parametrize(("deed", "way", "accel"), CASES)
+def test_an_unruly_guest_can_be_ended(
+    tmp_path: Path, deed: str, end: str, way: str, accel: str
+) -> None:
     code = DEEDS[deed]
-    session, disk = started(tmp_path, code, [], way)
+    session, disk = started(tmp_path, code, [], way, accel)
     with session:
         for _ in range(ROUNDS if code.endswith(say(READY), 0, -5) else 1):
             session.expect(READY)
