@@ -8,6 +8,7 @@ leaves_nothing   the test must leave no open descriptor and no thread behind
 from __future__ import annotations
 
 import gc
+import os
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -71,6 +72,13 @@ def leaves_nothing() -> Iterator[None]:
         thread.join(PATIENCE)
     assert not [thread.name for thread in left if thread.is_alive()]
     assert {fd: what for fd, what in descriptors.described().items() if fd not in before} == {}
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """In CI nothing may be skipped, by whatever way (tests/support/needs.py)."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if os.environ.get("CI") and reporter is not None and reporter.stats.get("skipped"):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
