@@ -39,13 +39,13 @@ def program(which: str) -> str:
     return path
 
 
-def words(which: str, append: str, iothread: bool = True) -> list[str]:
+def words(which: str, append: str, iothread: bool = True, accel: str = "kvm") -> list[str]:
     """Returns the command line, the same for both (R1); without IOThread the main loop serves."""
     if not GUEST.exists():
         raise Missing("guest/guest.elf: make guest")
-    if not os.access("/dev/kvm", os.R_OK | os.W_OK):
+    if accel == "kvm" and not os.access("/dev/kvm", os.R_OK | os.W_OK):
         raise Missing("/dev/kvm: modprobe kvm_intel or kvm_amd, or join group kvm")
-    board = "-M microvm,acpi=off -accel kvm -nodefaults -no-user-config -display none"
+    board = f"-M microvm,acpi=off -accel {accel} -nodefaults -no-user-config -display none"
     devices = (
         f"-m {MEMORY_MIB} -serial stdio -no-reboot -global virtio-mmio.force-legacy=off "
         f"-drive file={image()},format=raw,if=none,id=d0 -object iothread,id=io0 "
@@ -67,8 +67,8 @@ def environment() -> dict[str, str]:
 class Machine:
     """A running machine with its serial line on pipes; `with` ends it."""
 
-    def __init__(self, which: str, append: str, iothread: bool = True) -> None:
-        line = words(which, append, iothread)
+    def __init__(self, which: str, append: str, iothread: bool = True, accel: str = "kvm") -> None:
+        line = words(which, append, iothread, accel)
         self.text = b""
         self.started = time.perf_counter()
         self.process = subprocess.Popen(

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from docs.tools import (
+    accelerators,
     attach,
     chain,
     engines,
@@ -36,4 +37,5 @@ PICTURES: tuple[Callable[[], Picture], ...] = (
     qcow2.lookup,
     qcow2.order,
     looking.looking,
+    accelerators.picture,
 )

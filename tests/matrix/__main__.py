@@ -56,16 +56,14 @@ def word(outcome: Verdict | str | None) -> str:
         return ""
     if isinstance(outcome, str):
         return "[yellow]missing"
-    return (
-        f"[red]{outcome.wrong[:40]}" if outcome.wrong else f"[green]ok[/] {outcome.seconds:.1f} s"
-    )
+    return "[red]FAILED" if outcome.wrong else f"[green]ok[/] {outcome.seconds:.1f} s"
 
 
 def table(outcomes: Outcomes) -> Table:
     """A row for each disk, a column for each machine; impossible cells have a dash."""
     made = Table(title="the guest's self-test")
-    for head in ("format", "served by", "aio", *MACHINES):
-        made.add_column(head)
+    for head in ("format", "served by", "aio", *(name.replace("-", "\n") for name in MACHINES)):
+        made.add_column(head, no_wrap=True)
     for format in FORMATS:
         for served in SERVED:
             for engine in ENGINES:

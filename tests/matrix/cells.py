@@ -56,6 +56,8 @@ def why_not(cell: Cell) -> str | None:
         return "QEMU has no ioeventfd under tcg, and refuses the IOThread"
     if cell.nested and cell.engine == "native":
         return "the nested machine's disk is in memory, where Linux 6.1 has no O_DIRECT"
+    if cell.nested and cell.engine == "io_uring":
+        return "the package liburing has instructions that the nested processor does not know"
     return None
 
 
