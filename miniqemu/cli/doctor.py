@@ -146,15 +146,18 @@ def kvm_remedy(number: int) -> str:
 
 
 def tcg() -> Finding:
-    """Imports the accelerator for machines without KVM, and the library below it."""
+    """Loads the library of the accelerator for machines without KVM."""
+    from miniqemu.accel import libunicorn
+    from miniqemu.accel.base import AccelError
+
     try:
         __import__("unicorn")
     except ImportError as error:
         return Finding("tcg", False, f"unicorn: {error}", pip("unicorn"))
     try:
-        __import__("miniqemu.accel.tcg")
-    except ImportError as error:
-        return Finding("tcg", False, str(error))
+        libunicorn.load()
+    except AccelError as error:
+        return Finding("tcg", False, str(error), pip("unicorn"))
     return Finding("tcg", True, "unicorn is there: guests run without KVM")
 
 

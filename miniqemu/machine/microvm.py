@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The board: QEMU's microvm, in the form of `-M microvm,acpi=off` (hw/i386/microvm.c).
 
-    ports    0x020, 0x0a0  two PICs           in the kernel, with kvm
-             0x040-0x043   i8254              in the kernel, with kvm
+    ports    0x020, 0x0a0  two PICs           in the kernel, with kvm; tcg has none
+             0x040-0x043   i8254              in the kernel, with kvm; else hw/pit.py
              0x3f8-0x3ff   serial port        IRQ 4
              0x0f4         power-off port     unless isa-debug-exit takes it
     memory   0             RAM, up to 3 GiB; what is more continues at 4 GiB
              0xfeb00000    8 virtio-mmio slots of 512 bytes, slot i at pin 5+i of the IOAPIC
-             0xfec00000    IOAPIC             in the kernel, with kvm
-             0xfee00000    local APICs        in the kernel, with kvm
+             0xfec00000    IOAPIC             in the kernel, with kvm; else hw/ioapic.py
+             0xfee00000    local APICs        in the kernel, with kvm; else hw/lapic.py
 
 The first disk takes the last slot, the next the one before, as in QEMU. Each disk is announced
 on the kernel's command line, after what the person gave (microvm_fix_kernel_cmdline):
