@@ -48,25 +48,30 @@ class GuestMemoryError(Exception):
 class RamRegion:
     """A piece of RAM: where the guest sees it, and the mapping behind it.
 
-    The mapping is a memfd, so that `/proc/PID/smaps` tells which pages are the guest's.
+    The mapping is a memfd, so that `/proc/PID/smaps` tells which pages are the guest's; on a
+    system that has none it has no name.
     """
 
     __slots__ = ("base", "end", "map", "size", "view")
 
     def __init__(self, base: int, size: int) -> None:
         self.base, self.size, self.end = base, size, base + size
-        fd = os.memfd_create(RAM_NAME)
-        try:
-            os.ftruncate(fd, size)
-            self.map = mmap.mmap(fd, size, flags=mmap.MAP_SHARED | MAP_NORESERVE)
-        finally:
-            os.close(fd)
+        self.map = _named_mapping(size) if hasattr(os, "memfd_create") else mmap.mmap(-1, size)
         self.view = memoryview(self.map)
 
     def close(self) -> None:
         """Unmaps it; BufferError when a view of it is still alive (R4)."""
         self.view.release()
         self.map.close()
+
+
+def _named_mapping(size: int) -> mmap.mmap:
+    fd = os.memfd_create(RAM_NAME)
+    try:
+        os.ftruncate(fd, size)
+        return mmap.mmap(fd, size, flags=mmap.MAP_SHARED | MAP_NORESERVE)
+    finally:
+        os.close(fd)
 
 
 class GuestMemory:

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from struct import pack
@@ -14,6 +16,7 @@ from miniqemu.machine import microvm
 from miniqemu.machine.runstate import RunState
 from tests.miniqemu.machine.conftest import MIB, Recorder
 from tests.support import needs, tiny_guest
+from tests.support.boot import ROOT
 from tests.support.tiny_guest import BASE, CLI, HLT, LOOP_FOR_EVER, out, power_off, say, store
 
 IDT, HANDLER, STACK = 0x2_0000, 0x5000, 0x8000
@@ -94,6 +97,27 @@ def test_the_guest_speaks_and_ends_the_machine(guest: MakeGuest) -> None:
     one = guest(say("hello") + power_off(3))
     assert one.run() == 3
     assert one.line.said == b"hello"
+
+
+WITHOUT_LINUX = """
+import os, select, sys
+for name in "memfd_create", "eventfd", "eventfd_read", "eventfd_write":
+    delattr(os, name)
+del select.epoll
+from miniqemu.cli.miniqemu import main
+words = ["-M", "accel=tcg", "-nodefaults", "-serial", "stdio"]
+sys.exit(main(["prog", *words, "-kernel", sys.argv[1]]))
+"""
+
+
+def test_it_needs_nothing_that_only_linux_has(tmp_path: Path) -> None:
+    needs.module("unicorn", "tcg")
+    kernel = tiny_guest.write_elf(tmp_path / "guest.elf", say("portable") + power_off(3))
+    words = [sys.executable, "-c", WITHOUT_LINUX, kernel]
+    done = subprocess.run(
+        words, cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, timeout=30, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (3, b"portable", b"")
 
 
 def test_a_triple_fault_without_power_off_is_reported_with_registers(guest: MakeGuest) -> None:
