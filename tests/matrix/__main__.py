@@ -18,6 +18,7 @@ from tests.matrix.cells import ENGINES, FORMATS, MACHINES, SERVED, Cell, every, 
 from tests.matrix.cells import why_not as why_not_at_all
 from tests.matrix.run import Verdict, need, run_here, run_nested
 
+TABLE_WIDTH = 100
 Outcomes = dict[Cell, Verdict | str]
 
 
@@ -81,6 +82,7 @@ def main(words: list[str]) -> int:
     wanted = [word for word in words if not word.startswith("-")]
     cells = [cell for cell in cells if all(word in str(cell).split() for word in wanted)]
     console = Console()
+    console.width = max(console.width, TABLE_WIDTH)
     outcomes = run(cells, console)
     console.print(table(outcomes))
     for reason in sorted({reason for cell in every() if (reason := why_not_at_all(cell))}):
