@@ -13,7 +13,8 @@ R1  What comes in one pass of the loop, or between plug and unplug, is handed ov
     next and complete the last. (The kernel joins a batch's neighbours: small ones cost it more.)
 R2  A slot is a number that travels through the kernel and back; a request has one while it is in
     flight. Without a free slot it waits in `pending`; each completion looks there again.
-R3  A request keeps its memory alive until its completion (`kept`, `qiov`; DESIGN.md, rule 8).
+R3  A request keeps its memory alive until its completion and no longer (`kept`, `qiov`; DESIGN.md,
+    rule 8): then nobody but its coroutine knows it.
 R4  Nobody is woken inside `submit` (DESIGN.md, rule 4).
 R5  Between `detach` and `attach` there is no loop, and nothing is pending or in flight.
 R6  The kernel's errors are results of the one request that they are about. "Try again" is nobody's
@@ -147,7 +148,6 @@ class KernelQueue:
         self.slots[slot] = None
         self.free.append(slot)
         request.ret = ret
-        request.kept = None
         self.finished.append(request)
 
     def run_again(self) -> None:
