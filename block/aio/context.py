@@ -4,10 +4,11 @@
 A context holds bottom halves, timers and handlers of file descriptors. `poll` waits until
 there is something to do and does it.
 
-    home.py      who may touch it
-    wakeup.py    sleeping, and being woken
-    polling.py   looking for a while before the sleep
-    this         what there is to do, and one pass of doing it
+    home.py        who may touch it
+    wakeup.py      sleeping, and being woken
+    polling.py     looking for a while before the sleep
+    defer_call.py  what waits until a batch is complete
+    this           what there is to do, and one pass of doing it
 
 R1  Rule 5 of the design: any thread may call bh.schedule, bh_schedule_oneshot, co_schedule,
     notify, acquire and release. All else is for the thread at home (home.py).
@@ -36,11 +37,11 @@ from itertools import repeat
 
 from block.aio.audit import Registration, registrations_of
 from block.aio.bh import BH, SCHEDULED, SCHEDULED_IDLE, BottomHalf
+from block.aio.defer_call import DeferCall
 from block.aio.fd_handler import FdHandler
 from block.aio.poll_window import PollWindow
 from block.aio.polling import Polling
 from block.aio.timer import Timer, TimerList
-from block.aio.wakeup import WakeUp
 from block.aio.world import ClockType, World, the_world
 from block.lean import MethodType, deque
 
@@ -58,7 +59,7 @@ IDLE_BH_TIMEOUT_NS = 10_000_000
 MAX_SKIPPED_WAITS = 32
 
 
-class AioContext(WakeUp):
+class AioContext(DeferCall):
     """An event loop (aio_context_new).
 
     name   what messages call it
@@ -66,7 +67,7 @@ class AioContext(WakeUp):
     """
 
     __slots__ = (
-        "__weakref__", "_bh_budget", "_bh_registry", "_bhs", "_deferred", "_idle_bhs", "_plugged",
+        "__weakref__", "_bh_budget", "_bh_registry", "_bhs", "_idle_bhs",
         "_skipped_waits", "_thread_pool", "_timer_lists", "_timer_registry", "_timers_armed",
         "polling",
     )  # fmt: skip
@@ -78,8 +79,6 @@ class AioContext(WakeUp):
         self._idle_bhs: deque[BottomHalf] = deque()
         self._bh_budget: Iterator[None] = iter(())
         self._bh_registry: dict[BH, None] = {}
-        self._plugged = 0
-        self._deferred: list[BH] = []
         self._timer_lists = tuple(TimerList(clock, world.clock_ns) for clock in ClockType)
         self._timers_armed = False  # False: there is surely nothing to fire
         self._timer_registry: dict[Timer, None] = {}
@@ -213,28 +212,6 @@ class AioContext(WakeUp):
         self._bhs.append((callback, owner))
         if self._awake != self._current():
             self.notify()
-
-    def plug(self) -> None:
-        """Holds back what engines would hand to the kernel, until `unplug`; counts, home only.
-
-        (blk_io_plug; it has not walked through the tree since 2023: defer_call_begin.)
-        """
-        self._plugged += 1
-
-    def unplug(self) -> None:
-        """Ends one plug: what was held back goes now, in one batch (defer_call_end)."""
-        self._plugged -= 1
-        if self._deferred and not self._plugged:
-            deferred, self._deferred = self._deferred, []
-            for bh in deferred:
-                bh.callback()
-
-    def defer_call(self, bh: BH) -> None:
-        """Runs a bottom half when the last plug is pulled, without one in the next pass."""
-        if self._plugged:
-            self._deferred.append(bh)
-        else:
-            bh.schedule()
 
     def timer_new(
         self, clock: ClockType, callback: Callable[[], None], *, owner: object = None
