@@ -22,7 +22,7 @@ R6  Only poll(True) looks for a while. A loop inside a foreign one sleeps there:
 
 from __future__ import annotations
 
-from block.aio.poll_window import PollWindow, Trial
+from block.aio.poll_window import IDLE_NS, PollWindow, Trial
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 
     class PollHandler(Protocol):
         """What a handler adds that can be seen without its descriptor (AioPollFn and its like)."""
+
+        def work(self) -> int:
+            """How much it has taken so far, modulo 2^16."""
 
         def io_poll(self) -> bool:
             """Whether there is work; cheap, changes nothing."""
@@ -54,7 +57,9 @@ IDLE_HANDLER_NS = 7_000_000_000  # POLL_IDLE_INTERVAL_NS
 class Polling:
     """What a context looks at, and for how long."""
 
-    __slots__ = ("_ctx", "_last_ns", "active", "now", "started", "trial", "window")
+    __slots__ = (
+        "_ctx", "_last_ns", "_now_ns", "_work", "active", "now", "started", "trial", "window",
+    )  # fmt: skip
 
     def __init__(self, ctx: AioContext) -> None:
         self._ctx = ctx
@@ -63,12 +68,17 @@ class Polling:
         self.trial = Trial()
         self.active: dict[int, PollHandler] = {}  # by descriptor (R1)
         self._last_ns: dict[int, int] = {}  # when there was work last
+        self._now_ns = 0  # when the last wait ended
+        self._work = 0  # how much work had been taken when it began
         self.started = False  # between begin and end
 
     def add(self, fd: int, handler: PollHandler) -> None:
         """The handler's descriptor was ready: looks at it from now on."""
+        now_ns = self.now()
+        if not self.active:
+            self._now_ns, self._work = now_ns, handler.work()
         self.active[fd] = handler
-        self._last_ns[fd] = self.now()
+        self._last_ns[fd] = now_ns
         if self.started:
             handler.io_poll_begin()
 
@@ -98,10 +108,17 @@ class Polling:
             if timeout_ns > 0:
                 timeout_ns = max(0, start + timeout_ns - now())
             ready = self._ctx.sleep(timeout_ns)
-        wait_ns = now() - start
-        window.adjust(wait_ns)
-        trial.note(wait_ns)
+        end = now()
+        window.adjust(end - start)
+        self._note(end, end - start)
         return ready
+
+    def _note(self, now_ns: int, wait_ns: int) -> None:
+        """Tells the trial how long it took from the end of one wait to the end of the next."""
+        work = sum([handler.work() for handler in self.active.values()])
+        if wait_ns <= IDLE_NS:
+            self.trial.note(now_ns - self._now_ns, (work - self._work) & 0xFFFF)
+        self._now_ns, self._work = now_ns, work
 
     def _look_until(self, deadline_ns: int) -> Iterable[tuple[int, int]] | None:
         """Looks until something is there; None if time is up before (run_poll_handlers)."""

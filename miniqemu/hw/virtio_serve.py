@@ -77,6 +77,10 @@ class Doorbell:
         notifier.test_and_clear()
         self._device.handle_queue(self._queue)
 
+    def work(self) -> int:
+        """How many requests were taken, modulo 2^16."""
+        return self._queue.last_avail
+
     def io_poll(self) -> bool:
         """Whether there is something that `handle_queue` would take."""
         return self._queue.pending() and self._device.takes_requests

@@ -3,14 +3,15 @@
 
 from __future__ import annotations
 
-from block.aio.poll_window import IDLE_NS, MOST_ROUNDS, ROUND, START_NS, PollWindow, Trial
+from block.aio.poll_window import MOST_ROUNDS, ROUND, START_NS, PollWindow, Trial
 
 USUAL, SHORTER, HICCUP = 200_000, 120_000, 4_000_000
 
 
-def rounds(trial: Trial, wait_ns: int, count: int = 1) -> None:
+def rounds(trial: Trial, ns: int, count: int = 1, work: int = 1) -> None:
+    """Rounds of cycles that all take as long for as much work."""
     for _ in range(ROUND * count):
-        trial.note(wait_ns)
+        trial.note(ns, work)
 
 
 def looking_trial() -> Trial:
@@ -72,11 +73,11 @@ def test_a_trial_measures_a_round_without_before_it_looks() -> None:
     trial = Trial()
     for _ in range(ROUND):
         assert not trial.looking
-        trial.note(USUAL)
+        trial.note(USUAL, 1)
     assert trial.looking
 
 
-def test_looking_goes_on_while_it_makes_waits_a_tenth_shorter() -> None:
+def test_looking_goes_on_while_the_same_work_takes_a_tenth_less() -> None:
     trial = looking_trial()
     rounds(trial, USUAL * 9 // 10, MOST_ROUNDS - 1)
     assert trial.looking
@@ -90,16 +91,16 @@ def test_and_ends_with_the_first_round_in_which_it_does_not() -> None:
 
 def test_a_round_of_looking_ends_as_soon_as_it_has_lost() -> None:
     trial = looking_trial()
-    trial.note(SHORTER)
-    trial.note(HICCUP)
-    trial.note(HICCUP)
+    trial.note(SHORTER, 1)
+    trial.note(HICCUP, 1)
+    trial.note(HICCUP, 1)
     assert not trial.looking
 
 
 def test_a_hiccup_while_measuring_does_not_make_sleeping_look_bad() -> None:
     trial = Trial()
     for n in range(ROUND):
-        trial.note(HICCUP if n % 4 == 0 else USUAL)
+        trial.note(HICCUP if n % 4 == 0 else USUAL, 1)
     assert trial.looking
     rounds(trial, USUAL)
     assert not trial.looking
@@ -116,7 +117,7 @@ def rounds_without(trial: Trial) -> int:
 
 def lose(trial: Trial) -> None:
     while trial.looking:
-        trial.note(HICCUP)
+        trial.note(HICCUP, 1)
 
 
 def test_each_loss_in_a_row_makes_four_times_as_many_rounds_without_up_to_a_bound() -> None:
@@ -143,7 +144,7 @@ def test_on_a_busy_machine_a_trial_costs_one_wait_in_a_hundred() -> None:
     spent = needed = 0
     for _ in range(100_000):
         wait_ns = HICCUP if trial.looking else USUAL
-        trial.note(wait_ns)
+        trial.note(wait_ns, 1)
         spent += wait_ns
         needed += USUAL
     assert spent < needed * 1.02
@@ -159,11 +160,25 @@ def test_after_many_good_rounds_what_is_usual_is_measured_again() -> None:
     assert not trial.looking
 
 
-def test_an_idle_wait_says_nothing() -> None:
+def test_work_in_heaps_is_not_taken_piece_by_piece_for_shorter_waits_alone() -> None:
     trial = Trial()
-    rounds(trial, IDLE_NS + 1, 10)
+    rounds(trial, 8 * USUAL, work=8)
+    rounds(trial, USUAL * 95 // 100, 7)
+    assert trial.looking, "the round has as much work as the one that it is compared with"
+    rounds(trial, USUAL * 95 // 100)
+    assert not trial.looking, "an eighth of the wait, but nine tenths of the time"
+
+
+def test_it_is_where_the_whole_takes_less_time() -> None:
+    trial = Trial()
+    rounds(trial, 8 * USUAL, work=8)
+    rounds(trial, SHORTER, 16)
+    assert trial.looking
+
+
+def test_without_work_there_is_nothing_to_compare() -> None:
+    trial = Trial()
+    rounds(trial, USUAL, 10, work=0)
     assert not trial.looking
     rounds(trial, USUAL)
-    assert trial.looking
-    rounds(trial, IDLE_NS + 1, 10)
     assert trial.looking

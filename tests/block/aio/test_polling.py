@@ -12,7 +12,7 @@ import pytest
 from block.aio.context import AioContext
 from block.aio.embed import EmbeddedContext
 from block.aio.notifier import EventNotifier
-from block.aio.poll_window import Trial
+from block.aio.poll_window import IDLE_NS, Trial
 from block.aio.polling import IDLE_HANDLER_NS
 from block.aio.world import ClockType
 from tests.support.virtual_world import VirtualWorld
@@ -46,7 +46,7 @@ class Mailbox:
         self.full = False
         self.before_end: Callable[[], None] | None = None
         self.log: list[str] = []
-        self.n_polls = 0
+        self.n_polls = self.n_taken = 0
         self.is_external = is_external
         self.attach(ctx)
 
@@ -73,7 +73,11 @@ class Mailbox:
     def rung(self, notifier: EventNotifier) -> None:
         notifier.test_and_clear()
         self.full = False
+        self.n_taken += 1
         self.log.append("rung")
+
+    def work(self) -> int:
+        return self.n_taken
 
     def io_poll(self) -> bool:
         self.n_polls += 1
@@ -81,6 +85,7 @@ class Mailbox:
 
     def io_poll_ready(self) -> None:
         self.full = False
+        self.n_taken += 1
         self.log.append("seen")
 
     def io_poll_begin(self) -> None:
@@ -100,10 +105,10 @@ class Yes(Trial):
     def __init__(self) -> None:
         super().__init__()
         self.looking = True
-        self.seen: list[int] = []
+        self.seen: list[tuple[int, int]] = []
 
-    def note(self, wait_ns: int) -> None:
-        self.seen.append(wait_ns)
+    def note(self, ns: int, work: int) -> None:
+        self.seen.append((ns, work))
 
 
 @pytest.fixture
@@ -416,5 +421,30 @@ def test_window_and_trial_learn_from_looking_and_sleeping_together(
     window.ns = 50_000
     sleep_at_most(ctx, 80_000)
     assert isinstance(ctx.polling.trial, Yes)
-    assert 75_000 <= ctx.polling.trial.seen[-1] <= 90_000
+    assert 75_000 <= ctx.polling.trial.seen[-1][0] <= 90_000
     assert window.ns == MAX_NS  # it was too short, and there is room to grow
+
+
+def test_the_trial_hears_how_much_was_taken_between_the_ends_of_two_waits(
+    ctx: AioContext, world: LookingWorld, box: Mailbox
+) -> None:
+    trial = ctx.polling.trial
+    assert isinstance(trial, Yes)
+    sleep_at_most(ctx, 80_000)
+    box.put()
+    assert ctx.poll(True)
+    world.advance(500_000)  # what the work takes is part of the bargain
+    sleep_at_most(ctx, 80_000)
+    ns, work = trial.seen[-1]
+    assert work == 1
+    assert 575_000 <= ns <= 590_000
+
+
+def test_a_wait_for_the_next_day_is_not_told_to_the_trial(ctx: AioContext, box: Mailbox) -> None:
+    trial = ctx.polling.trial
+    assert isinstance(trial, Yes)
+    trial.seen.clear()
+    sleep_at_most(ctx, IDLE_NS + 100_000)
+    assert trial.seen == []
+    sleep_at_most(ctx, 80_000)
+    assert 75_000 <= trial.seen[-1][0] <= 90_000, "nor is it part of the next cycle"

@@ -26,7 +26,7 @@ class Yes(Trial):
         super().__init__()
         self.looking = True
 
-    def note(self, wait_ns: int) -> None:
+    def note(self, ns: int, work: int) -> None:
         pass
 
 
