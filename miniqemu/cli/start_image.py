@@ -11,7 +11,8 @@ the image; after an installation by hand this does, with the command's path if i
 R1  The image is used only by the Python that wrote it; and a module from it only if its source
     is as old and as long as it was then. Else everything is as if there were none.
 R2  A module from the image is like any other: its name, file, package and traceback are the same.
-    What nobody asks for when a program runs is left out: docstrings and annotations.
+    What nobody asks for when a program runs is left out: docstrings and annotations, and with
+    these the import of `__future__`.
 R3  Who sets PYTHONPATH wants modules from there: no image then.
 
     sys.version | marshal: (this module, (sys.prefix, sys.path, rows by the module's name))
@@ -128,16 +129,29 @@ def compiled(source: str) -> CodeType:
     """The code of a source file, without what nobody asks for (R2)."""
     import ast
 
+    def is_needless(statement: ast.stmt) -> bool:
+        """A docstring, or how annotations are to be read."""
+        if isinstance(statement, ast.Expr):
+            return isinstance(statement.value, ast.Constant)
+        return isinstance(statement, ast.ImportFrom) and statement.module == "__future__"
+
+    class Without(ast.NodeTransformer):
+        """Takes it out, wherever it is: each node of the tree comes by here."""
+
+        def generic_visit(self, node: ast.AST) -> ast.AST:
+            if isinstance(body := getattr(node, "body", None), list):
+                body[:] = [it for it in body if not is_needless(it)] or [ast.Pass()]
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                node.returns = None
+            elif isinstance(node, ast.arg):
+                node.annotation = None
+            elif isinstance(node, ast.AnnAssign):
+                plain = ast.Assign([node.target], node.value) if node.value else ast.Pass()
+                node = ast.copy_location(plain, node)
+            return super().generic_visit(node)
+
     with open(source, "rb") as file:
-        tree = ast.parse(file.read())
-    functions = ast.FunctionDef, ast.AsyncFunctionDef
-    for node in ast.walk(tree):
-        if isinstance(node, (ast.Module, ast.ClassDef, *functions)) and ast.get_docstring(node):
-            node.body[:1] = [] if len(node.body) > 1 else [ast.Pass()]
-        if isinstance(node, functions):
-            node.returns = None
-        elif isinstance(node, ast.arg):
-            node.annotation = None
+        tree = Without().visit(ast.parse(file.read()))
     code: CodeType = compile(ast.fix_missing_locations(tree), source, "exec", dont_inherit=True)
     return code
 

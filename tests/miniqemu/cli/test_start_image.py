@@ -84,13 +84,15 @@ def test_docstrings_and_annotations_are_left_out_and_nothing_else(tmp_path: Path
     source = tmp_path / "text.py"
     source.write_text(
         '"""Of the module."""\nfrom __future__ import annotations\n'
-        "class Kept:\n    'of the class'\n    size: int = 3\n"
+        "class Kept:\n    'of the class'\n    size: int = 3\n    only_said: NoSuchType\n"
         "def only(x: int) -> str:\n    'of the function'\n"
         "async def both(*a: int, k: int = 5):\n    'x'\n    assert k, 'kept'\n    return a, k\n"
     )
     exec(start_image.compiled(str(source)), names := {"__name__": "text"})
     assert names.get("__doc__") is None
     assert (names["Kept"].__doc__, names["Kept"].size) == (None, 3)
+    assert not names["Kept"].__annotations__
+    assert "annotations" not in names  # and with it __future__
     for name in ("only", "both"):
         assert not names[name].__annotations__
         assert names[name].__doc__ is None
