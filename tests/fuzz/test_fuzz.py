@@ -6,6 +6,8 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -24,14 +26,16 @@ BRANCHES = 500  # that a short run reaches at least; the seeds alone reach 490, 
 
 
 @pytest.fixture(scope="module")
-def target() -> Target:
-    return Target()
+def target() -> Iterator[Target]:
+    with closing(Target()) as target:
+        yield target
 
 
 @pytest.fixture
-def spoilt() -> Target:
+def spoilt() -> Iterator[Target]:
     """A target of one's own: the test leaves it in a state that nobody wants."""
-    return Target()
+    with closing(Target()) as target:
+        yield target
 
 
 @pytest.mark.parametrize("name", seeds.VIRTIO_BLK)
@@ -82,8 +86,8 @@ def stores_into_what_it_may_only_read(device: VirtioBlk, *request: object) -> No
     ],
 )
 def test_a_rule_that_is_broken_is_found(
-    monkeypatch: pytest.MonkeyPatch,
     spoilt: Target,
+    monkeypatch: pytest.MonkeyPatch,  # after `spoilt`, which closes when the bug is gone again
     owner: type,
     name: str,
     bug: object,
