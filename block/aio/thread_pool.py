@@ -242,9 +242,8 @@ class ThreadPool:
             what = repr(getattr(request, "func", "done"))
             yield Registration("aio", request.owner, request.where, what)
 
-    def close(self) -> None:
-        """Waits for the workers to end (thread_pool_free). Nothing may be in flight."""
-        assert not self._in_flight, f"thread pool of {self.ctx.name}: work in flight at close"
+    def end_workers(self) -> None:
+        """Waits for the workers to end, after what they do; new work starts new ones."""
         with self._lock:
             self._stopping = True
             workers = list(self._workers)
@@ -254,6 +253,12 @@ class ThreadPool:
         for worker in workers:
             if worker.thread is not None:
                 worker.thread.join()
+        self._stopping = False
+
+    def close(self) -> None:
+        """Waits for the workers to end (thread_pool_free). Nothing may be in flight."""
+        assert not self._in_flight, f"thread pool of {self.ctx.name}: work in flight at close"
+        self.end_workers()
         self._completion_bh.delete()
 
 

@@ -232,6 +232,16 @@ def test_close_ends_all_threads(ctx: AioContext) -> None:
     assert threading.active_count() == before
 
 
+def test_the_workers_can_be_ended_and_new_work_starts_new_ones(ctx: AioContext) -> None:
+    for _ in range(2):
+        data = WorkerData()
+        ctx.thread_pool.submit_aio(data.work, data.done)
+        ctx.thread_pool.end_workers()
+        assert ctx.thread_pool.n_threads == 0
+        assert data.n == 1
+        wait_for(ctx, [data])
+
+
 def test_python_switches_threads_quickly_while_there_are_workers(ctx: AioContext) -> None:
     before = sys.getswitchinterval()
     data = WorkerData()

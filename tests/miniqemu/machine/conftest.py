@@ -11,10 +11,16 @@ import pytest
 from miniqemu.accel.kvm import KvmAccel
 from miniqemu.chardev.base import Chardev
 from miniqemu.machine import microvm
+from miniqemu.machine.memory import RAM_NAME
 from miniqemu.machine.microvm import Microvm
 from tests.support import needs, tiny_guest
 
 MIB = 1 << 20
+
+
+def guest_mappings() -> int:
+    """How many mappings of guest memory this process has."""
+    return Path("/proc/self/maps").read_text().count(RAM_NAME)
 
 
 class Recorder(Chardev):
