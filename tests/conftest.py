@@ -7,6 +7,7 @@ leaves_nothing   the test must leave no open descriptor and no thread behind
 
 from __future__ import annotations
 
+import faulthandler
 import gc
 import os
 import threading
@@ -19,6 +20,8 @@ import pytest
 from tests.support import descriptors, needs
 
 PATIENCE = 5.0
+TEARDOWN_SECONDS = 120.0
+STDERR = pytest.StashKey[int]()  # the real one, whatever a test's output is captured in
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -30,6 +33,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    config.stash[STDERR] = os.dup(2)
     if config.getoption("--portable"):
         from tests.support.portable import leave_linux
 
@@ -50,6 +54,21 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     for mark in item.iter_markers("linux"):
         for name in mark.args:
             needs.feature(name)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_teardown(item: pytest.Item) -> None:
+    """A teardown that hangs tells where, and ends the run.
+
+    pytest-timeout interrupts a test once, and pytest's own watch (faulthandler_timeout) ends when
+    a test fails: what the failure leaves in disorder would hang for ever.
+    """
+    stderr = item.config.stash[STDERR]
+    faulthandler.dump_traceback_later(TEARDOWN_SECONDS, exit=True, file=stderr)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    os.close(config.stash[STDERR])
 
 
 @pytest.fixture(scope="session")
