@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 
 import pytest
 
-DEMOS = {
+DEMOS = {  # a regular expression each
     "bh": "once, although scheduled twice",
     "timer": "the alarm",
     "fd_handler": "readable: b'hello'",
@@ -19,7 +20,7 @@ DEMOS = {
     "co_lock": "third let it go",
     "co_sleep": "slept 15 ms",
     "iothread": "rule 5",
-    "thread_pool": "completed so far: [10, 20]",
+    "thread_pool": r"completed so far: \[(10, 20|20, 10)\]",  # a busy machine may turn them round
     "embed": "asyncio got 'done'",
 }
 
@@ -28,5 +29,5 @@ DEMOS = {
 def test_a_demo_shows_what_it_is_about(module: str) -> None:
     command = [sys.executable, "-m", f"block.aio.{module}"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert DEMOS[module] in done.stdout
+    assert re.search(DEMOS[module], done.stdout)
     assert done.stderr == ""
