@@ -75,6 +75,19 @@ def test_a_line_that_is_none_is_refused(folder: Path, capfd: pytest.CaptureFixtu
         assert capfd.readouterr().err == f"prog: {complaint}\n"
 
 
+@pytest.mark.parametrize("line", ["--help", "-h", "-f qcow2 --help x 1M"])
+def test_help_tells_how_the_command_is_used_and_makes_nothing(
+    folder: Path, capfd: pytest.CaptureFixture[str], line: str
+) -> None:
+    assert miniqemu.main(["prog", "create", *line.split()]) == 0
+    said = capfd.readouterr()
+    assert said.out.startswith("usage: prog create [-q] [-u] [-f fmt] [-b backing_file")
+    assert all(f"  '{flag}'" in said.out for flag in ("-f", "-F", "-b", "-o", "-q", "-u"))
+    assert max(map(len, said.out.splitlines())) <= 100
+    assert said.err == ""
+    assert not (folder / "x").exists()
+
+
 def test_help_lists_the_options_of_the_format(capfd: pytest.CaptureFixture[str]) -> None:
     assert miniqemu.main(["prog", "create", "-f", "qcow2", "-o", "help"]) == 0
     said = capfd.readouterr().out
