@@ -37,7 +37,6 @@ from miniqemu.pykvm.structs import (
     kvm_msr_entry,
     kvm_msrs,
     kvm_regs,
-    kvm_run,
     kvm_sregs,
     kvm_translation,
     kvm_vcpu_events,
@@ -48,15 +47,19 @@ if TYPE_CHECKING:
     from ctypes import Structure
     from typing import TypeVar
 
+    from miniqemu.pykvm.exits import kvm_run
+
     State = TypeVar("State", bound=Structure)
 
 KICK_SIGNAL = signal.SIGUSR1
 KERNEL_SIGSET_BYTES = 8
 _RUN = ioctls.KVM_RUN
+# Offsets in kvm_run (a test compares them with exits.py), and two of its structures.
+IMMEDIATE_EXIT, EXIT_REASON, EXIT = 1, 8, 32
 _IO = Struct("<BBHIQ")  # kvm_run_io
 _MMIO = Struct("<QQIB")  # kvm_run_mmio
-_MMIO_DATA = kvm_run.mmio.offset // 8 + 1
-_EXIT_REASON = kvm_run.exit_reason.offset // 4
+_MMIO_DATA = EXIT // 8 + 1
+_EXIT_REASON = EXIT_REASON // 4
 
 
 class Vcpu:
@@ -65,8 +68,7 @@ class Vcpu:
     def __init__(self, fd: int, index: int, mmap_size: int) -> None:
         self.fd, self.index = fd, index
         self.page = mmap.mmap(fd, mmap_size, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
-        self.shared = kvm_run.from_buffer(self.page)  # the exit, with its fields' names
-        self.bytes = memoryview(self.page)  # the same memory, for what is read often
+        self.bytes = memoryview(self.page)  # kvm_run
         self._words, self._quads = self.bytes.cast("I"), self.bytes.cast("Q")
         self._thread: int | None = None
 
@@ -85,13 +87,20 @@ class Vcpu:
             raise KvmError("KVM_RUN", error.errno or 0) from None
         return self._words[_EXIT_REASON]
 
+    @property
+    def shared(self) -> kvm_run:
+        """kvm_run with its fields' names, for the exits that are rare; not to be kept."""
+        from miniqemu.pykvm.exits import kvm_run
+
+        return kvm_run.from_buffer(self.page)
+
     def exit_io(self) -> tuple[int, int, int, int, int]:
         """After KVM_EXIT_IO: direction, bytes an item, port, items, where they are in `bytes`."""
-        return _IO.unpack_from(self.bytes, kvm_run.io.offset)
+        return _IO.unpack_from(self.bytes, EXIT)
 
     def exit_mmio(self) -> tuple[int, int, int, int]:
         """After KVM_EXIT_MMIO: address, the 8 data bytes as a number, bytes, is it a write."""
-        return _MMIO.unpack_from(self.bytes, kvm_run.mmio.offset)
+        return _MMIO.unpack_from(self.bytes, EXIT)
 
     def answer_mmio(self, value: int) -> None:
         """Supplies what an MMIO read reads; the next KVM_RUN takes it (R3)."""
@@ -115,21 +124,21 @@ class Vcpu:
 
     def kick(self) -> None:
         """Makes the running `run`, or the next, return None (R2); from any thread."""
-        self.shared.immediate_exit = 1
+        self.bytes[IMMEDIATE_EXIT] = 1
         thread = self._thread
         if thread is not None:
             signal.pthread_kill(thread, KICK_SIGNAL)
 
     def accept_kick(self) -> None:
         """Called by its thread after `run` returned None: the kick has been seen."""
-        self.shared.immediate_exit = 0
+        self.bytes[IMMEDIATE_EXIT] = 0
         signal.sigtimedwait({KICK_SIGNAL}, 0)
 
     def finish_io(self) -> None:
         """Lets KVM take the value of a port or MMIO read, without running the guest (R3)."""
-        self.shared.immediate_exit = 1
+        self.bytes[IMMEDIATE_EXIT] = 1
         self.run()
-        self.shared.immediate_exit = 0
+        self.bytes[IMMEDIATE_EXIT] = 0
 
     def regs(self) -> kvm_regs:
         """KVM_GET_REGS: the general registers, RIP and RFLAGS."""
@@ -201,11 +210,15 @@ class Vcpu:
 
     def msrs(self, indices: tuple[int, ...]) -> dict[int, int]:
         """KVM_GET_MSRS: model-specific registers; those that KVM does not know are left out."""
-        found = {}
-        for index in indices:
-            buffer = bytearray(kvm_msrs(1)) + bytearray(kvm_msr_entry(index))
-            if kvm_ioctl(self.fd, "KVM_GET_MSRS", buffer) == 1:
-                found[index] = int(kvm_msr_entry.from_buffer(buffer, sizeof(kvm_msrs)).data)
+        found: dict[int, int] = {}
+        rest = indices
+        while rest:
+            buffer = bytearray(kvm_msrs(len(rest)))
+            buffer += b"".join(bytes(kvm_msr_entry(index)) for index in rest)
+            n = kvm_ioctl(self.fd, "KVM_GET_MSRS", buffer)
+            entries = (kvm_msr_entry * n).from_buffer(buffer, sizeof(kvm_msrs))
+            found |= {entry.index: entry.data for entry in entries}
+            rest = rest[n + 1 :]  # KVM ended before the first that it does not know
         return found
 
     def set_msrs(self, values: dict[int, int]) -> int:
@@ -225,7 +238,6 @@ class Vcpu:
             self._words.release()
             self._quads.release()
             self.bytes.release()
-            del self.shared
             self.page.close()
             os.close(self.fd)
             self.fd = -1

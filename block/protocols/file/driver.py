@@ -23,9 +23,8 @@ from block.core.driver import BlockDriver, BlockDriverInfo
 from block.core.error import BlockError
 from block.core.filename import strip_protocol
 from block.core.options import Option, parse_enum, take_options
-from block.protocols.file import align, locks, perm, zero
+from block.protocols.file import align, locks, perm
 from block.protocols.file.state import ENGINES, O_DIRECT, FileState, make_engine
-from block.protocols.file.status import find_allocation
 from block.protocols.file.threads import in_pool
 
 TYPE_CHECKING = False
@@ -191,6 +190,8 @@ class FileDriver(BlockDriver):
         await bs.opaque.engine.co_flush()
 
     async def co_pdiscard(self, bs: BlockDriverState, offset: int, nbytes: int) -> None:
+        from block.protocols.file import zero
+
         state = bs.opaque
         fd = state.fd
         try:
@@ -204,6 +205,8 @@ class FileDriver(BlockDriver):
     async def co_pwrite_zeroes(
         self, bs: BlockDriverState, offset: int, nbytes: int, flags: int
     ) -> None:
+        from block.protocols.file import zero
+
         state = bs.opaque
         fd = state.fd
         how = zero.write_zeroes_unmap if flags & f.REQ_MAY_UNMAP else zero.write_zeroes
@@ -258,6 +261,8 @@ def wants_locks(locking: str) -> bool:
 
 def status_at(fd: int, offset: int, nbytes: int) -> tuple[int, int]:
     """(BDRV_BLOCK_DATA or _ZERO, bytes that it holds for) at an offset (raw_co_block_status)."""
+    from block.protocols.file.status import find_allocation
+
     try:
         found = find_allocation(fd, offset)
     except OSError:

@@ -8,12 +8,12 @@ from ctypes import Structure, sizeof
 
 import pytest
 
-from miniqemu.pykvm import ioctls, structs
+from miniqemu.pykvm import exits, ioctls, structs, vcpu
 from tests.support import needs
 
 C_STRUCTS = {
     name: value
-    for name, value in vars(structs).items()
+    for name, value in (vars(structs) | vars(exits)).items()
     if isinstance(value, type) and issubclass(value, Structure) and name.startswith("kvm_")
 }
 # Ours that have no name of their own in C: members of unions and of other structures.
@@ -105,7 +105,14 @@ def test_a_structures_fields_are_where_the_header_has_them(
 
 
 def test_the_shared_page_is_large_enough_for_our_kvm_run(header: dict[str, int]) -> None:
-    assert sizeof(structs.kvm_run) <= header["sizeof:kvm_run"]
+    assert sizeof(exits.kvm_run) <= header["sizeof:kvm_run"]
+
+
+def test_a_vcpu_reads_the_shared_page_where_its_fields_are() -> None:
+    page = exits.kvm_run
+    assert page.immediate_exit.offset == vcpu.IMMEDIATE_EXIT
+    assert page.exit_reason.offset == vcpu.EXIT_REASON
+    assert page.io.offset == page.mmio.offset == vcpu.EXIT
 
 
 def test_an_ioctl_number_carries_direction_size_type_and_sequence() -> None:

@@ -203,7 +203,7 @@ def test_every_state_that_can_be_read_can_be_written_back() -> None:
     vcpu.set_events(vcpu.events())
     vcpu.set_debugregs(vcpu.debugregs())
     vcpu.set_mp_state(vcpu.mp_state())
-    msrs = vcpu.msrs((0x174, 0xC000_0081, 0x4000_FFFF))
+    msrs = vcpu.msrs((0x174, 0x4000_FFFF, 0xC000_0081, 0x4000_FFFE))
     assert set(msrs) == {0x174, 0xC000_0081}, "a register that KVM does not know is left out"
     assert vcpu.set_msrs(msrs) == 2
     for part in (vcpu, vm, kvm):
