@@ -17,7 +17,7 @@ R4. One call of handle_queue takes at most as many chains as the queue has; a dr
     ever has its next turn after the others in the loop.
 R5. What an error stopped (werror=stop) keeps its chain and waits in `stopped`.
 R6. While reads are answered at once, the driver gets the first answers before we take the rest: a
-    turn of handle_queue ends at its first read, the next at its second, fourth, eighth ... Those
+    turn of handle_queue ends at its first read, the next after four more, then after 16. Those
     that go on where the last one ended do not count: a stream stays together and is merged. A turn
     that finds something in flight takes all: answers take their time. (Why: docs/two-ways.md.)
 R7. What one turn starts reaches the kernel in one batch (aio=native, aio=io_uring): the backend is
@@ -107,7 +107,7 @@ class BlkRequests(VirtioDevice):
             self.service.kick(queue)
         elif more:
             queue.disable_notification()
-            self.service.go_on(queue, 2 * limit)
+            self.service.go_on(queue, 4 * limit)
 
     def _take(self, queue: VirtQueue, chain: Chain) -> None:
         """Starts one request, or answers it at once (virtio_blk_handle_request)."""
