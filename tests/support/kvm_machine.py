@@ -25,10 +25,14 @@ WAYS = ["IOThread", "main loop", "vCPU"]
 class Recorder(Chardev):
     """A serial line that keeps what the guest says."""
 
-    said = b""
+    def __init__(self) -> None:
+        super().__init__()
+        self.said = b""
+        self.heard: Callable[[], None] = lambda: None
 
     def write(self, data: bytes | bytearray | memoryview) -> int:
         self.said += data
+        self.heard()
         return len(data)
 
 
