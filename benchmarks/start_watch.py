@@ -58,7 +58,7 @@ class Finder:
 
     def find_spec(self, name, path=None, target=None):
         spec = self.finder.find_spec(name, path, target)
-        if spec is not None:
+        if spec is not None and spec.loader is self.finder:
             spec.loader = self
         return spec
 

@@ -3,7 +3,8 @@
 
 Python looks for each module in several places, and opens a .pyc for each: with 120 modules that
 is a fifth of a start. With the image it is one read. It also says where packages are, so that
-the installed command does without Python's `site`, which searches for that. `make run` writes
+the installed command does without Python's `site`, which searches for that, and where the
+library's C modules are, for which Python looks in each place, too. `make run` writes
 the image; after an installation by hand this does, with the command's path if it is elsewhere:
 
     python -m miniqemu.cli.start_image [COMMAND]
@@ -30,12 +31,14 @@ import sys
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from importlib.machinery import ModuleSpec
+    from importlib.machinery import ExtensionFileLoader, ModuleSpec
     from types import CodeType, ModuleType
 
-    # Of each module: is it a package, its source, that one's identity, its code.
-    Row = tuple[bool, str, tuple[int, int], CodeType]
+    # Of each module: is it a package, its source, that one's identity, its code (None: in C).
+    Row = tuple[bool, str, tuple[int, int], CodeType | None]
     Contents = tuple[str, list[str], dict[str, Row]]
+else:
+    from _frozen_importlib_external import ExtensionFileLoader  # as importlib.machinery has it
 
 PACKAGES = ("block", "miniqemu")
 # What a start imports inside of functions; the rest is imported by these.
@@ -57,7 +60,7 @@ def identity(path: str) -> tuple[int, int]:
 
 
 class ImageFinder:
-    """Finds and loads our modules in the image (a finder and loader of importlib's)."""
+    """Finds and loads what is in the image (a finder and loader of importlib's)."""
 
     def __init__(self, modules: dict[str, Row]) -> None:
         self.modules = modules
@@ -65,16 +68,20 @@ class ImageFinder:
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """The place of a module; None for what is not ours, or has changed (R1)."""
+        """The place of a module; None for what is not in the image, or has changed (R1)."""
         row = self.modules.get(name)
         if row is None:
             return None
-        is_package, source, then, _ = row
+        is_package, source, then, code = row
         try:
             if identity(source) != then:
                 return None
         except OSError:
             return None
+        if code is None:
+            spec = SPEC(name, ExtensionFileLoader(name, source), origin=source)
+            spec.has_location = True
+            return spec
         spec = SPEC(name, self, origin=source, is_package=is_package)  # type: ignore[arg-type]  # a loader by its methods
         if is_package:
             spec.submodule_search_locations = [os.path.dirname(source)]
@@ -86,6 +93,7 @@ class ImageFinder:
     def exec_module(self, module: ModuleType) -> None:
         """Runs the module's code."""
         _, module.__file__, _, code = self.modules[module.__name__]
+        assert code is not None
         exec(code, module.__dict__)
 
 
@@ -109,11 +117,17 @@ def write(path: str, names: list[str]) -> None:
         assert spec is not None
         assert spec.origin is not None
         is_package = spec.submodule_search_locations is not None
-        rows[name] = (is_package, spec.origin, identity(spec.origin), compiled(spec.origin))
+        code = None if is_extension(name) else compiled(spec.origin)
+        rows[name] = (is_package, spec.origin, identity(spec.origin), code)
     search = sys.path[not sys.flags.safe_path :]  # without the folder that we were called in
     contents: Contents = (sys.prefix, search, rows)
     image = sys.version.encode() + marshal.dumps((compiled(__file__), contents))
     replace(path, image, 0o644)
+
+
+def is_extension(name: str) -> bool:
+    """Whether a module that has been imported is written in C, and a file."""
+    return isinstance(getattr(sys.modules[name], "__loader__", None), ExtensionFileLoader)
 
 
 def replace(path: str, content: bytes, mode: int) -> None:
@@ -168,7 +182,9 @@ def main(arguments: list[str]) -> None:
     """Makes the command's start quick."""
     for name in ROOTS:
         __import__(name)
-    names = [name for name in sys.modules if name.partition(".")[0] in PACKAGES]
+    names = [
+        name for name in sys.modules if name.partition(".")[0] in PACKAGES or is_extension(name)
+    ]
     command = os.path.realpath(arguments[0] if arguments else f"{sys.prefix}/bin/miniqemu")
     without_site(command)
     write(f"{os.path.dirname(os.path.dirname(command))}/lib/miniqemu.start", names)

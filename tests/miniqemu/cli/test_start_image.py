@@ -72,6 +72,17 @@ def test_modules_come_from_the_image_and_look_like_any_other(house: Path) -> Non
     assert isinstance(room.__loader__, start_image.ImageFinder)
 
 
+def test_a_module_in_c_is_loaded_from_where_it_was(house: Path, tmp_path: Path) -> None:
+    import _ctypes
+
+    start_image.write(str(tmp_path / "lib" / "miniqemu.start"), ["_ctypes"])
+    finder = start_image.ImageFinder(read_image(house)[2])
+    spec = finder.find_spec("_ctypes")
+    assert spec is not None
+    assert importlib.util.module_from_spec(spec).__file__ == _ctypes.__file__
+    assert isinstance(spec.loader, importlib.machinery.ExtensionFileLoader)
+
+
 def test_a_traceback_shows_the_source(house: Path) -> None:
     assert start_image.install(read_image(house))
     with pytest.raises(KeyError) as caught:
