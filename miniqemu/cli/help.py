@@ -22,6 +22,10 @@ ctrl-a ctrl-a   send ctrl-a
 Options take one or two dashes. What is not listed here and QEMU has is refused by name.
 """
 
+COMMANDS = """       {program} create [options] FILE [SIZE]   makes a disk image, as qemu-img create does
+       {program} doctor                         says what is missing here, and what mends it
+"""
+
 
 def version() -> str:
     """What --version prints."""
@@ -33,7 +37,7 @@ def version() -> str:
 
 def usage(program: str) -> str:
     """What --help prints: the table of options by groups."""
-    parts = [version(), f"usage: {program} [options]\n"]
+    parts = [version(), f"usage: {program} [options]\n", COMMANDS.format(program=program)]
     for title, rows in GROUPS.items():
         parts.append(f"\n{title}:\n")
         parts += [describe(row) for row in rows]

@@ -169,7 +169,8 @@ def test_a_halted_processor_is_woken_by_its_timer(guest: MakeGuest) -> None:
     code = with_handler(VECTOR, handler) + SWITCH_ON + timer + (STI + HLT + CLI) * 3
     one = guest(code + power_off(0))
     assert one.run() == 0
-    assert one.line.said == b"ttt"
+    assert one.line.said.startswith(b"ttt")  # a slow machine may tick twice before CLI
+    assert set(one.line.said) == set(b"t")
 
 
 def test_a_busy_processor_is_interrupted_too(guest: MakeGuest) -> None:

@@ -60,6 +60,8 @@ def test_help_lists_the_options_in_qemus_groups(
     assert main(["prog", word]) == 0
     out = capfd.readouterr().out
     assert "usage: prog [options]" in out
+    assert "prog create [options] FILE" in out
+    assert "prog doctor " in out
     for text in ("Standard options:", "Block device options:", "-nographic", "ctrl-a x"):
         assert text in out
 
