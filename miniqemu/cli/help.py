@@ -22,7 +22,8 @@ ctrl-a ctrl-a   send ctrl-a
 Options take one or two dashes. What is not listed here and QEMU has is refused by name.
 """
 
-COMMANDS = """       {program} create [options] FILE [SIZE]   makes a disk image, as qemu-img create does
+COMMANDS = """\
+       {program} create [options] FILE [SIZE]   makes a disk image, as qemu-img create does
        {program} doctor                         says what is missing here, and what mends it
 """
 
