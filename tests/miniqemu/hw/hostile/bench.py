@@ -69,17 +69,21 @@ class Shadow:
         return self.memory.view(gpa, length)
 
     def changed(self) -> list[int]:
-        """Addresses (the first of each region) whose byte is not what it should be."""
+        """Addresses (the first of each region) whose byte is not what it should be.
+
+        Memory is looked at once: an IOThread that ends looking at its rings asks for doorbells
+        again whenever it likes, and that is a store into the used ring.
+        """
         wrong = []
         for region in self.memory.regions:
-            copy = self.expected[region.base]
+            copy, found = self.expected[region.base], bytes(region.view)
             for gpa, length, _ in self.writable:
                 start, stop = max(gpa, region.base), min(gpa + length, region.end)
                 if start < stop:
                     at = slice(start - region.base, stop - region.base)
-                    copy[at] = region.view[at]
-            if copy != region.view:
-                pairs = enumerate(zip(copy, region.view, strict=True))
+                    copy[at] = found[at]
+            if copy != found:
+                pairs = enumerate(zip(copy, found, strict=True))
                 wrong.append(region.base + next(n for n, (old, new) in pairs if old != new))
         return wrong
 
