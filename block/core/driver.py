@@ -225,6 +225,13 @@ class BlockDriver:
         """Tells that the content of a range is not needed any more (bdrv_co_pdiscard)."""
         raise self._unsupported(bs, "discard")
 
+    def co_flush(self, bs: BlockDriverState) -> Awaitable[None]:
+        """Flushes in the driver's own way, its children too (bdrv_co_flush).
+
+        A driver that writes it is asked neither for co_flush_to_os nor for co_flush_to_disk.
+        """
+        raise self._unsupported(bs, "flush")
+
     async def co_flush_to_os(self, bs: BlockDriverState) -> None:
         """Hands the driver's own caches to the layer below (bdrv_co_flush_to_os)."""
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Flush: what was written becomes durable (bdrv_co_flush).
 
+    driver.co_flush            where the driver has it: instead of all that follows
     driver.co_flush_to_os      the driver's own caches; also with cache=unsafe
     driver.co_flush_to_disk    not with BDRV_O_NO_FLUSH (cache=unsafe), and not when nothing
                                was written since the last flush
@@ -42,8 +43,7 @@ async def co_flush(bs: BlockDriverState) -> None:
             await bs.flush_queue.wait()
         bs.flushing = True
         try:
-            await _flush_node(bs, generation)
-            await _flush_children(bs)
+            await _flush_tree(bs, generation)
             bs.flushed_gen = generation
         finally:
             bs.flushing = False
@@ -60,6 +60,16 @@ async def co_flush_written(bs: BlockDriverState) -> None:
     """
     bs.write_gen += 1
     await co_flush(bs)
+
+
+async def _flush_tree(bs: BlockDriverState, generation: int) -> None:
+    """The node, then its children; or all of it in the driver's own way."""
+    assert bs.drv is not None
+    if "co_flush" in bs.drv.hooks:
+        await bs.drv.co_flush(bs)
+        return
+    await _flush_node(bs, generation)
+    await _flush_children(bs)
 
 
 async def _flush_node(bs: BlockDriverState, generation: int) -> None:

@@ -183,6 +183,13 @@ class BlockDriverState:
         if self.total_sectors * f.SECTOR_SIZE > f.MAX_LENGTH:
             raise BlockError(errno.EFBIG, "Image is too long", self.node_name)
 
+    def length_changed(self) -> None:
+        """Asks for the length anew, since a child's is another; parents hear of a new one."""
+        before = self.total_sectors
+        self.refresh_total_sectors()
+        if self.total_sectors != before:
+            self.parents_resized()
+
     def refresh_limits(self) -> None:
         """Computes the limits anew (bdrv_refresh_limits)."""
         limits.refresh_limits(self)

@@ -21,6 +21,7 @@ from block.core.driver import BlockDriver, BlockDriverInfo
 from block.core.error import BlockError
 from block.core.io import try_preadv
 from block.core.iov import iov_size, iov_slice, iov_to_bytes
+from block.core.limits import inherit_supported_flags
 from block.core.open import open_child
 from block.core.options import Option, take_options
 from block.core.registry import PROBE_BUF_SIZE, find_protocol, probe_all
@@ -33,8 +34,6 @@ if TYPE_CHECKING:
     from block.core.edge import BdrvChild
     from block.core.iov import Iov
     from block.core.node import BlockDriverState
-
-_ZERO_FLAGS = f.REQ_FUA | f.REQ_MAY_UNMAP | f.REQ_NO_FALLBACK
 
 
 class RawState:
@@ -76,9 +75,7 @@ class RawDriver(BlockDriver):
         bs.opaque = RawState(offset, size)
         bs.file = open_child(None, options, "file", bs, role | f.BDRV_CHILD_PRIMARY)
         below = _file(bs).bs
-        bs.supported_write_flags = f.REQ_WRITE_UNCHANGED | f.REQ_FUA & below.supported_write_flags
-        bs.supported_zero_flags = f.REQ_WRITE_UNCHANGED | _ZERO_FLAGS & below.supported_zero_flags
-        bs.supported_truncate_flags = f.REQ_ZERO_WRITE & below.supported_truncate_flags
+        inherit_supported_flags(bs, below)
         _check_range(bs, offset, size, below.getlength())
         if bs.probed and not bs.read_only:
             warn_report(GUESSED.format(name=below.filename))
@@ -112,10 +109,7 @@ class RawDriver(BlockDriver):
         return _file(bs).bs.get_info()
 
     def child_resized(self, bs: BlockDriverState, child: BdrvChild) -> None:
-        before = bs.total_sectors
-        bs.refresh_total_sectors()
-        if bs.total_sectors != before:
-            bs.parents_resized()
+        bs.length_changed()
 
     # -- requests
 

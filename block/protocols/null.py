@@ -59,6 +59,9 @@ class NullCoDriver(BlockDriver):
         bs.opaque = NullState(taken["size"], taken["latency-ns"], taken["read-zeroes"])
         bs.supported_write_flags = f.REQ_FUA
 
+    def reopen_prepare(self, bs: BlockDriverState, options: dict[str, object], flags: int) -> None:
+        """Read-only or not: it forgets everything (null_reopen_prepare)."""
+
     def getlength(self, bs: BlockDriverState) -> int:
         state: NullState = bs.opaque
         return state.length

@@ -21,6 +21,7 @@ from block.core.backend import BlockBackend
 from block.core.driver import BlockDriver
 from block.core.iov import Iov, iov_from_bytes, iov_memset_zero, iov_size, iov_to_bytes
 from block.core.node import BlockDriverState
+from block.core.open import bdrv_open
 
 
 class Disk:
@@ -332,6 +333,18 @@ def ram_node(
 def pass_node(child: BlockDriverState, name: str = "") -> BlockDriverState:
     """Returns a filter over a node, whose reference it takes."""
     return put_below(make_node(Pass(), Log(), name), child)
+
+
+def filter_node(child: BlockDriverState, driver: str, **options: object) -> BlockDriverState:
+    """Returns a filter, opened by its name, over a node, whose reference it takes.
+
+    `options` with '_' for '-': read_latency_ns=5.
+    """
+    named = {name.replace("_", "-"): value for name, value in options.items()}
+    try:
+        return bdrv_open(options={"driver": driver, "file": child.node_name, **named})
+    finally:
+        child.unref()
 
 
 def backend_on(

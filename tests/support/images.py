@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Small images for tests, and a format with backing files, until a real one is there.
 
-    with registered(ToyDriver): ...      the format 'toy' can be opened, and probed
+    with toy_format(): ...      the format 'toy' can be opened, and probed
 
 A toy image is b"TOYF", then the name of its backing file up to a newline, then the data
 from byte 512 on; it holds nothing of its own but sectors that are not all zero.
@@ -55,12 +55,28 @@ def write_toy(path: Path, backing: str = "", data: bytes = bytes(512)) -> Path:
 
 
 @contextmanager
-def toy_format() -> Iterator[None]:
-    """The format 'toy' is there for the length of a test."""
-    row = registry.Row("toy", __name__, "ToyDriver", magic=((0, MAGIC, 100),))
-    row.driver = ToyDriver()
+def registered(row: registry.Row) -> Iterator[None]:
+    """A row is in the table for the length of a test."""
     registry.add_row(row)
     try:
         yield
     finally:
         registry.remove_row(row)
+
+
+@contextmanager
+def registered_driver(driver: type[BlockDriver]) -> Iterator[None]:
+    """A driver of a test's can be opened by its name."""
+    row = registry.Row(driver.format_name, driver.__module__, driver.__name__)
+    row.driver = driver()
+    with registered(row):
+        yield
+
+
+@contextmanager
+def toy_format() -> Iterator[None]:
+    """The format 'toy' is there for the length of a test."""
+    row = registry.Row("toy", __name__, "ToyDriver", magic=((0, MAGIC, 100),))
+    row.driver = ToyDriver()
+    with registered(row):
+        yield
