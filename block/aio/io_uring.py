@@ -1,23 +1,21 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """io_uring: reads, writes and flushes through two rings shared with the kernel (block/io_uring.c).
 
-    IoUring       the kernel's side, by the package liburing
+    IoUring       the kernel's side, by liburing (liburing_rings.py)
     LuringState   the queue of one node (see kernel_queue.py)
 
 R1  What has come together is written into the submission ring, and one io_uring_enter starts it.
 R2  The eventfd that the ring knows says "look into the completion ring".
 R3  A request's memory is kept alive by the request, until its completion (kernel_memory.py).
-R4  `liburing` keeps the interpreter's lock while the kernel works. What is cached is copied in
+R4  The package keeps the interpreter's lock while the kernel works. What is cached is copied in
     that time, so one call is given at most 256 KiB; between two calls other threads may run.
 R5  What the kernel did not take from the submission ring stays there, for the next call.
-R6  Completions are looked at one by one: cqe[1] would be the next place in memory, which at
-    the ring's end is not the next in the ring.
 
-Discussion: the package gives the next free place of the submission ring, starts what is there,
-and reads completions. What is written into a place, we write: its `prep_read` refuses
+Discussion: liburing gives the next free place of the submission ring, starts what is there,
+and reads completions. What is written into a place, we write: the package's `prep_read` refuses
 memoryviews of an mmap, which is what a guest's memory is, and its `Iovec` takes them, but never
 gives them back: each would stay for ever, and so would the guest's memory. So we map the
-ring's places ourselves, as the package has done.
+ring's places ourselves, as liburing has done.
 """
 
 from __future__ import annotations
@@ -28,6 +26,7 @@ import struct
 
 from block.aio.kernel_memory import addressof, iovec, memory_of
 from block.aio.kernel_queue import FLUSH, TRY_AGAIN, WRITE, KernelQueue, KernelRequest
+from block.aio.liburing_rings import new_rings
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -43,30 +42,18 @@ READV, WRITEV, FSYNC, READ_ONE, WRITE_ONE = 1, 2, 3, 22, 23  # IORING_OP_*
 FSYNC_DATASYNC = 1
 OFF_SQES = 0x10000000  # where the mapping of the places begins
 
-INSTALL = "the package liburing is missing: pip install liburing"
-
 
 class IoUring:
     """A pair of rings."""
 
     def __init__(self, entries: int, eventfd: int) -> None:
-        """Raises OSError: ENOSYS or EPERM where there is no io_uring, or no package for it."""
+        """Raises OSError: ENOSYS or EPERM where there is no io_uring, ENOPKG: no liburing."""
+        self._rings = rings = new_rings(entries, eventfd)
+        self._next_place = rings.next_place
         try:
-            import liburing
-        except ImportError:
-            raise OSError(errno.ENOSYS, INSTALL) from None
-        self._lib = liburing
-        self._get_sqe = liburing.io_uring_get_sqe
-        self._enter = liburing.io_uring_submit
-        self._ring = liburing.Ring()
-        self._cqe = liburing.Cqe()
-        liburing.io_uring_queue_init(entries, self._ring)
-        try:
-            liburing.io_uring_register_eventfd(self._ring, eventfd)
-            size = entries * SQE.size
-            self._places = mmap.mmap(self._ring.ring_fd, size, offset=OFF_SQES)
+            self._places = mmap.mmap(rings.ring_fd, entries * SQE.size, offset=OFF_SQES)
         except OSError:
-            self._lib.io_uring_queue_exit(self._ring)
+            rings.close()
             raise
         self._mask = entries - 1  # a power of two
         self._next = 0
@@ -87,7 +74,7 @@ class IoUring:
             request.kept = vector, _ = iovec(request.qiov, write)
             opcode, flags = WRITEV if write else READV, 0
             address, length = addressof(vector), len(vector) // 2
-        self._get_sqe(self._ring)
+        self._next_place()
         place = self._next & self._mask
         self._next += 1
         SQE.pack_into(
@@ -97,30 +84,16 @@ class IoUring:
 
     def submit(self) -> int:
         """Starts what was prepared (io_uring_submit). Returns how many, or -errno."""
-        try:
-            taken: int = self._enter(self._ring)
-        except OSError as error:
-            return -(error.errno or errno.EIO)
-        return taken
+        return self._rings.enter()
 
     def completions(self) -> list[tuple[int, int]]:
         """Takes what is done: pairs of a slot and a result."""
-        ring, cqe, lib = self._ring, self._cqe, self._lib
-        found = []
-        for _ in lib.CqeIter(ring, cqe):
-            entry = cqe[0]
-            try:
-                found.append((entry.user_data, entry.res))
-            except OSError as error:  # the package raises for a negative result
-                found.append((entry.user_data, -(error.errno or errno.EIO)))
-        if found:
-            lib.io_uring_cq_advance(ring, len(found))
-        return found
+        return self._rings.completions()
 
     def close(self) -> None:
         """Gives the rings back (io_uring_queue_exit)."""
         self._places.close()
-        self._lib.io_uring_queue_exit(self._ring)
+        self._rings.close()
 
 
 class LuringState(KernelQueue):

@@ -21,6 +21,7 @@ import sys
 from ctypes import CDLL
 from ctypes.util import find_library
 
+from block.aio.liburing_rings import has_avx512
 from block.aio.world import the_world
 
 from .miniqemu import write
@@ -198,10 +199,14 @@ def engines() -> list[Finding]:
     world = the_world()
     threads = Finding("aio=threads", True, "works everywhere")
     native = engine("aio=native", "Linux AIO", world.new_linux_aio, AIO_REMEDY)
-    io_uring = engine("aio=io_uring", "io_uring", world.new_io_uring, URING_REMEDY)
-    if not has_package("liburing"):
-        io_uring.remedy = pip("liburing")
+    remedies = {**URING_REMEDY, errno.ENOPKG: liburing_remedy()}
+    io_uring = engine("aio=io_uring", "io_uring", world.new_io_uring, remedies)
     return [threads, native, io_uring]
+
+
+def liburing_remedy() -> str:
+    """The package runs on processors with AVX-512 only, the library everywhere."""
+    return pip("liburing") if has_avx512() else "sudo apt-get install liburing2"
 
 
 def engine(
@@ -218,15 +223,6 @@ def engine(
     finally:
         notifier.close()
     return Finding(name, True, f"{what} works")
-
-
-def has_package(name: str) -> bool:
-    """Whether a Python package can be imported."""
-    try:
-        __import__(name)
-    except ImportError:
-        return False
-    return True
 
 
 # -- libraries and programs

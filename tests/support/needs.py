@@ -11,6 +11,7 @@ named there, and `pytest --portable` (tests/support/portable.py) leaves it out.
 
 from __future__ import annotations
 
+import ctypes
 import importlib.util
 import os
 import select
@@ -95,6 +96,14 @@ def module(name: str, extra: str) -> None:
     """Skips (fails in CI) where a Python package is missing; `extra` of ours brings it."""
     if importlib.util.find_spec(name) is None:
         lacking(name, f"pip install -e '.[{extra}]', if there is a wheel for this Python")
+
+
+def library(name: str, package: str) -> None:
+    """Skips (fails in CI) where a shared library is missing; a package of Debian's brings it."""
+    try:
+        ctypes.CDLL(name)
+    except OSError:
+        lacking(name, f"apt-get install {package}")
 
 
 def kvm() -> None:

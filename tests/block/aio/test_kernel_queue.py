@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from block.aio import liburing_rings
 from block.aio.context import AioContext
 from block.aio.coroutine import Coroutine, current
 from block.aio.io_uring import IoUring, LuringState
@@ -20,8 +21,6 @@ from block.aio.world import World
 from tests.support import needs
 from tests.support.descriptors import open_fds
 from tests.support.plain_world import PlainWorld
-
-pytestmark = needs.linux()
 
 pytestmark = needs.linux()
 
@@ -69,14 +68,20 @@ class StubbornWorld(World):
         return StubbornUring(entries, eventfd)
 
 
-@pytest.fixture(params=["native", "io_uring"])
-def queue(request: pytest.FixtureRequest) -> Iterator[KernelQueue]:
+@pytest.fixture(params=["native", "io_uring", "io_uring by the shared library"])
+def queue(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[KernelQueue]:
     """A queue that is attached to a context of its own; both are gone after the test."""
-    needs.engine(request.param)
+    engine, _, by_library = request.param.partition(" ")
+    if by_library:
+        needs.library("liburing.so.2", "liburing2")
+        monkeypatch.setattr(liburing_rings, "has_avx512", lambda: False)
+    needs.engine(engine)
     before = open_fds()
     world = StubbornWorld()
     ctx = AioContext("tested", world)
-    made: KernelQueue = QUEUES[request.param](world, "the owner")
+    made: KernelQueue = QUEUES[engine](world, "the owner")
     made.attach(ctx)
     yield made
     made.detach()

@@ -96,14 +96,23 @@ def test_engines_that_the_kernel_refuses_are_named_with_their_switch(
     world = the_world()
     monkeypatch.setattr(world, "new_linux_aio", failing(errno.EAGAIN), raising=False)
     monkeypatch.setattr(world, "new_io_uring", failing(errno.EPERM), raising=False)
-    monkeypatch.setattr(doctor, "has_package", lambda name: True)
     threads, native, io_uring = doctor.engines()
     assert threads.ok
     assert (native.ok, io_uring.ok) == (False, False)
     assert "fs.aio-max-nr" in native.remedy
     assert "kernel.io_uring_disabled=0" in io_uring.remedy
-    monkeypatch.setattr(doctor, "has_package", lambda name: False)
-    assert "pip install liburing" in doctor.engines()[2].remedy
+
+
+@pytest.mark.parametrize(
+    ("has_avx512", "command"),
+    [(True, "pip install liburing"), (False, "sudo apt-get install liburing2")],
+)
+def test_the_liburing_that_the_processor_can_run_is_the_one_to_install(
+    monkeypatch: pytest.MonkeyPatch, has_avx512: bool, command: str
+) -> None:
+    monkeypatch.setattr(the_world(), "new_io_uring", failing(errno.ENOPKG), raising=False)
+    monkeypatch.setattr(doctor, "has_avx512", lambda: has_avx512)
+    assert command in doctor.engines()[2].remedy
 
 
 def test_a_compiler_that_makes_no_x86_code_does_not_count() -> None:
