@@ -54,10 +54,6 @@ def why_not(cell: Cell) -> str | None:
     """Why a cell cannot be, None if it can."""
     if cell.machine == "qemu-tcg" and cell.served == "iothread":
         return "QEMU has no ioeventfd under tcg, and refuses the IOThread"
-    if cell.nested and cell.engine == "native":
-        return "the nested machine's disk is in memory, where Linux 6.1 has no O_DIRECT"
-    if cell.nested and cell.engine == "io_uring":
-        return "the package liburing has instructions that the nested processor does not know"
     return None
 
 

@@ -9,6 +9,7 @@ The image is made by qemu-img and compared by it, whichever program had the disk
 
 from __future__ import annotations
 
+import ctypes
 import random
 import re
 import shlex
@@ -19,6 +20,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from block.aio.liburing_rings import LIBRARY as LIBURING
 from tests.matrix.cells import VMMS, Cell
 from tests.support import needs
 from tests.support.boot import GOOD, ROOT, Disk, arguments, boot, built_elf, parse_tap
@@ -27,6 +29,7 @@ MIB = 1 << 20
 TOOL = ROOT / "tests" / "tools" / "nested-kvm"
 NESTED_SECONDS = 500
 MARK = "=== cell"
+WORK = "/disk/work"  # in the nested machine, where files can be opened with O_DIRECT
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,7 @@ def need(cell: Cell) -> None:
     needs.engine(cell.engine)
     if cell.nested:
         needs.program("qemu-system-x86_64")
+        needs.library(LIBURING, "liburing2")
 
 
 def run_here(cell: Cell, folder: Path) -> Verdict:
@@ -113,10 +117,23 @@ def run_nested(cells: Sequence[Cell], folder: Path) -> dict[Cell, Verdict]:
 
 
 def sites() -> list[str]:
-    """The package that qcow2 needs, for the nested machine's Python."""
+    """What qcow2 and io_uring need beside the nested machine's Python."""
     import construct
 
-    return ["--add", f"{Path(construct.__file__).parent}=/site/construct"]
+    added = {
+        Path(construct.__file__).parent: "/site/construct",
+        path_of(LIBURING): f"/usr/lib/x86_64-linux-gnu/{LIBURING}",
+    }
+    return [word for here, there in added.items() for word in ("--add", f"{here}={there}")]
+
+
+def path_of(library: str) -> Path:
+    """Where a shared library of this machine is: this process has loaded it."""
+    handle = ctypes.CDLL(library)
+    maps = Path("/proc/self/maps").read_text()
+    found = re.search(rf"/\S*/{re.escape(library)}\S*", maps)
+    assert found is not None, f"{handle} is loaded from nowhere"
+    return Path(found[0])
 
 
 def nested_tree(cells: Sequence[Cell], folder: Path) -> Path:
@@ -130,17 +147,17 @@ def nested_tree(cells: Sequence[Cell], folder: Path) -> Path:
         make_images(tree, format)
     script = []
     for number, cell in enumerate(cells):
-        disk = disk_for(cell, Path("work"))
+        disk = disk_for(cell, Path(WORK))
         words = arguments(VMMS[cell.machine], [disk], "selftest", "guest.elf")
         script += [
             f"echo {shlex.quote(f'{MARK} {number}')}",
-            f"cp disk.{cell.format} work",
+            f"cp disk.{cell.format} {WORK}",
             "start=$(cut -d' ' -f1 /proc/uptime)",
             f"python3 -m miniqemu {shlex.join(words)} </dev/null",
             'echo "=== status $? $start $(cut -d" " -f1 /proc/uptime)"',
         ]
         if cell.format == "raw":
-            script.append("cmp work contents.raw && echo '=== same'")
+            script.append(f"cmp {WORK} contents.raw && echo '=== same'")
     (tree / "run.sh").write_text("\n".join(script) + "\n")
     return tree
 
