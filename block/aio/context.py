@@ -40,10 +40,11 @@ from block.aio.bh import BH, SCHEDULED, SCHEDULED_IDLE, BottomHalf
 from block.aio.defer_call import DeferCall
 from block.aio.fd_handler import FdHandler
 from block.aio.poll_window import PollWindow
+from block.aio.poller import READABLE
 from block.aio.polling import Polling
 from block.aio.timer import Timer, TimerList
 from block.aio.world import ClockType, World, the_world
-from block.lean import MethodType, deque
+from block.lean import MethodType, deque, partial
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -129,8 +130,18 @@ class AioContext(DeferCall):
             self._run_idle_bhs()
 
         # Descriptors, then timers.
-        if ready and fds.dispatch(ready, this_pass):
-            progress = True
+        enabled = fds.enabled
+        for fd, events in ready:
+            handler = enabled.get(fd)
+            if handler is None or handler.pass_number > this_pass:
+                continue
+            handler.pass_number = this_pass
+            reader = handler.reader
+            if reader is not None and events & READABLE:
+                progress = True
+                reader()
+            elif fds.call(handler, events, this_pass):
+                progress = True
         if self._timers_armed and self._run_timers():
             progress = True
         return progress
@@ -266,7 +277,10 @@ class AioContext(DeferCall):
         if handler is None:
             self.fds.remove(fd)
         else:
-            entry = FdHandler(fd, MethodType(handler, notifier), None, owner, is_external)
+            on_read: Callable[[], None] = MethodType(handler, notifier)
+            if poll is not None:
+                on_read = partial(self.polling.rung, fd, poll, on_read)
+            entry = FdHandler(fd, on_read, None, owner, is_external)
             entry.kind = "notifier"
             entry.poll = poll
             self.fds.set(entry, self.world.audit)

@@ -55,6 +55,10 @@ class Poller:
         """Watches a descriptor, or changes what is watched (epoll_ctl ADD, MOD)."""
         raise NotImplementedError
 
+    def watch_wakeup(self, fd: int) -> None:
+        """Lets a descriptor end waits for good. `look` need not see it: whoever looks is awake."""
+        self.update(fd, READ)
+
     def remove(self, fd: int) -> None:
         """Forgets a descriptor; one that was never known or is closed is no error."""
         raise NotImplementedError
@@ -100,6 +104,9 @@ class EpollPoller(Poller):
             self.look = self._poll.poll
         else:
             self.look = partial(self._epoll_wait, maxevents=MAX_EVENTS)
+
+    def watch_wakeup(self, fd: int) -> None:
+        self._epoll.register(fd, READ)
 
     def update(self, fd: int, events: int) -> None:
         self._always.pop(fd, None)

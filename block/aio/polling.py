@@ -26,7 +26,7 @@ from block.aio.poll_window import IDLE_NS, PollWindow, Trial
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from typing import Protocol
 
     from block.aio.context import AioContext
@@ -73,7 +73,7 @@ class Polling:
         self.started = False  # between begin and end
 
     def add(self, fd: int, handler: PollHandler) -> None:
-        """The handler's descriptor was ready: looks at it from now on."""
+        """Looks at a handler from now on."""
         now_ns = self.now()
         if not self.active:
             self._now_ns, self._work = now_ns, handler.work()
@@ -81,6 +81,12 @@ class Polling:
         self._last_ns[fd] = now_ns
         if self.started:
             handler.io_poll_begin()
+
+    def rung(self, fd: int, handler: PollHandler, on_read: Callable[[], None]) -> None:
+        """The handler's descriptor is ready: looks at it from now on, and answers the ring."""
+        if fd not in self.active:
+            self.add(fd, handler)
+        on_read()
 
     def discard(self, fd: int) -> None:
         """Looks at it no more (R4); one that was not looked at is no error."""
