@@ -19,6 +19,7 @@ DEMOS = {  # a regular expression each
     "coroutine": "done: True, result: 42",
     "co_lock": "third let it go",
     "co_sleep": "slept 15 ms",
+    "co_parallel": "all three have ended",
     "iothread": "rule 5",
     "thread_pool": r"completed so far: \[(10, 20|20, 10)\]",  # a busy machine may turn them round
     "embed": "asyncio got 'done'",

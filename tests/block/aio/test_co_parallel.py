@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""co_parallel: several pieces of work side by side, and their failures."""
+
+from __future__ import annotations
+
+import errno
+
+import pytest
+
+from block.aio.co_parallel import co_parallel
+from block.aio.context import AioContext
+from block.aio.coroutine import Coroutine, co_yield, current
+
+
+class Pieces:
+    """Pieces of work that wait until the test lets them go on."""
+
+    def __init__(self, ctx: AioContext) -> None:
+        self.ctx = ctx
+        self.waiting: dict[str, Coroutine] = {}
+        self.log: list[str] = []
+        self.failures: list[OSError | None] = []
+
+    async def piece(self, name: str, error: BaseException | None = None) -> None:
+        self.log.append(f"{name} begins")
+        me = current()
+        assert me is not None
+        self.waiting[name] = me
+        await co_yield()
+        self.log.append(f"{name} ends")
+        if error is not None:
+            raise error
+
+    async def at_once(self, error: BaseException | None = None) -> None:
+        if error is not None:
+            raise error
+
+    async def all(self, *works: object) -> None:
+        self.failures = await co_parallel(*works)  # type: ignore[arg-type]
+        self.log.append("all have ended")
+
+    def start(self, *works: object) -> Coroutine:
+        co = Coroutine(self.all(*works), ctx=self.ctx)
+        co.enter()
+        return co
+
+
+@pytest.fixture
+def pieces(ctx: AioContext) -> Pieces:
+    return Pieces(ctx)
+
+
+def test_all_begin_before_one_has_ended_and_the_last_one_ends_it(pieces: Pieces) -> None:
+    co = pieces.start(pieces.piece("a"), pieces.piece("b"))
+    assert pieces.log == ["a begins", "b begins"]
+    pieces.waiting["b"].wake()
+    assert not co.done
+    pieces.waiting["a"].wake()
+    assert co.done
+    assert pieces.log[2:] == ["b ends", "a ends", "all have ended"]
+    assert pieces.failures == [None, None]
+
+
+def test_pieces_that_never_wait_need_nobody_to_wake_them(pieces: Pieces) -> None:
+    assert pieces.start(pieces.at_once(), pieces.at_once()).done
+    assert pieces.start().done
+    assert pieces.failures == []
+
+
+def test_each_failure_is_told_and_none_stops_another(pieces: Pieces) -> None:
+    early, late = OSError(errno.EIO, "early"), OSError(errno.ENOSPC, "late")
+    co = pieces.start(pieces.at_once(early), pieces.piece("a", late), pieces.piece("b"))
+    pieces.waiting["a"].wake()
+    assert not co.done
+    pieces.waiting["b"].wake()
+    assert pieces.failures == [early, late, None]
+
+
+def test_a_mistake_is_raised_when_all_have_ended(pieces: Pieces) -> None:
+    co = pieces.start(pieces.at_once(ZeroDivisionError("mistake")), pieces.piece("a"))
+    assert not co.done
+    with pytest.raises(ZeroDivisionError, match="mistake"):
+        pieces.waiting["a"].wake()
+    assert co.done
+    assert pieces.log == ["a begins", "a ends"]
+
+
+def test_the_pieces_are_in_the_context_of_their_caller(pieces: Pieces) -> None:
+    pieces.start(pieces.piece("a"), pieces.piece("b"))
+    assert {co.ctx for co in pieces.waiting.values()} == {pieces.ctx}
+    pieces.ctx.bh_schedule_oneshot(pieces.waiting["a"].wake)
+    pieces.ctx.bh_schedule_oneshot(pieces.waiting["b"].wake)
+    while len(pieces.log) < 5:
+        pieces.ctx.poll(True)
+    assert pieces.log[-1] == "all have ended"
