@@ -98,6 +98,20 @@ def iov_is_zero(iov: Iov, offset: int = 0, nbytes: int | None = None) -> bool:
     return True
 
 
+def iov_difference(a: Iov, b: Iov) -> int:
+    """Returns the offset of the first byte in which two vectors of one size differ, or -1
+    (qemu_iovec_compare)."""
+    position = 0
+    for view in a:
+        for start in range(0, len(view), len(_ZEROES)):
+            mine = bytes(view[start : start + len(_ZEROES)])
+            other = iov_to_bytes(b, position, len(mine))
+            if mine != other:
+                return position + next(i for i in range(len(mine)) if mine[i] != other[i])
+            position += len(mine)
+    return -1
+
+
 def zero_iov(nbytes: int) -> Iov:
     """Returns a read-only vector of zeroes without allocating them all."""
     whole, rest = divmod(nbytes, len(_ZEROES))

@@ -4,16 +4,26 @@
 R1  An error is raised, never reported here: whoever called decides. This is for what goes on
     in spite of a doubt.
 R2  A program sets `program` to the name it was called by; the lines then begin with it, as QEMU's.
+R3  A program that cannot go on where two copies differ sets `on_mismatch` to `die`
+    (block/core/verify.py).
 
 Called from any thread; one write per line.
 """
 
 from __future__ import annotations
 
+import os
 import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 program = ""
 """The name that warnings begin with, '' for none."""
+
+on_mismatch: Callable[[str], None] | None = None
+"""What is done with the message when two copies differ, before the exception (R3)."""
 
 
 def warn_report(message: str) -> None:
@@ -21,3 +31,17 @@ def warn_report(message: str) -> None:
     prefix = f"{program}: " if program else ""
     sys.stderr.write(f"{prefix}warning: {message}\n")
     sys.stderr.flush()
+
+
+def die(message: str) -> None:
+    """Prints a line as it stands and ends the process with status 1, from whatever thread.
+
+    As C's exit: what was registered with atexit is done, other threads stop where they are.
+    """
+    import atexit
+
+    sys.stdout.flush()
+    sys.stderr.write(f"{message}\n")
+    sys.stderr.flush()
+    atexit._run_exitfuncs()
+    os._exit(1)

@@ -32,6 +32,7 @@ def main(argv: list[str]) -> int:
     fill_standard_descriptors()
     program = program_name(argv[0])
     report.program = program
+    report.on_mismatch = report.die
     if argv[1:2] == ["create"]:
         from . import create
 
