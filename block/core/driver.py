@@ -139,6 +139,10 @@ class BlockDriver:
     def refresh_filename(self, bs: BlockDriverState) -> None:
         """Sets bs.exact_filename anew where a name opens the same node (bdrv_refresh_filename)."""
 
+    def dirname(self, bs: BlockDriverState) -> str:
+        """The directory that names in the image are relative to (bdrv_dirname)."""
+        raise self._unsupported(bs, "directories")
+
     def refresh_limits(self, bs: BlockDriverState) -> None:
         """Changes bs.bl, which holds the children's limits merged (bdrv_refresh_limits)."""
 

@@ -100,6 +100,8 @@ def node_backing_filename(bs: BlockDriverState) -> str:
 def node_dirname(bs: BlockDriverState) -> str:
     """The directory of a node's image with a slash at its end, '' for the working directory
     (bdrv_dirname)."""
+    if bs.drv is not None and "dirname" in bs.drv.hooks:
+        return bs.drv.dirname(bs)
     primary = primary_child(bs)
     if primary is not None:
         return node_dirname(primary)
