@@ -108,6 +108,7 @@ TABLE: list[Row] = [
     Row("raw", "block.formats.raw", "RawDriver", magic=((0, b"", 1),)),
     Row("file", "block.protocols.file.driver", "FileDriver", protocol="file"),
     Row("null-co", "block.protocols.null", "NullCoDriver", protocol="null-co"),
+    Row("null-aio", "block.protocols.null", "NullAioDriver", protocol="null-aio"),
     Row("blkverify", "block.filters.blkverify", "BlkverifyDriver", protocol="blkverify"),
     Row("qcow", magic=((0, QCOW_MAGIC + b"\0\0\0\1", 100),)),
     Row("qcow2", "block.formats.qcow2.driver", "Qcow2Driver", magic=((0, QCOW_MAGIC, 100),)),
