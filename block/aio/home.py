@@ -81,6 +81,11 @@ class Home:
         """Whether the running thread may use this context (rule 5)."""
         return self._current() == self._home
 
+    @property
+    def maker(self) -> int:
+        """The thread that is at home while nobody holds the lock; 0 for none."""
+        return self._maker
+
     def stranger(self) -> str:
         """Returns what an assertion of rule 5 says: both contexts, and what to do."""
         from block.aio.iothread import current_context

@@ -133,6 +133,15 @@ def current_context(world: World | None = None) -> AioContext:
     return world.contexts.get(world.current()) or world.main_context
 
 
+def thread_name(world: World | None = None) -> str:
+    """Names the calling thread for a person: its IOThread's id, 'main', or else a number."""
+    world = world or the_world()
+    me = world.current()
+    if me in world.contexts:
+        return world.contexts[me].name
+    return "main" if me == world.main_context.maker else f"thread {me}"
+
+
 def _demo() -> None:
     from block.aio.demo import Timeline
 

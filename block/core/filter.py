@@ -95,3 +95,54 @@ class FilterDriver(BlockDriver):
 
     def co_pdiscard(self, bs: BlockDriverState, offset: int, nbytes: int) -> Awaitable[None]:
         return filtered(bs).co_pdiscard(offset, nbytes)
+
+
+class AroundDriver(FilterDriver):
+    """A filter that does something around every request, whatever its kind: it writes `around`."""
+
+    def around(
+        self,
+        bs: BlockDriverState,
+        kind: str,
+        offset: int,
+        nbytes: int,
+        flags: int,
+        request: Awaitable[None],
+    ) -> Awaitable[None]:
+        """Returns what does a request, and more: `request` is the child's part, not yet begun.
+
+        `kind` is read, write, zero, discard, flush or truncate. A flush has neither offset
+        nor bytes; the offset of a truncate is the new length.
+        """
+        raise NotImplementedError
+
+    def co_preadv(
+        self, bs: BlockDriverState, offset: int, nbytes: int, qiov: Iov, flags: int
+    ) -> Awaitable[None]:
+        request = io.co_preadv(filtered(bs), offset, nbytes, qiov, flags)
+        return self.around(bs, "read", offset, nbytes, flags, request)
+
+    def co_pwritev(
+        self, bs: BlockDriverState, offset: int, nbytes: int, qiov: Iov, flags: int
+    ) -> Awaitable[None]:
+        request = io.co_pwritev(filtered(bs), offset, nbytes, qiov, flags)
+        return self.around(bs, "write", offset, nbytes, flags, request)
+
+    def co_pwrite_zeroes(
+        self, bs: BlockDriverState, offset: int, nbytes: int, flags: int
+    ) -> Awaitable[None]:
+        request = filtered(bs).co_pwrite_zeroes(offset, nbytes, flags)
+        return self.around(bs, "zero", offset, nbytes, flags, request)
+
+    def co_pdiscard(self, bs: BlockDriverState, offset: int, nbytes: int) -> Awaitable[None]:
+        request = filtered(bs).co_pdiscard(offset, nbytes)
+        return self.around(bs, "discard", offset, nbytes, 0, request)
+
+    def co_flush(self, bs: BlockDriverState) -> Awaitable[None]:
+        return self.around(bs, "flush", 0, 0, 0, filtered(bs).co_flush())
+
+    def co_truncate(
+        self, bs: BlockDriverState, offset: int, exact: bool, prealloc: str, flags: int
+    ) -> Awaitable[None]:
+        request = filtered(bs).co_truncate(offset, exact, prealloc, flags)
+        return self.around(bs, "truncate", offset, 0, flags, request)

@@ -109,6 +109,8 @@ TABLE: list[Row] = [
     Row("file", "block.protocols.file.driver", "FileDriver", protocol="file"),
     Row("null-co", "block.protocols.null", "NullCoDriver", protocol="null-co"),
     Row("null-aio", "block.protocols.null", "NullAioDriver", protocol="null-aio"),
+    Row("delay", "block.filters.delay", "DelayDriver"),
+    Row("trace", "block.filters.trace", "TraceDriver"),
     Row("blkverify", "block.filters.blkverify", "BlkverifyDriver", protocol="blkverify"),
     Row("qcow", magic=((0, QCOW_MAGIC + b"\0\0\0\1", 100),)),
     Row("qcow2", "block.formats.qcow2.driver", "Qcow2Driver", magic=((0, QCOW_MAGIC, 100),)),

@@ -142,9 +142,12 @@ def test_a_driver_may_flush_in_its_own_way(disk: Disk) -> None:
 
 
 def test_it_opens_reopens_and_supports_what_its_child_supports() -> None:
-    with registered_driver(Plain), block.open(
-        options={"driver": "plain", "file": {"driver": "null-co", "size": "1M"}}
-    ) as disk:
+    with (
+        registered_driver(Plain),
+        block.open(
+            options={"driver": "plain", "file": {"driver": "null-co", "size": "1M"}}
+        ) as disk,
+    ):
         bs = disk.bs
         assert bs is not None
         assert disk.length == 1 << 20
