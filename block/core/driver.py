@@ -97,6 +97,7 @@ class BlockDriver:
     runtime_opts: ClassVar[tuple[Option, ...]] = ()
     create_opts: ClassVar[tuple[Option, ...]] = ()
     strong_runtime_opts: ClassVar[tuple[str, ...]] = ()
+    mutable_opts: ClassVar[tuple[str, ...]] = ()  # those that a reopen may change
     hooks: ClassVar[frozenset[str]] = frozenset()
 
     def __init_subclass__(cls) -> None:

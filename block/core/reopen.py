@@ -4,7 +4,8 @@
 R1  All or nothing: every node is made ready first; where one cannot, all stay as they were.
 R2  Nodes that were made for their parent (inherits_from) follow it; what was said for them
     explicitly stays.
-R3  Only the common options can change. Another value for any other option is refused by name.
+R3  Only the common options can change, and those that the driver names (mutable_opts). Another
+    value for any other option is refused by name.
 R4  Nothing is in flight meanwhile: the whole subtree is drained.
 
 Called in the main thread. Source: block.c (bdrv_reopen_queue, _prepare, _commit).
@@ -98,8 +99,11 @@ def set_read_only(bs: BlockDriverState, read_only: bool) -> None:
 
 def plan(bs: BlockDriverState, options: dict[str, object]) -> list[Change]:
     """What a node and those below it would become; parents come first (bdrv_reopen_queue)."""
+    mutable = bs.drv.mutable_opts if bs.drv is not None else ()
     for name, value in options.items():
-        if name not in CHANGEABLE and bs.options.get(name) != value:
+        if name in CHANGEABLE or name in mutable:
+            continue
+        if bs.options.get(name) != value:
             raise invalid(f"Cannot change the option '{name}'")
     explicit = {**bs.explicit_options, **options}
     change = Change(bs, {**bs.options, **options}, explicit)

@@ -329,9 +329,7 @@ def test_a_second_vcpu_starts_by_init_and_sipi(guest: MakeGuest) -> None:
     wake += tiny_guest.store(icr_low, 0x4500)  # INIT
     wake += tiny_guest.store(icr_low, 0x4600 | second >> 12)  # SIPI
     one = guest(say("1") + copy + wake + CLI + HLT, vcpus=2)
-    one.line.heard = lambda data: (
-        one.machine.request_shutdown(0, "both") if data == b"2" else None
-    )
+    one.line.heard = lambda data: one.machine.request_shutdown(0, "both") if data == b"2" else None
     assert one.run() == 0
     assert one.line.said == b"12"
 

@@ -1,0 +1,354 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The driver `throttle`: rates over minutes of virtual time, bursts, drains, groups, moves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+import block
+from block.aio.context import AioContext
+from block.core.backend import BlockBackend
+from block.core.drain import drain_all_begin, drain_all_end
+from block.core.error import BlockError
+from block.core.reopen import reopen
+from block.objects import throttle_group
+from block.objects.throttle_bucket import READ, WRITE
+from tests.support.drivers import Outcome
+from tests.support.throttled import (
+    SECOND_NS,
+    Load,
+    group,
+    member_of,
+    now_ns,
+    run,
+    throttled,
+    virtual_world,
+)
+from tests.support.virtual_world import START_NS, VirtualWorld
+
+
+@pytest.fixture(autouse=True)
+def world() -> Iterator[VirtualWorld]:
+    with virtual_world() as virtual:
+        yield virtual
+        assert throttle_group.groups == {}, "a group is left behind"
+
+
+@pytest.fixture
+def main(world: VirtualWorld) -> AioContext:
+    return world.main_context
+
+
+def rate(direction: int, nbytes: int = 4096, minutes: int = 2, **limits: int) -> float:
+    """How many requests a second one user got through in some minutes."""
+    with group(**limits), throttled() as disk:
+        load = Load(disk, minutes * 60, direction, nbytes)
+        run(disk.aio_context, load)
+        return load.done / (minutes * 60)
+
+
+# -- rates
+
+
+@pytest.mark.parametrize(
+    ("limit", "limited"),
+    [
+        ("iops_total", (READ, WRITE)),
+        ("iops_read", (READ,)),
+        ("iops_write", (WRITE,)),
+    ],
+)
+@pytest.mark.parametrize("direction", [READ, WRITE])
+def test_operations_keep_to_their_rate(
+    limit: str, limited: tuple[int, ...], direction: int
+) -> None:
+    if direction not in limited:
+        other = {"iops_read": "iops_write", "iops_write": "iops_read"}[limit]
+        got = rate(direction, **{limit: 1, other: 20})
+    else:
+        got = rate(direction, **{limit: 20})
+    # A tenth of a second of the rate comes at once, and one more: a request may overfill.
+    assert 20 <= got <= 20 + 3 / 120
+
+
+@pytest.mark.parametrize("nbytes", [512, 4096, 65536])
+@pytest.mark.parametrize(
+    ("limit", "direction"),
+    [("bps_total", READ), ("bps_total", WRITE), ("bps_read", READ), ("bps_write", WRITE)],
+)
+def test_bytes_keep_to_their_rate(limit: str, direction: int, nbytes: int) -> None:
+    bps = 64 << 10
+    got = rate(direction, nbytes, **{limit: bps}) * nbytes
+    assert bps <= got <= bps + (bps / 10 + 2 * nbytes) / 120
+
+
+def test_reads_and_writes_share_a_total() -> None:
+    with group(iops_total=30), throttled() as disk:
+        reads = Load(disk, 60, READ)
+        writes = Load(disk, 60, WRITE)
+        run(disk.aio_context, reads, writes)
+    assert 1800 <= reads.done + writes.done <= 1800 + 6
+    assert abs(reads.done - writes.done) <= 10
+
+
+def test_the_tighter_of_two_limits_holds() -> None:
+    assert 10 <= rate(READ, 4096, iops_total=1000, bps_total=40960) <= 10.1
+    assert 10 <= rate(READ, 4096, iops_total=10, bps_total=1 << 30) <= 10.1
+
+
+def test_a_large_request_counts_as_several() -> None:
+    assert 5 <= rate(READ, 8192, iops_total=10, iops_size=4096) <= 5.1
+    assert 10 / 1.5 <= rate(READ, 6144, iops_total=10, iops_size=4096) <= 6.8
+    assert 10 <= rate(READ, 512, iops_total=10, iops_size=4096) <= 10.1
+
+
+def test_zeroes_and_discards_wait_as_writes_and_a_flush_does_not(main: AioContext) -> None:
+    with group(iops_write=1), throttled() as disk:
+        disk.pwrite(0, b"full")
+        began = now_ns(disk)
+        disk.pwrite_zeroes(0, 4096)
+        disk.pread(0, 512)
+        disk.flush()
+        waited = now_ns(disk) - began
+    assert 0.8 * SECOND_NS < waited < 1.1 * SECOND_NS
+
+
+# -- bursts
+
+
+def test_a_burst_lasts_until_the_bucket_is_full() -> None:
+    limits = {"iops_total": 10, "iops_total_max": 100, "iops_total_max_length": 5}
+    with group(**limits), throttled() as disk:
+        load = Load(disk, 30)
+        run(disk.aio_context, load)
+    # 100 a second fill the bucket of 500, which leaks 10 a second, in 5.56 s; then it is 10.
+    assert 500 <= load.done_by(5) <= 512
+    assert 545 <= load.done_by(5.5) <= 562
+    assert 555 + 24 * 10 <= load.done <= 560 + 25 * 10
+
+
+def test_a_short_burst_comes_at_once_and_again_after_a_rest(world: VirtualWorld) -> None:
+    with group(iops_total=10, iops_total_max=50), throttled() as disk:
+        load = Load(disk, 1)
+        run(disk.aio_context, load)
+        assert load.done_by(0.01) == 51
+        assert load.done <= 51 + 10
+        world.advance(6 * SECOND_NS)
+        again = Load(disk, 1)
+        run(disk.aio_context, again)
+        assert 51 <= again.done <= 61
+
+
+# -- who waits, and in which order
+
+
+def test_requests_run_in_the_order_in_which_they_came(main: AioContext) -> None:
+    order: list[int] = []
+    with group(iops_total=10), throttled() as disk:
+        for number in range(30):
+            disk.aio_preadv(
+                0,
+                [memoryview(bytearray(512))],
+                lambda ret, number=number: order.append(number),  # type: ignore[misc]
+            )
+        while len(order) < 30:
+            main.poll(True)
+    assert order == list(range(30))
+
+
+def test_the_members_of_a_group_get_equal_shares(main: AioContext) -> None:
+    with group(iops_total=30), throttled() as one, throttled() as two, throttled() as three:
+        loads = [Load(blk, 60) for blk in (one, two, three, three, three)]
+        run(main, *loads)
+        shares = [loads[0].done, loads[1].done, sum(load.done for load in loads[2:])]
+    assert 1800 <= sum(shares) <= 1805
+    assert max(shares) - min(shares) <= 6
+
+
+def test_two_groups_know_nothing_of_each_other(main: AioContext) -> None:
+    with (
+        group("a", iops_total=10),
+        group("b", iops_total=100),
+        throttled("a") as slow,
+        throttled("b") as fast,
+    ):
+        loads = [Load(blk, 60) for blk in (slow, fast)]
+        run(main, *loads)
+    assert 600 <= loads[0].done <= 603
+    assert 6000 <= loads[1].done <= 6015
+
+
+def test_new_limits_hold_at_once_for_those_who_wait(main: AioContext) -> None:
+    with group(iops_total=1) as slow, throttled() as disk:
+        outcomes = submit(disk, 40)
+        slow.configure(throttle_group.ThrottleConfig())
+        while None in rets(outcomes):
+            main.poll(True)
+        assert now_ns(disk) == START_NS
+
+
+# -- drained sections and the end
+
+
+def submit(disk: BlockBackend, count: int, nbytes: int = 512) -> list[Outcome]:
+    outcomes = [Outcome() for _ in range(count)]
+    for number, outcome in enumerate(outcomes):
+        if number % 2:
+            disk.aio_pwritev(0, [memoryview(bytearray(nbytes))], outcome)
+        else:
+            disk.aio_preadv(0, [memoryview(bytearray(nbytes))], outcome)
+    return outcomes
+
+
+def rets(outcomes: list[Outcome]) -> set[int | None]:
+    assert {outcome.calls for outcome in outcomes} <= {0, 1}
+    return {outcome.ret for outcome in outcomes}
+
+
+def test_a_drain_lets_all_go_that_waits_without_a_moments_delay(world: VirtualWorld) -> None:
+    with group(iops_total=1), throttled() as disk:
+        outcomes = submit(disk, 40)
+        assert None in rets(outcomes)
+        disk.drain()
+        assert rets(outcomes) == {0}
+        assert now_ns(disk) == START_NS
+        assert member_of(disk).pending == [0, 0]
+
+
+def test_after_a_drain_the_limits_hold_again_and_remember(main: AioContext) -> None:
+    with group(iops_total=10), throttled() as disk:
+        submit(disk, 41)
+        disk.drain()
+        late = Outcome()
+        disk.aio_preadv(0, [memoryview(bytearray(512))], late)
+        while late.pending:
+            main.poll(True)
+        # 41 were let through, one tenth of a second is free: four seconds to pay back.
+        waited = now_ns(disk) - START_NS
+        assert waited == pytest.approx(4 * SECOND_NS, abs=2)
+
+
+def test_drain_all_and_nested_drains_let_go_too(world: VirtualWorld) -> None:
+    with group(iops_total=1), throttled() as disk:
+        assert disk.bs is not None
+        outcomes = submit(disk, 10)
+        disk.bs.drained_begin()
+        drain_all_begin()
+        assert rets(outcomes) == {0}
+        assert member_of(disk).io_limits_disabled == 2
+        drain_all_end()
+        disk.bs.drained_end()
+        assert member_of(disk).io_limits_disabled == 0
+        assert now_ns(disk) == START_NS
+
+
+def test_one_member_is_drained_and_the_others_go_on_waiting(main: AioContext) -> None:
+    with group(iops_total=1), throttled() as one, throttled() as two:
+        waiting = submit(two, 4)
+        drained = submit(one, 4)
+        one.drain()
+        assert rets(drained) == {0}
+        assert None in rets(waiting)
+        while None in rets(waiting):
+            main.poll(True)
+        assert rets(waiting) == {0}
+
+
+def test_a_disk_is_closed_with_requests_waiting(world: VirtualWorld) -> None:
+    with group(iops_total=1) as slow:
+        disk = throttled()
+        outcomes = submit(disk, 10)
+        disk.close()
+        assert rets(outcomes) == {0}
+        assert (slow.members, slow.armed, slow.refcnt) == ([], [None, None], 1)
+        assert slow.now() == START_NS
+
+
+def test_the_turn_of_a_disk_that_is_closed_goes_to_the_next(main: AioContext) -> None:
+    with group(iops_total=1) as slow, throttled() as other:
+        disk = throttled()
+        first = submit(disk, 4)
+        assert slow.armed[READ] is member_of(disk)
+        then = submit(other, 2)
+        disk.close()
+        assert rets(first) == {0}
+        while None in rets(then):
+            main.poll(True)
+
+
+# -- reopen
+
+
+def test_a_node_changes_its_group(main: AioContext) -> None:
+    with group("a", iops_total=1) as a, group("b", iops_total=20) as b, throttled("a") as disk:
+        assert disk.bs is not None
+        outcomes = submit(disk, 6)
+        reopen(disk.bs, {"throttle-group": "b"})
+        assert rets(outcomes) == {0}
+        assert (a.members, b.members) == ([], [member_of(disk)])
+        assert disk.bs.options["throttle-group"] == "b"
+        load = Load(disk, 60)
+        run(main, load)
+        assert 1200 <= load.done <= 1203
+
+
+def test_a_reopen_to_no_group_changes_nothing() -> None:
+    with group("a", iops_total=1) as a, throttled("a") as disk:
+        assert disk.bs is not None
+        with pytest.raises(BlockError, match="Throttle group 'b' does not exist"):
+            reopen(disk.bs, {"throttle-group": "b"})
+        assert a.members == [member_of(disk)]
+        assert member_of(disk).io_limits_disabled == 0
+
+
+# -- groups come and go
+
+
+def test_a_group_lives_as_long_as_somebody_holds_it() -> None:
+    with group() as slow:
+        disk = throttled()
+        assert slow.refcnt == 2
+    assert throttle_group.throttle_group_exists("slow")
+    disk.close()
+    assert not throttle_group.throttle_group_exists("slow")
+
+
+def test_a_name_is_taken_once() -> None:
+    with group(), pytest.raises(BlockError, match="A group with this name already exists"):
+        throttle_group.throttle_group_create("slow", throttle_group.ThrottleConfig())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "Please specify a throttle group"),
+        ({"throttle-group": "none"}, "Throttle group 'none' does not exist"),
+        ({"throttle-group": ""}, "Throttle group '' does not exist"),
+    ],
+)
+def test_a_node_needs_a_group_that_there_is(options: dict[str, object], message: str) -> None:
+    whole = {"driver": "throttle", "file": {"driver": "null-co"}, **options}
+    with pytest.raises(BlockError) as refused:
+        block.open(options=whole)
+    assert str(refused.value) == message
+
+
+def test_a_node_needs_a_file() -> None:
+    with group(), pytest.raises(BlockError, match='must be specified for "file"'):
+        block.open(options={"driver": "throttle", "throttle-group": "slow"})
+
+
+# -- the filter is otherwise invisible
+
+
+def test_length_limits_and_flags_are_those_of_the_disk_below() -> None:
+    with group(), throttled(size=1 << 20) as disk:
+        assert disk.bs is not None
+        assert disk.bs.file is not None
+        below = disk.bs.file.bs
+        assert disk.length == 1 << 20
+        assert disk.bs.bl.fast_read == below.bl.fast_read
+        assert disk.bs.supported_write_flags & below.supported_write_flags
+        assert disk.bs.block_status(0, 4096)[3] is below
