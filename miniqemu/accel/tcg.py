@@ -15,8 +15,8 @@ R1. `lock` guards the interrupt controllers, who is asleep, and why a processor 
     leaf: whoever holds it takes no other lock. The big lock is taken before it, never after.
 R2. Whoever gives a processor something to do writes that first, under the lock, and then calls
     `wake`; who goes to sleep looks for it under the lock.
-R3. An interrupt that cannot be taken now (IF = 0, or right behind STI) is tried again after RETRY,
-    because translated code does not say when IF changes. HLT ends the wait at once.
+R3. An interrupt that cannot be taken now (IF = 0, or right behind STI) is tried again (`retry_in`,
+    tcg_cpu.R5), because translated code does not say when IF changes. HLT ends the wait at once.
 """
 
 from __future__ import annotations
@@ -41,7 +41,6 @@ if TYPE_CHECKING:
     from miniqemu.machine.memory import AddressSpace, GuestMemory
 
 SLICE = 2_000_000  # ns
-RETRY = 200_000
 PIT_GSI = 0
 
 
@@ -149,12 +148,15 @@ class TcgAccel:
             self.running.turn_over = True
             self._stop_running()
 
-    def retry_soon(self) -> None:
-        """R3."""
+    def retry_in(self, ns: int) -> bool:
+        """Stops whoever runs then, so that it looks again (R3); False: it will sooner anyway."""
         with self.lock:
-            if self._retry_at is None:
-                self._retry_at = self.alarm.now() + RETRY
-                self.alarm.set(self._retry_at)
+            at = self.alarm.now() + ns
+            if self._retry_at is not None and self._retry_at <= at:
+                return False
+            self._retry_at = at
+            self.alarm.set(at)
+            return True
 
     # -- Turns, sleep and waking (R2) --------------------------------------------------------
 

@@ -6,13 +6,18 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from struct import pack
 
 import pytest
 
 from miniqemu.accel.tcg import TcgAccel
+from miniqemu.accel.tcg_cpu import IF, RETRY, RETRY_MAX
+from miniqemu.hw.lapic import ENABLED
 from miniqemu.machine import microvm
+from miniqemu.machine.biglock import BigLock
+from miniqemu.machine.memory import AddressSpace, GuestMemory
 from miniqemu.machine.runstate import RunState
 from tests.miniqemu.machine.conftest import MIB, Recorder, guest_mappings
 from tests.support import needs, tiny_guest
@@ -215,6 +220,88 @@ def test_an_interrupt_between_sti_and_halt_waits_for_the_halt(guest: MakeGuest) 
     one.machine.space.add_mmio(Doorbell())
     assert one.run() == 0
     assert one.line.said == b"e" * 20
+
+
+class Stopwatch:
+    """An alarm that nobody waits for."""
+
+    def __init__(self) -> None:
+        self.time = 0
+        self.tries: list[int] = []
+
+    def now(self) -> int:
+        return self.time
+
+    def set(self, at: int) -> None:
+        self.tries.append(at)
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.fixture
+def deaf() -> Iterator[tuple[TcgAccel, Stopwatch]]:
+    """Two processors with interrupts off, and an interrupt for each."""
+    needs.module("unicorn", "tcg")
+    accel = TcgAccel(2)
+    accel.alarm.close()
+    watch = accel.alarm = Stopwatch()  # type: ignore[assignment]  # as far as it is used here
+    space, lock = AddressSpace(GuestMemory([(0, MIB)])), BigLock()
+    for index in range(2):
+        apic = accel.create_vcpu(index, space, lock).lapic
+        apic.registers[SVR - LAPIC] = ENABLED
+        apic.request(VECTOR)
+    yield accel, watch
+    accel.close()
+
+
+def test_a_guest_that_keeps_an_interrupt_waiting_is_asked_ever_less_often(
+    deaf: tuple[TcgAccel, Stopwatch],
+) -> None:
+    accel, watch = deaf
+    for _ in range(9):
+        assert not accel.vcpus[0]._interrupt()
+        watch.time = watch.tries[-1]
+        accel._ring(watch.time)
+    waits = [after - before for before, after in pairwise([0, *watch.tries])]
+    assert waits == [RETRY << n for n in range(6)] + [RETRY_MAX] * 3
+    for wait, before in zip(waits, [0, *watch.tries], strict=False):
+        assert wait <= before + RETRY  # late by no more than it has waited
+
+
+def test_an_interrupt_that_was_taken_makes_the_next_one_as_prompt_as_the_first(
+    deaf: tuple[TcgAccel, Stopwatch], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    accel, watch = deaf
+    one = accel.vcpus[0]
+    for _ in range(4):
+        one._interrupt()
+        watch.time = watch.tries[-1]
+        accel._ring(watch.time)
+    taken: list[int] = []
+    monkeypatch.setattr(one, "_deliver", lambda vector, external: taken.append(vector))
+    one._halted, one._flags.value = True, IF
+    assert one._interrupt()
+    assert taken == [VECTOR]
+    one._flags.value = 0
+    one.lapic.request(VECTOR + 16)
+    assert not one._interrupt()
+    assert watch.tries[-1] == watch.time + RETRY
+
+
+def test_a_try_that_is_planned_is_not_put_off_by_another(
+    deaf: tuple[TcgAccel, Stopwatch],
+) -> None:
+    accel, watch = deaf
+    assert not accel.vcpus[0]._interrupt()
+    watch.time = RETRY // 2
+    assert not accel.vcpus[0]._interrupt()  # it was stopped for something else meanwhile
+    assert watch.tries == [RETRY]
+    watch.time = RETRY
+    accel._ring(watch.time)
+    assert not accel.vcpus[0]._interrupt()
+    assert not accel.vcpus[1]._interrupt()  # its first try comes sooner than the other's second
+    assert watch.tries == [RETRY, 3 * RETRY, 2 * RETRY]
 
 
 def test_a_second_processor_starts_in_real_mode_and_both_take_turns(guest: MakeGuest) -> None:
