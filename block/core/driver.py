@@ -259,6 +259,24 @@ class BlockDriver:
         """Makes the image `offset` bytes long (bdrv_co_truncate)."""
         raise self._unsupported(bs, "resize")
 
+    # -- debug events (debug.py)
+
+    async def debug_event(self, bs: BlockDriverState, event: str) -> None:
+        """Hears of what the next request is for; may stop the coroutine (bdrv_debug_event)."""
+
+    def debug_breakpoint(self, bs: BlockDriverState, event: str, tag: str) -> None:
+        """Stops the next coroutine that raises the event (bdrv_debug_breakpoint)."""
+
+    def debug_remove_breakpoint(self, bs: BlockDriverState, tag: str) -> None:
+        """Takes break points away, and resumes (bdrv_debug_remove_breakpoint)."""
+
+    def debug_resume(self, bs: BlockDriverState, tag: str) -> None:
+        """Lets a stopped coroutine go on (bdrv_debug_resume)."""
+
+    def debug_is_suspended(self, bs: BlockDriverState, tag: str) -> bool:
+        """Says whether one is stopped there (bdrv_debug_is_suspended)."""
+        return False
+
     # -- the event loop
 
     def drain_begin(self, bs: BlockDriverState) -> None:

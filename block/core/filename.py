@@ -150,10 +150,14 @@ def refresh_filename(bs: BlockDriverState) -> None:
 
 
 def _strong_options(bs: BlockDriverState) -> dict[str, object]:
+    """What decides what a guest reads. Of the options with a dot, which mostly are a child's, those
+    that the driver claims by 'name.' in strong_runtime_opts."""
+    assert bs.drv is not None
+    trees = tuple(name for name in bs.drv.strong_runtime_opts if name.endswith("."))
     return {
         name: value
         for name, value in bs.options.items()
-        if name not in WEAK_OPTIONS and "." not in name
+        if name not in WEAK_OPTIONS and ("." not in name or name.startswith(trees))
     }
 
 

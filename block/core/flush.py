@@ -11,6 +11,7 @@ R1  Two flushes of a node do not overlap; the later one waits for the earlier.
 R2  `flushed_gen` is the write generation that is safe. It moves only after success, to the
     generation that was there when the flush began.
 R3  A read-only node has nothing to flush.
+R4  The node below hears of both hooks beforehand: flush_to_os, flush_to_disk (debug.py).
 Who may call it: coroutines in the node's context.
 
 What once went wrong: the tree changed while a flush had yielded, and the flush went on
@@ -22,6 +23,8 @@ from __future__ import annotations
 
 from block.aio.co_lock import CoQueue
 from block.core import flags as f
+from block.core.debug import FLUSH_TO_DISK, FLUSH_TO_OS, debug_event
+from block.core.filename import primary_child
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -74,9 +77,14 @@ async def _flush_tree(bs: BlockDriverState, generation: int) -> None:
 
 async def _flush_node(bs: BlockDriverState, generation: int) -> None:
     assert bs.drv is not None
+    below = primary_child(bs)
+    if below is not None and below.debugged:
+        await debug_event(below, FLUSH_TO_OS)
     await bs.drv.co_flush_to_os(bs)
     if bs.open_flags & f.BDRV_O_NO_FLUSH or bs.flushed_gen == generation:
         return
+    if below is not None and below.debugged:
+        await debug_event(below, FLUSH_TO_DISK)
     await bs.drv.co_flush_to_disk(bs)
 
 

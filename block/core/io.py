@@ -26,8 +26,8 @@ from __future__ import annotations
 
 import errno
 
+from block.core import debug, flush, zero
 from block.core import flags as f
-from block.core import flush, zero
 from block.core.align import Padding, blockalign, split
 from block.core.error import BlockError
 from block.core.iov import iov_from_bytes, iov_is_zero, iov_memset_zero, iov_slice, iov_to_bytes
@@ -199,12 +199,28 @@ async def _pwritev_with_care(
 async def read_padding(bs: BlockDriverState, req: TrackedRequest, pad: Padding) -> None:
     """Reads the blocks that a write changes only partly (bdrv_padding_rmw_read)."""
     assert req.serialising, "align.R3"
-    if pad.merged or pad.head:
-        size = len(pad.buf) if pad.merged else pad.align
-        await aligned_preadv(bs, req.overlap_offset, size, [pad.buf[:size]], 0)
-    if pad.tail and not pad.merged:
-        last = req.overlap_end - pad.align
-        await aligned_preadv(bs, last, pad.align, [pad.tail_buf], 0)
+    if pad.merged:
+        await _read_blocks(bs, req.overlap_offset, pad.buf, bool(pad.head), bool(pad.tail))
+        return
+    if pad.head:
+        await _read_blocks(bs, req.overlap_offset, pad.buf[: pad.align], True, False)
+    if pad.tail:
+        await _read_blocks(bs, req.overlap_end - pad.align, pad.tail_buf, False, True)
+
+
+async def _read_blocks(
+    bs: BlockDriverState, offset: int, buffer: memoryview, head: bool, tail: bool
+) -> None:
+    """Reads blocks that hold a head, a tail or both, and says so before and after."""
+    if head:
+        await debug.debug_event(bs, debug.PWRITEV_RMW_HEAD)
+    if tail:
+        await debug.debug_event(bs, debug.PWRITEV_RMW_TAIL)
+    await aligned_preadv(bs, offset, len(buffer), [buffer], 0)
+    if head:
+        await debug.debug_event(bs, debug.PWRITEV_RMW_AFTER_HEAD)
+    if tail:
+        await debug.debug_event(bs, debug.PWRITEV_RMW_AFTER_TAIL)
 
 
 async def aligned_pwritev(
@@ -217,7 +233,9 @@ async def aligned_pwritev(
     try:
         if qiov is not None and bs.detect_zeroes != "off":
             flags = _detect_zeroes(bs, nbytes, qiov, flags)
-        if qiov is None or flags & f.REQ_ZERO_WRITE:
+        is_zero = qiov is None or flags & f.REQ_ZERO_WRITE
+        await debug.debug_event(bs, debug.PWRITEV_ZERO if is_zero else debug.PWRITEV)
+        if qiov is None or is_zero:
             await zero.do_pwrite_zeroes(bs, offset, nbytes, flags)
         elif not 0 < bs.bl.max_transfer < nbytes and len(qiov) <= bs.bl.max_iov:
             await driver_pwritev(bs, offset, nbytes, qiov, flags)
@@ -225,6 +243,7 @@ async def aligned_pwritev(
             await pwritev_in_parts(bs, offset, nbytes, qiov, flags)
         done = True
     finally:
+        await debug.debug_event(bs, debug.PWRITEV_DONE)
         write_finish(req, offset, nbytes, done)
 
 

@@ -3,6 +3,8 @@
 
 R1  A limit of 0 means that there is none; of two maxima the smaller holds, of two
     alignments the larger.
+R2  A node that listens to debug events takes nothing on a short way, where none are raised; a
+    node above it answers no reads there (debug.py, R3).
 Who may call it: the thread at home in the node's context.
 """
 
@@ -56,5 +58,14 @@ def refresh_limits(bs: BlockDriverState) -> None:
     if bs.drv is not None:
         bs.drv.refresh_limits(bs)
     bs.bl.complete()
+    _close_short_ways(bs)
     align = bs.bl.request_alignment
     assert align.bit_count() == 1, "request_alignment is no power of two"
+
+
+def _close_short_ways(bs: BlockDriverState) -> None:
+    """R2: lengths of which no request is short enough."""
+    if bs.debugged:
+        bs.bl.largest = bs.bl.fast_read = 0
+    elif any(child.bs.debugged for child in bs.children):
+        bs.bl.fast_read = 0

@@ -17,7 +17,7 @@ import errno
 
 from block.aio.errors import UsedAfterFree
 from block.aio.world import the_world
-from block.core import context, drain, edge, flush, graph, limits, status, wait
+from block.core import context, debug, drain, edge, flush, graph, limits, status, wait
 from block.core import flags as f
 from block.core.driver import BlockLimits
 from block.core.error import BlockError
@@ -41,9 +41,9 @@ class BlockDriverState:
     __slots__ = (
         "__weakref__", "aio_context", "aio_notifiers", "auto_backing_file", "backing",
         "backing_file", "backing_format", "before_write_notifiers", "bl", "children",
-        "detached", "detect_zeroes", "drv", "exact_filename", "explicit_options", "file",
-        "filename", "flush_queue", "flushed_gen", "flushing", "force_share",
-        "full_open_options", "in_flight", "inherits_from", "node_name", "opaque",
+        "debugged", "detached", "detect_zeroes", "drv", "exact_filename",
+        "explicit_options", "file", "filename", "flush_queue", "flushed_gen", "flushing",
+        "force_share", "full_open_options", "in_flight", "inherits_from", "node_name", "opaque",
         "open_flags", "options", "parents", "probed", "quiesce_counter", "read_only",
         "recursive_quiesce_counter", "refcnt", "serialising_in_flight",
         "supported_truncate_flags", "supported_write_flags", "supported_zero_flags",
@@ -72,6 +72,7 @@ class BlockDriverState:
         self.read_only = False
         self.force_share = False
         self.probed = False
+        self.debugged = False  # the driver listens to debug events
         self.detect_zeroes = "off"
         self.filename = ""
         self.exact_filename = ""
@@ -242,6 +243,24 @@ class BlockDriverState:
     def is_allocated(self, offset: int, nbytes: int) -> tuple[bool, int]:
         """Says whether this layer holds the bytes, and for how many that is so."""
         return wait.run_sync(self.aio_context, lambda: status.co_is_allocated(self, offset, nbytes))
+
+    # -- break points, of a blkdebug node from here down
+
+    def debug_breakpoint(self, event: str, tag: str) -> None:
+        """Stops the next coroutine that raises the event (bdrv_debug_breakpoint)."""
+        debug.debug_breakpoint(self, event, tag)
+
+    def debug_remove_breakpoint(self, tag: str) -> None:
+        """Takes that back, and resumes (bdrv_debug_remove_breakpoint)."""
+        debug.debug_remove_breakpoint(self, tag)
+
+    def debug_resume(self, tag: str) -> None:
+        """Lets a stopped coroutine go on (bdrv_debug_resume)."""
+        debug.debug_resume(self, tag)
+
+    def debug_is_suspended(self, tag: str) -> bool:
+        """Says whether one is stopped there (bdrv_debug_is_suspended)."""
+        return debug.debug_is_suspended(self, tag)
 
     # -- the event loop
 

@@ -62,6 +62,7 @@ def _open_driver(
     """Gives the node its name, its driver, its length and its limits (bdrv_open_driver)."""
     graph.assign_node_name(bs, node_name)
     bs.drv = driver
+    bs.debugged = "debug_event" in driver.hooks
     try:
         driver.open(bs, options, bs.open_flags & ~CORE_FLAGS)
     except BaseException as error:
@@ -84,6 +85,7 @@ def _undo_open(bs: BlockDriverState) -> None:
     """Leaves a node without a driver, as if it had not been opened: close() of a driver that
     did not open is never called."""
     bs.drv = None
+    bs.debugged = False
     bs.opaque = None
     for child in list(bs.children):
         edge.unref_child(bs, child)

@@ -42,6 +42,9 @@ def replace_node(old: BlockDriverState, new: BlockDriverState) -> None:
             old.unref()
         permissions.set_perm(new)
         permissions.refresh_node_perms(old)
+        for child in edges:
+            if child.klass.parent_is_bds:
+                child.parent.refresh_limits()
     finally:
         drain.drained_end(old)
         old.unref()
