@@ -17,6 +17,7 @@ import errno
 from block.core import flags as f
 from block.core import io, permissions
 from block.core.align import blockalign
+from block.core.debug import READ_AIO, WRITE_AIO, debug_event
 from block.core.driver import BlockDriver, BlockDriverInfo
 from block.core.error import BlockError
 from block.core.io import try_preadv
@@ -124,7 +125,10 @@ class RawDriver(BlockDriver):
     ) -> Awaitable[None]:
         if not bs.opaque.plain:
             offset = _shift(bs, offset, nbytes, errno.EINVAL)
-        return io.co_preadv(_file(bs), offset, nbytes, qiov, flags)
+        child = _file(bs)
+        if child.bs.debugged:
+            return _announced(child, READ_AIO, io.co_preadv(child, offset, nbytes, qiov, flags))
+        return io.co_preadv(child, offset, nbytes, qiov, flags)
 
     def co_pwritev(
         self, bs: BlockDriverState, offset: int, nbytes: int, qiov: Iov, flags: int
@@ -132,7 +136,10 @@ class RawDriver(BlockDriver):
         if bs.probed and offset < PROBE_BUF_SIZE and nbytes:
             qiov = _guard_first_sector(bs, nbytes, qiov)
         offset = _shift(bs, offset, nbytes, errno.ENOSPC)
-        return io.co_pwritev(_file(bs), offset, nbytes, qiov, flags)
+        child = _file(bs)
+        if child.bs.debugged:
+            return _announced(child, WRITE_AIO, io.co_pwritev(child, offset, nbytes, qiov, flags))
+        return io.co_pwritev(child, offset, nbytes, qiov, flags)
 
     def co_pwrite_zeroes(
         self, bs: BlockDriverState, offset: int, nbytes: int, flags: int
@@ -166,6 +173,12 @@ GUESSED = (
     " on block 0 will be restricted.\n"
     "         Specify the 'raw' format explicitly to remove the restrictions."
 )
+
+
+async def _announced(child: BdrvChild, event: str, request: Awaitable[None]) -> None:
+    """Tells the node below what a request is for before it begins (debug.py)."""
+    await debug_event(child.bs, event)
+    await request
 
 
 def _check_range(bs: BlockDriverState, offset: int, size: int | None, file_length: int) -> None:

@@ -26,6 +26,7 @@ import errno
 import sys
 from array import array
 
+from block.core.debug import debug_event
 from block.core.error import BlockError
 
 TYPE_CHECKING = False
@@ -70,7 +71,7 @@ class TableCache:
     """Some tables of one kind (Qcow2Cache).
 
     `table_size` is in bytes and `capacity` in tables. `check(offset)` raises where a table must
-    not be written.
+    not be written. `events` are raised before a table is read ('' for none) and written (debug.py).
     """
 
     def __init__(
@@ -82,6 +83,7 @@ class TableCache:
         capacity: int,
         check: Callable[[int], Awaitable[None]],
         complain: Callable[[str], Awaitable[BlockError]],
+        events: tuple[str, str],
     ) -> None:
         self.name = name
         self.tables: dict[int, Table] = {}
@@ -93,6 +95,7 @@ class TableCache:
         self._file = file
         self._check = check
         self._complain = complain
+        self._on_read, self._on_write = events
         self._dirty: dict[Table, None] = {}
 
     @property
@@ -113,6 +116,8 @@ class TableCache:
             )
         await self._make_room()
         data = bytearray(self.table_size)
+        if self._on_read:
+            await debug_event(self._file.bs, self._on_read)
         await self._file.co_preadv(offset, self.table_size, [memoryview(data)])
         table = self.tables[offset] = Table(offset, from_disk(self._typecode, data))
         return table
@@ -175,6 +180,7 @@ class TableCache:
             await self._file.co_flush()
             self.depends_on_flush = False
         await self._check(table.offset)
+        await debug_event(self._file.bs, self._on_write)
         data = to_disk(table.cells)
         await self._file.co_pwritev(table.offset, len(data), [data])
         table.dirty = False

@@ -16,6 +16,7 @@ from __future__ import annotations
 import errno
 from array import array
 
+from block.core import debug
 from block.core.error import BlockError
 from block.formats.qcow2.cache import to_disk
 from block.formats.qcow2.corrupt import (
@@ -136,19 +137,26 @@ async def _new_l2_table(s: Qcow2State, index: int) -> None:
     await s.refcount_cache.flush()
     size = s.l2_cache.table_size
     for at in range(0, s.cluster_size, size):
-        cells = (await s.l2_cache.get(old + at)).cells[:] if old else array("Q", bytes(size))
+        cells = await _copy_slice(s, old + at) if old else array("Q", bytes(size))
+        await debug.debug_event(s.file.bs, debug.L2_ALLOC_WRITE)
         await s.l2_cache.put(place + at, cells)
     s.add_l2_cluster(place)
     await s.l2_cache.flush()
     entry = to_disk(array("Q", [place | OFLAG_COPIED]))
     at = s.l1_offset + 8 * index
     await check_overlap(s, at, len(entry), OL_ACTIVE_L1)
+    await debug.debug_event(s.file.bs, debug.L1_UPDATE)
     await s.file.co_pwritev(at, len(entry), [entry])
     await s.file.co_flush()
     s.l1_table[index] = place | OFLAG_COPIED
     if old:
         s.l2_clusters().discard(old)
         await free_clusters(s, old, s.cluster_size)
+
+
+async def _copy_slice(s: Qcow2State, offset: int) -> array[int]:
+    await debug.debug_event(s.file.bs, debug.L2_ALLOC_COW_READ)
+    return (await s.l2_cache.get(offset)).cells[:]
 
 
 async def grow_l1_table(s: Qcow2State, entries: int) -> None:
@@ -160,12 +168,15 @@ async def grow_l1_table(s: Qcow2State, entries: int) -> None:
     table = s.l1_table[:]
     table.extend([0] * (entries - len(table)))
     data = to_disk(table)
+    await debug.debug_event(s.file.bs, debug.L1_GROW_ALLOC_TABLE)
     place = await alloc_clusters(s, s.clusters(len(data)), "L1 table")
     await s.refcount_cache.flush()
     await check_overlap(s, place, len(data))
+    await debug.debug_event(s.file.bs, debug.L1_GROW_WRITE_TABLE)
     await s.file.co_pwritev(place, len(data), [data])
     await s.file.co_flush()
     head = memoryview(L1_PLACE.build({"l1_size": entries, "l1_table_offset": place}))
+    await debug.debug_event(s.file.bs, debug.L1_GROW_ACTIVATE_TABLE)
     await s.file.co_pwritev(L1_SIZE_AT, len(head), [head])
     await s.file.co_flush()
     old, old_size = s.l1_offset, 8 * len(s.l1_table)

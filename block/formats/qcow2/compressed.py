@@ -11,6 +11,7 @@ Who may call it: coroutines in the node's context, without the lock.
 
 from __future__ import annotations
 
+from block.core.debug import READ_COMPRESSED, debug_event
 from block.core.iov import iov_from_bytes
 from block.formats.qcow2.corrupt import error
 from block.formats.qcow2.refcount import compressed_place
@@ -29,6 +30,7 @@ async def co_preadv_compressed(
     """Reads a part of one compressed cluster."""
     place, packed = compressed_place(s, entry)
     data = bytearray(packed)
+    await debug_event(s.file.bs, READ_COMPRESSED)
     await s.data.co_preadv(place, packed, [memoryview(data)])
     inside = offset & s.cluster_mask
     plain = unpack(data, s.cluster_size)

@@ -10,6 +10,7 @@ Requests run in the thread of the node's context, opening and closing in the mai
 
 from __future__ import annotations
 
+from block.core import debug
 from block.core import flags as f
 from block.core.driver import BlockDriver, BlockDriverInfo
 from block.core.open import open_child
@@ -138,12 +139,12 @@ def make_caches(s: Qcow2State, sizes: options.CacheSizes) -> None:
     def complain(message: str) -> Awaitable[BlockError]:
         return corrupt.signal_corruption(s, message)
 
-    def cache(name: str, typecode: str, size: int, capacity: int, ignore: int) -> TableCache:
-        return TableCache(name, s.file, typecode, size, capacity, check_for(size, ignore), complain)
-
     s.set_slices(sizes.l2_entry_size)
-    s.l2_cache = cache("L2 table", "Q", sizes.l2_entry_size, sizes.l2_tables, corrupt.OL_ACTIVE_L2)
-    typecode = TYPECODES[s.refcount_order]
-    s.refcount_cache = cache(
-        "refcount block", typecode, s.cluster_size, sizes.refcount_tables, corrupt.OL_REFBLOCK
+    size = sizes.l2_entry_size
+    check, events = check_for(size, corrupt.OL_ACTIVE_L2), (debug.L2_LOAD, debug.L2_UPDATE)
+    s.l2_cache = TableCache("L2 table", s.file, "Q", size, sizes.l2_tables, check, complain, events)
+    size, typecode = s.cluster_size, TYPECODES[s.refcount_order]
+    check, events = check_for(size, corrupt.OL_REFBLOCK), ("", debug.REFBLOCK_UPDATE_PART)
+    s.refcount_cache = TableCache(
+        "refcount block", s.file, typecode, size, sizes.refcount_tables, check, complain, events
     )

@@ -17,7 +17,9 @@ from __future__ import annotations
 import errno
 
 from block.core import flags as f
+from block.core.debug import REFTABLE_LOAD, debug_event
 from block.core.error import BlockError
+from block.core.wait import run_sync
 from block.formats.qcow2 import layout as lay
 from block.formats.qcow2.cache import from_disk
 
@@ -217,6 +219,8 @@ def read_tables(s: Qcow2State, head: Any) -> None:
     s.l1_table = from_disk("Q", s.file.pread(s.l1_offset, head.l1_size * lay.ENTRY_SIZE))
     s.reftable_offset = head.refcount_table_offset
     size = head.refcount_table_clusters * s.cluster_size
+    if s.file.bs.debugged:
+        run_sync(s.bs.aio_context, lambda: debug_event(s.file.bs, REFTABLE_LOAD))
     s.reftable = from_disk("Q", s.file.pread(s.reftable_offset, size))
     s.nb_snapshots = head.nb_snapshots
     s.snapshots_offset = head.snapshots_offset

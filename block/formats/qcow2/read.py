@@ -15,8 +15,8 @@ Who may call it: at home in the node's context.
 
 from __future__ import annotations
 
+from block.core import debug, io
 from block.core import flags as f
-from block.core import io
 from block.core.iov import iov_memset_zero, iov_slice
 from block.formats.qcow2.cluster import extent_in, lookup
 from block.formats.qcow2.compressed import co_preadv_compressed
@@ -79,10 +79,14 @@ async def co_preadv(bs: BlockDriverState, offset: int, nbytes: int, qiov: Iov) -
         kind, host, size = await find(s, offset + done, nbytes - done)
         part = qiov if size == nbytes else iov_slice(qiov, done, size)
         if kind == NORMAL:
+            if s.file.bs.debugged:
+                await debug.debug_event(s.file.bs, debug.READ_AIO)
             await io.co_preadv(s.data, host, size, part, 0)
         elif kind == COMPRESSED:
             await co_preadv_compressed(s, host, offset + done, size, part)
         elif kind == UNALLOCATED and bs.backing is not None:
+            if s.file.bs.debugged:
+                await debug.debug_event(s.file.bs, debug.READ_BACKING_AIO)
             await io.co_preadv(bs.backing, offset + done, size, part, 0)
         else:
             iov_memset_zero(part)

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import errno
 
+from block.core import debug
 from block.core.error import BlockError
 from block.core.report import warn_report
 from block.formats.qcow2.corrupt import check_usable, signal_corruption
@@ -134,6 +135,9 @@ async def change_refcounts(s: Qcow2State, cluster: int, count: int, addend: int)
     freed = []
     end = cluster + count
     while cluster < end:
+        if s.file.bs.debugged:
+            await debug.debug_event(s.file.bs, debug.REFBLOCK_ALLOC)
+            await debug.debug_event(s.file.bs, debug.REFBLOCK_LOAD)
         block = await load_block(s, cluster)
         if block is None:
             raise _impossible(s, cluster)
@@ -161,6 +165,7 @@ async def alloc_clusters(s: Qcow2State, count: int, what: str) -> int:
     """
     from block.formats.qcow2.refgrow import ensure_blocks
 
+    await debug.debug_event(s.file.bs, debug.CLUSTER_ALLOC)
     while True:
         first = await find_free(s, count)
         if not await ensure_blocks(s, first, count):
@@ -179,6 +184,7 @@ async def free_clusters(
 
     A failure leaves them in use for ever, which harms nobody.
     """
+    await debug.debug_event(s.file.bs, debug.CLUSTER_FREE)
     first = offset >> s.cluster_bits
     count = (offset + nbytes - 1 >> s.cluster_bits) - first + 1
     try:

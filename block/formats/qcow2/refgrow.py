@@ -18,6 +18,7 @@ from __future__ import annotations
 import errno
 from array import array
 
+from block.core import debug
 from block.core.error import BlockError
 from block.formats.qcow2.cache import to_disk
 from block.formats.qcow2.corrupt import OL_REFTABLE, check_overlap, signal_corruption
@@ -60,6 +61,7 @@ def _empty_block(s: Qcow2State) -> array[int]:
 
 async def _new_block(s: Qcow2State, index: int) -> None:
     """Makes the refcount block with that index in the table."""
+    await debug.debug_event(s.file.bs, debug.REFBLOCK_ALLOC)
     await s.l2_cache.flush()
     cluster = await find_free(s, 1)
     if cluster == 0:
@@ -77,8 +79,10 @@ async def _new_block(s: Qcow2State, index: int) -> None:
         await change_refcounts(s, cluster, 1, 1)
         await s.refcount_cache.flush()
     place = cluster << s.cluster_bits
+    await debug.debug_event(s.file.bs, debug.REFBLOCK_ALLOC_WRITE)
     await s.refcount_cache.put(place, cells)
     await s.refcount_cache.flush()
+    await debug.debug_event(s.file.bs, debug.REFBLOCK_ALLOC_HOOKUP)
     await _write_sync(s, s.reftable_offset + 8 * index, to_disk(array("Q", [place])), OL_REFTABLE)
     s.reftable[index] = place
     s.add_refblock_cluster(place)
@@ -104,6 +108,7 @@ def plan_table(s: Qcow2State, needed: int) -> tuple[int, int]:
 
 async def _grow_table(s: Qcow2State, needed: int) -> None:
     """Moves the refcount table to a larger place."""
+    await debug.debug_event(s.file.bs, debug.REFTABLE_GROW)
     entries, blocks = plan_table(s, needed)
     if entries * 8 > MAX_REFTABLE_SIZE:
         message = "qcow2: the refcount table would become too large"
@@ -116,9 +121,11 @@ async def _grow_table(s: Qcow2State, needed: int) -> None:
     table.extend([0] * (entries - len(table)))
     old_offset, old_size = s.reftable_offset, 8 * len(s.reftable)
     offset = first + blocks << s.cluster_bits
+    await debug.debug_event(s.file.bs, debug.REFBLOCK_ALLOC_WRITE_TABLE)
     await _write_sync(s, offset, to_disk(table))
     where = {"refcount_table_offset": offset, "refcount_table_clusters": table_clusters}
     head = memoryview(REFCOUNT_PLACE.build(where))
+    await debug.debug_event(s.file.bs, debug.REFBLOCK_ALLOC_SWITCH_TABLE)
     await s.file.co_pwritev(REFCOUNT_TABLE_AT, len(head), [head])
     await s.file.co_flush()
     s.reftable, s.reftable_offset = table, offset
@@ -138,5 +145,6 @@ async def _write_new_blocks(s: Qcow2State, first: int, blocks: int, used: int) -
         place = first + number << s.cluster_bits
         await s.refcount_cache.put(place, cells)
         places.append(place)
+    await debug.debug_event(s.file.bs, debug.REFBLOCK_ALLOC_WRITE_BLOCKS)
     await s.refcount_cache.flush()
     return places

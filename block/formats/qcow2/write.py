@@ -25,6 +25,7 @@ they could become somebody else's meanwhile. QEMU left that to the guest; here R
 from __future__ import annotations
 
 from block.aio.co_lock import CoQueue
+from block.core import debug
 from block.core import flags as f
 from block.core.align import blockalign
 from block.core.iov import iov_slice, zero_iov
@@ -131,6 +132,8 @@ async def _overwrite(s: Qcow2State, offset: int, nbytes: int, host: int, qiov: I
     rewrite = Rewrite(offset, offset + nbytes)
     s.rewrites[rewrite] = None
     try:
+        if s.file.bs.debugged:
+            await debug.debug_event(s.file.bs, debug.WRITE_AIO)
         await s.data.co_pwritev(host, nbytes, qiov)
     finally:
         del s.rewrites[rewrite]
@@ -242,11 +245,17 @@ async def _write_with_edges(
     """Writes the run's data, with what else belongs into its clusters (perform_cow, R4)."""
     head, tail = offset - run.start, run.end - offset - nbytes
     host = run.host + head
+    if s.file.bs.debugged and (head or tail) and run.head_zero and run.tail_zero:
+        await debug.debug_event(s.file.bs, debug.CLUSTER_ALLOC_SPACE)
     if head and not (run.fresh and run.head_zero):
         part = await _edge(s, run, run.head_zero, run.start, head) + part
         host -= head
     if tail and not (run.fresh and run.tail_zero):
         part = part + await _edge(s, run, run.tail_zero, run.end - tail, tail)
+    if s.file.bs.debugged:
+        await debug.debug_event(s.file.bs, debug.WRITE_AIO)
+        if run.copies:
+            await debug.debug_event(s.file.bs, debug.COW_WRITE)
     await s.data.co_pwritev(host, sum(map(len, part)), part)
 
 
@@ -255,6 +264,7 @@ async def _edge(s: Qcow2State, run: Allocation, zero: bool, start: int, nbytes: 
     if zero:
         return zero_iov(nbytes)
     buffer = blockalign(nbytes)
+    await debug.debug_event(s.file.bs, debug.COW_READ)
     await co_preadv(s.bs, start, nbytes, [buffer])
     return [buffer]
 
