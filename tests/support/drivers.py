@@ -296,6 +296,7 @@ def make_node(
     bs = BlockDriverState()
     graph.assign_node_name(bs, name)
     bs.drv = driver
+    bs.debugged = "debug_event" in driver.hooks
     bs.opaque = state
     bs.open_flags = flags
     bs.read_only = not flags & f.BDRV_O_RDWR
