@@ -5,7 +5,11 @@ After a tree has moved to another loop, nothing of it may be left in the old one
 the design). A test asks the old context for everything that a node still owns there.
 
 `where` is the file and line that registered it. Finding it costs a walk up the stack for
-every registration, so it is done only while `world.audit` is on; else it is "".
+every registration, so it is done only while `world.audit` is on; else it is "". Coroutines are
+not registered anywhere: a context learns of one when somebody wakes it. So they, too, are known
+only while the audit is on, in `world.coroutines`.
+
+State that several threads write: `world.coroutines`, under the World's lock.
 """
 
 from __future__ import annotations
@@ -19,14 +23,16 @@ if TYPE_CHECKING:
 
     from block.aio.bh import BottomHalf
     from block.aio.context import AioContext
+    from block.aio.coroutine import Coroutine
 
 _HERE = os.path.dirname(__file__)
+COROUTINES_KEPT = 256
 
 
 class Registration:
     """One thing that a context holds for somebody.
 
-    kind   'fd', 'notifier', 'timer', 'bh' or 'aio' (work in the thread pool)
+    kind   'fd', 'notifier', 'timer', 'bh', 'aio' (work in the thread pool) or 'coroutine'
     owner  what was given as owner=, usually a node
     where  "file:line" of the caller outside block/aio, or "" (see above)
     what   the thing itself, as text
@@ -52,6 +58,34 @@ def caller() -> str:
     return f"{frame.f_code.co_filename}:{frame.f_lineno}"
 
 
+def note_coroutine(co: Coroutine, ctx: AioContext, owner: object = None) -> None:
+    """Remembers a coroutine until it has ended; only while `world.audit` is on."""
+    world = ctx.world
+    where = caller()
+    with world.lock:
+        known = world.coroutines
+        if len(known) > COROUTINES_KEPT:
+            world.coroutines = known = {co: made for co, made in known.items() if not co.done}
+        known.setdefault(co, (owner, where))
+
+
+def waits_at(co: Coroutine) -> str:
+    """Returns "file:line" of the innermost await outside block/aio, "" if it has ended."""
+    found, here = "", co.awaits()
+    for frame in here:
+        if not found or os.path.dirname(frame.f_code.co_filename) != _HERE:
+            found = f"{frame.f_code.co_filename}:{frame.f_lineno}"
+    return found
+
+
+def _coroutines_of(ctx: AioContext) -> Iterator[Registration]:
+    with ctx.world.lock:
+        known = list(ctx.world.coroutines.items())
+    for co, (owner, where) in known:
+        if co.ctx is ctx and not co.done:
+            yield Registration("coroutine", owner, where, f"{co!r} at {waits_at(co)}")
+
+
 def registrations_of(ctx: AioContext) -> Iterator[Registration]:
     """Yields all that a context holds; in the thread at home there."""
     for fd in ctx.fds.all.values():
@@ -62,7 +96,7 @@ def registrations_of(ctx: AioContext) -> Iterator[Registration]:
     bhs: dict[BottomHalf, None] = dict.fromkeys(ctx._bh_registry)
     for bh in (*ctx._bhs.copy(), *ctx._idle_bhs.copy()):  # others append meanwhile
         if type(bh) is tuple:
-            yield Registration("bh", bh[1], "", "one-shot")
+            yield Registration("bh", bh[1], bh[2] if len(bh) > 2 else "", "one-shot")
         elif bh.scheduled:
             bhs[bh] = None
     for bh in bhs:
@@ -70,3 +104,5 @@ def registrations_of(ctx: AioContext) -> Iterator[Registration]:
         yield Registration("bh", bh.owner, bh.where, what)
     if ctx._thread_pool is not None:
         yield from ctx._thread_pool.registrations()
+    if ctx.world.coroutines:
+        yield from _coroutines_of(ctx)

@@ -35,7 +35,7 @@ from __future__ import annotations
 
 from itertools import repeat
 
-from block.aio.audit import Registration, registrations_of
+from block.aio.audit import Registration, caller, note_coroutine, registrations_of
 from block.aio.bh import BH, SCHEDULED, SCHEDULED_IDLE, BottomHalf
 from block.aio.defer_call import DeferCall
 from block.aio.fd_handler import FdHandler
@@ -76,7 +76,7 @@ class AioContext(DeferCall):
     def __init__(self, name: str = "ctx", world: World | None = None) -> None:
         world = world or the_world()
         super().__init__(name, world)
-        self._bhs: deque[Any] = deque()  # of BottomHalf, and of (callback, owner): one-shots
+        self._bhs: deque[Any] = deque()  # of BottomHalf, and of tuples: one-shots
         self._idle_bhs: deque[BottomHalf] = deque()
         self._bh_budget: Iterator[None] = iter(())
         self._bh_registry: dict[BH, None] = {}
@@ -220,7 +220,7 @@ class AioContext(DeferCall):
 
     def bh_schedule_oneshot(self, callback: Callable[[], None], *, owner: object = None) -> None:
         """Runs a callback once in the next pass; any thread (aio_bh_schedule_oneshot)."""
-        self._bhs.append((callback, owner))
+        self._bhs.append((callback, owner, caller()) if self.world.audit else (callback, owner))
         if self._awake != self._current():
             self.notify()
 
@@ -320,12 +320,16 @@ class AioContext(DeferCall):
 
     def co_schedule(self, co: Coroutine) -> None:
         """Enters a coroutine in this context's next pass; any thread (aio_co_schedule)."""
+        if self.world.audit:
+            note_coroutine(co, self)
         co.mark_scheduled(self)
         self.bh_schedule_oneshot(co.run_scheduled, owner=co)
 
     def co_enter(self, co: Coroutine) -> None:
         """Enters a coroutine here: now if at home and in no coroutine, else soon (aio_co_enter)."""
         co.ctx = self
+        if self.world.audit:
+            note_coroutine(co, self)
         co.wake()
 
     def fileno(self) -> int | None:

@@ -18,13 +18,15 @@ coroutine can go on, before the bottom half that hands them to home; then by hom
 
 from __future__ import annotations
 
+from block.aio.audit import note_coroutine
 from block.aio.world import the_world
 from block.lean import coroutine
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Coroutine as Awaitable
-    from collections.abc import Generator
+    from collections.abc import Generator, Iterator
+    from types import FrameType
     from typing import Any
 
     from block.aio.context import AioContext
@@ -41,6 +43,7 @@ class Coroutine:
     co      what calling an `async def` function returned
     name    what messages call it
     ctx     the context it belongs to; default: that of the thread that first enters it
+    owner   whose it is, for the audit (audit.py); needed only with a `ctx`
     result  what it returned, when it is done
     """
 
@@ -52,6 +55,7 @@ class Coroutine:
         *,
         name: str | None = None,
         ctx: AioContext | None = None,
+        owner: object = None,
     ) -> None:
         self._co = co
         self._state = READY
@@ -60,6 +64,8 @@ class Coroutine:
         self.ctx = ctx
         self.name = name
         self.result: Any = None
+        if ctx is not None and ctx.world.audit:
+            note_coroutine(self, ctx, owner)
 
     def __repr__(self) -> str:
         return f"<Coroutine {self.name or getattr(self._co, '__qualname__', '?')}>"
@@ -76,8 +82,10 @@ class Coroutine:
     def _find_context(self) -> AioContext:
         from block.aio.iothread import current_context
 
-        self.ctx = current_context()
-        return self.ctx
+        self.ctx = ctx = current_context()
+        if ctx.world.audit:
+            note_coroutine(self, ctx)
+        return ctx
 
     def _resume(self, me: int) -> list[Coroutine] | None:
         """Runs it until it yields or ends; returns those that it woke meanwhile."""
@@ -107,6 +115,15 @@ class Coroutine:
         if self._state == DONE:
             return RuntimeError(f"{self!r} has ended and cannot be entered")
         return RuntimeError(f"{self!r} re-entered recursively")
+
+    def awaits(self) -> Iterator[FrameType]:
+        """Yields the frames of the functions that await one another, outermost first."""
+        here: Any = self._co
+        while here is not None:
+            frame = getattr(here, "cr_frame", None) or getattr(here, "gi_frame", None)
+            if frame is not None:
+                yield frame
+            here = getattr(here, "cr_await", None) or getattr(here, "gi_yieldfrom", None)
 
     @property
     def done(self) -> bool:

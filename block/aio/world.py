@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from typing import Protocol
 
     from block.aio.context import AioContext
+    from block.aio.coroutine import Coroutine
     from block.aio.io_uring import IoUring
     from block.aio.iothread import IOThread
     from block.aio.linux_aio import LinuxAio
@@ -77,6 +78,7 @@ class World:
         self.lock = self.new_lock()  # guards what follows
         self.iothreads: dict[str, IOThread] = {}  # the living ones, by id
         self.contexts: dict[int, AioContext] = {}  # of IOThreads, by thread
+        self.coroutines: dict[Coroutine, tuple[object, str]] = {}  # for the audit: owner, line
         self._main_context: AioContext | None = None
 
     current = staticmethod(get_ident)
