@@ -165,6 +165,8 @@ class BlockBackend(BackendRequests):
             self.root = None
             with bs.aio_context:
                 edge.root_unref_child(root)
+            # Who was told to go on in the tree's loop looks for it in the main loop now.
+            self.resume()
         finally:
             bs.unref()
 

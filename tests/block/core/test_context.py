@@ -417,6 +417,24 @@ def test_a_tree_is_closed_while_it_lives_elsewhere(iothread: IOThread) -> None:
         assert not iothread.ctx.external_disabled
 
 
+def test_requests_that_are_parked_when_the_tree_goes_end_without_a_medium(
+    iothread: IOThread, main: AioContext
+) -> None:
+    blk, outcome = backend_on(ram_node(Disk())), Outcome()
+    bs = blk.bs
+    assert bs is not None
+    blk.set_aio_context(iothread.ctx)
+    with iothread.ctx:
+        drain.drained_begin(bs)
+        blk.aio_preadv(0, [memoryview(bytearray(512))], outcome)
+        drain.drained_end(bs)  # the IOThread has been told to go on, and has not done so yet
+        blk.remove_bs()
+    while outcome.pending and main.poll(False):
+        pass
+    assert outcome.ret == -errno.ENOMEDIUM
+    blk.unref()
+
+
 def test_a_request_that_is_cancelled_after_a_move_ends_in_the_new_home(
     iothread: IOThread, main: AioContext
 ) -> None:
