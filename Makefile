@@ -21,7 +21,7 @@ LINE = -M microvm,acpi=off,accel=kvm:tcg -m 128 -nographic -no-reboot \
 # Without a C compiler for x86-64 the guest is built by zig, which comes as a Python package.
 HAVE_CC := $(findstring x86_64,$(shell $(CC) -dumpmachine 2>/dev/null))
 
-.PHONY: help run guest test test-all test-matrix test-portable fuzz lint docs bench clean distclean
+.PHONY: help run guest test test-all test-matrix test-portable conformance fuzz lint docs bench clean distclean
 
 help:            ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-15s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,6 +43,9 @@ test-matrix: $(VENV)/.test-all guest  ## the self-test on five machines, with ev
 
 test-portable: $(VENV)/.test  ## the block layer's tests without what only Linux has
 	$(BIN)/pytest -q --portable -m "not full" tests/block
+
+conformance: $(VENV)/.test  ## move every driver among four loops, 1,000 times in each tree; ARGS=qcow2
+	$(BIN)/python -m tests.conformance $(ARGS)
 
 fuzz: $(VENV)/.fuzz  ## fuzz the virtio-blk device until ^C; ARGS=-max_total_time=60
 	$(BIN)/python -m tests.fuzz.run virtio_blk $(ARGS)

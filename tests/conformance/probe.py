@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A driver that is watched: each of its hooks must end where its node lives.
+
+A request that reaches its user in the right thread may have been elsewhere on its way: its last
+bottom half brings it home. So every request hook of every node is looked at when it ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from block.aio.coroutine import current
+from block.core.driver import BlockDriver
+from block.core.node import BlockDriverState
+
+HOOKS = ("co_preadv", "co_pwritev", "co_pwrite_zeroes", "co_pdiscard", "co_flush_to_os",
+         "co_flush_to_disk", "co_block_status", "co_truncate")  # fmt: skip
+
+Told = Callable[[BlockDriverState, str], None]
+"""What is called with a node and what was seen when a hook ends in a wrong place."""
+
+
+def watch(bs: BlockDriverState, told: Told) -> None:
+    """Puts a watched driver in the place of a node's own."""
+    assert bs.drv is not None
+    bs.drv = watched(type(bs.drv), told)
+
+
+def watched(cls: type[BlockDriver], told: Told) -> BlockDriver:
+    """Returns a driver that does what `cls` does, and looks where each request hook ends."""
+    body: dict[str, Any] = {"probed": cls}
+    for name in HOOKS:
+        if name in cls.hooks:
+            body[name] = _looking(getattr(cls, name), name, told)
+    made: BlockDriver = type(f"Watched{cls.__name__}", (cls,), body)()
+    return made
+
+
+def _looking(hook: Callable[..., Awaitable[Any]], name: str, told: Told) -> Callable[..., Any]:
+    async def look(self: BlockDriver, bs: BlockDriverState, *args: Any) -> Any:
+        try:
+            return await hook(self, bs, *args)
+        finally:
+            co, ctx = current(), bs.aio_context
+            if not ctx.is_home() or co is None or co.ctx is not ctx:
+                told(bs, f"{name} ended in a thread that is not at home in {ctx.name}")
+
+    return look

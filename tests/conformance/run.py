@@ -1,0 +1,244 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""One run: a tree is used and moved, and audited after each move.
+
+    open -> fill -> users begin -> [ move, audit, let requests complete ] x moves -> verify -> close
+
+R1  Each run has a World of its own, so that what a broken driver leaves behind harms nobody.
+R2  A run ends at its first finding, or when nothing has moved for PATIENCE seconds: then it says
+    where each request waits.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+from block.aio.audit import waits_at
+from block.aio.context import AioContext
+from block.aio.iothread import IOThread
+from block.aio.world import World, set_world
+from block.core import graph
+from block.core.node import BlockDriverState
+from block.core.open import blockdev_add
+from block.core.wait import poll_while
+from tests.conformance import probe
+from tests.conformance.findings import Audit, Finding, Lost, driver_of, resumed_by
+from tests.conformance.samples import Sample
+from tests.conformance.trees import Site, Tree
+from tests.conformance.users import Load
+
+PATIENCE = 30.0
+SHARES = ((0.0, 0.5), (0.5, 1.0), (0.0, 1.0))  # two users with a region each, one with all
+DEPTH = 2
+PER_MOVE = 4
+N_IOTHREADS = 3
+
+
+class Result:
+    """What a run has shown."""
+
+    def __init__(self, driver: str, tree: str) -> None:
+        self.driver = driver
+        self.tree = tree
+        self.moves = 0
+        self.requests = 0
+        self.seconds = 0.0
+        self.lacks = ""
+        self.findings: list[Finding] = []
+
+    @property
+    def verdict(self) -> str:
+        if self.lacks:
+            return f"cannot be: {self.lacks}"
+        return "passed" if not self.findings else f"FAILED: {self.findings[0]}"
+
+
+def run(sample: Sample, tree: Tree, moves: int, folder: Path, seed: int = 1) -> Result:
+    """Moves a tree of a driver's node `moves` times while it is used."""
+    result = Result(sample.driver, tree.name)
+    result.lacks = tree.lacks(sample)
+    if result.lacks:
+        return result
+    start = time.monotonic()
+    with fresh_world() as contexts:
+        options = tree.build(Site(folder, sample))
+        Run(result, contexts, options, sample.keeps_data, seed).go(moves)
+    sample.close()
+    result.seconds = time.monotonic() - start
+    return result
+
+
+@contextmanager
+def fresh_world() -> Iterator[list[AioContext]]:
+    """A World with audit on, a main loop and IOThreads, which are closed in the end (R1)."""
+    world = World()
+    before = set_world(world)
+    world.audit = True
+    nodes, backends = set(graph.all_states), set(graph.backends)
+    try:
+        with ExitStack() as stack:
+            threads = [stack.enter_context(IOThread(f"io{n}")) for n in range(N_IOTHREADS)]
+            yield [world.main_context, *(thread.ctx for thread in threads)]
+    finally:
+        for bs in set(graph.all_states) - nodes:
+            graph.forget_node(bs)
+        for blk in set(graph.backends) - backends:
+            graph.backends.pop(blk)
+        with suppress(AssertionError):
+            world.main_context.close()
+        set_world(before)
+
+
+class Run:
+    """A tree, its users, and the contexts to move among; the first is the main loop."""
+
+    def __init__(
+        self,
+        result: Result,
+        contexts: list[AioContext],
+        options: dict[str, object],
+        keeps_data: bool,
+        seed: int,
+    ) -> None:
+        self.result = result
+        self.contexts = contexts
+        self.main = contexts[0]
+        self.random = random.Random(seed)
+        self.root = blockdev_add({"node-name": "root", **options})
+        self.nodes = list(graph.component(self.root))
+        self.audit = Audit(contexts, self.nodes)
+        for bs in self.nodes:
+            probe.watch(bs, self.strayed)
+        self.load = Load(self.root, self.seen, seed, keeps_data)
+        self.load.add_users(SHARES, DEPTH)
+        self.load.waiter = self.main
+
+    # -- what goes wrong
+
+    def seen(self, kind: str, what: str) -> None:
+        """A user has seen something wrong."""
+        self.found(Finding(driver_of(self.root), kind, "", what))
+
+    def strayed(self, bs: BlockDriverState, what: str) -> None:
+        """A hook has ended in a wrong thread."""
+        self.found(Finding(driver_of(bs), "wrong thread", resumed_by(), what))
+
+    def raised(self, args: threading.ExceptHookArgs) -> None:
+        """A callback in an IOThread has raised."""
+        if args.exc_value is not None and not isinstance(args.exc_value, Lost):
+            self.found(self.audit.raised(args.exc_value))
+
+    def found(self, *findings: Finding) -> None:
+        """Takes down what is new, and wakes the main loop if it waits for the users."""
+        known = self.result.findings
+        known += [each for each in dict.fromkeys(findings) if each not in known]
+        if findings:
+            self.main.notify()
+
+    def give_up(self) -> None:
+        """Nothing moves any more: ends the main thread's wait, wherever that is; any thread."""
+        for ctx in self.contexts:
+            ctx.bh_schedule_oneshot(self._raise_lost, owner=Lost)
+
+    def _raise_lost(self) -> None:
+        raise Lost
+
+    def lost(self) -> None:
+        """Says what is where it should not be, and where each request waits (R2)."""
+        self.found(*self.audit.leftovers(self.root.aio_context))
+        for co in list(self.main.world.coroutines):
+            if not co.done:
+                where = waits_at(co)
+                self.found(Finding(self.audit.driver_at(where), "lost", where, repr(co)))
+
+    # -- the run
+
+    def go(self, moves: int) -> None:
+        """Does it all, and closes what can be closed."""
+        before, threading.excepthook = threading.excepthook, self.raised
+        try:
+            with Watchdog(self.give_up, self.progress):
+                self._use_and_move(moves)
+        except Lost:
+            self.lost()
+        except Exception as error:  # a driver's callback in the main loop
+            self.found(self.audit.raised(error))
+        finally:
+            threading.excepthook = before
+            self.result.requests = self.load.completed
+
+    def progress(self) -> tuple[int, int]:
+        return self.result.moves, self.load.completed
+
+    def _use_and_move(self, moves: int) -> None:
+        self.load.fill()
+        self.load.start()
+        while self.result.moves < moves and not self.result.findings:
+            self.let_complete(PER_MOVE)
+            self.check()
+            if not self.result.findings:
+                self.move()
+                self.check()
+        self.finish()
+
+    def let_complete(self, n: int) -> None:
+        """Lets the users have n more answers; if they are slow, the main loop sleeps."""
+        self.load.wanted = self.load.completed + n
+        self.wait_while(lambda: self.load.completed < self.load.wanted)
+
+    def wait_while(self, condition: Callable[[], bool]) -> None:
+        poll_while(self.main, lambda: not self.result.findings and condition())
+
+    def move(self) -> None:
+        home = self.root.aio_context
+        self.root.set_aio_context(self.random.choice([c for c in self.contexts if c is not home]))
+        self.result.moves += 1
+
+    def check(self) -> None:
+        """Asks all contexts what they hold."""
+        home = self.root.aio_context
+        self.found(*self.audit.leftovers(home))
+        with home:
+            self.found(*self.audit.strays(home))
+
+    def finish(self) -> None:
+        """Lets the requests end, compares the data, closes, and audits once more."""
+        self.load.stopping = True
+        self.load.wanted = 0
+        self.wait_while(lambda: self.load.in_flight > 0)
+        if not self.result.findings:
+            self.load.verify()
+        self.load.close()
+        self.root.unref()
+        if not self.result.findings:
+            self.found(*self.audit.leftovers(None))
+
+
+class Watchdog:
+    """Calls `give_up` from its own thread when `progress` stays the same for PATIENCE seconds."""
+
+    def __init__(self, give_up: Callable[[], None], progress: Callable[[], object]) -> None:
+        self.give_up = give_up
+        self.progress = progress
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="watchdog")
+
+    def __enter__(self) -> Watchdog:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._end.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        last = self.progress()
+        while not self._end.wait(PATIENCE):
+            if (now := self.progress()) == last:
+                self.give_up()
+                return
+            last = now

@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The suite finds what it is for: each broken driver is named, with kind and line."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+
+import pytest
+
+from block.core import registry
+from tests.conformance import broken
+from tests.conformance import run as run_module
+from tests.conformance.run import Result, run
+from tests.conformance.samples import NoSample, Sample, sample_of
+from tests.conformance.trees import TREES
+
+ALONE = TREES[0]
+FILE = "tests/conformance/broken.py"
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A broken driver may keep the main thread waiting for ever."""
+    monkeypatch.setattr(run_module, "PATIENCE", 0.5)
+
+
+def run_of(driver: type[broken.Memory], folder: Path, moves: int = 30) -> Result:
+    """Registers a driver, and runs the suite on it."""
+    name = driver.format_name
+    row = registry.Row(name, broken.__name__, driver.__name__, protocol=name)
+    registry.add_row(row)
+    try:
+        return run(Sample(name, lambda folder: {"driver": name}), ALONE, moves, folder)
+    finally:
+        registry.remove_row(row)
+
+
+def line_of_the_mistake(driver: type[broken.Memory]) -> str:
+    lines, first = inspect.getsourcelines(driver)
+    return f"{FILE}:{next(n for n, line in enumerate(lines, first) if '# MISTAKE' in line)}"
+
+
+def test_a_driver_that_is_right_passes(tmp_path: Path) -> None:
+    result = run_of(broken.Memory, tmp_path)
+    assert result.verdict == "passed"
+    assert result.moves == 30
+    assert result.requests > 100
+
+
+@pytest.mark.parametrize(
+    ("driver", "kind"),
+    [
+        (broken.LeavesFd, "fd"),
+        (broken.LeavesTimer, "timer"),
+        (broken.LeavesBh, "bh"),
+        (broken.LeavesAio, "aio"),
+        (broken.LeavesCoroutine, "coroutine"),
+        (broken.CompletesTwice, "completed twice"),
+        (broken.WrongThread, "wrong thread"),
+        (broken.MainContext, "bh"),
+        (broken.MainTimer, "another context"),
+        (broken.OwnsNothing, "bh"),
+        (broken.LeavesAtClose, "timer"),
+    ],
+    ids=lambda value: getattr(value, "format_name", value),
+)
+def test_a_mistake_is_named_with_its_line(
+    driver: type[broken.Memory], kind: str, tmp_path: Path
+) -> None:
+    finding = run_of(driver, tmp_path).findings[0]
+    assert (finding.driver, finding.kind) == (driver.format_name, kind)
+    assert finding.where == line_of_the_mistake(driver), finding
+
+
+def test_a_request_that_nobody_answers_is_found_where_it_waits(tmp_path: Path) -> None:
+    findings = run_of(broken.LosesRequest, tmp_path).findings
+    assert {(each.driver, each.kind, each.where) for each in findings} == {
+        ("loses-request", "lost", line_of_the_mistake(broken.LosesRequest))
+    }
+
+
+def test_wrong_data_is_found(tmp_path: Path) -> None:
+    finding = run_of(broken.ForgetsWrites, tmp_path).findings[0]
+    assert (finding.driver, finding.kind) == ("forgets-writes", "data")
+
+
+def test_a_driver_without_a_sample_is_named() -> None:
+    row = registry.Row("nobody-knows", broken.__name__, "Memory")
+    with pytest.raises(NoSample, match="'nobody-knows' is registered, but has no create_opts"):
+        sample_of(row)
