@@ -90,6 +90,7 @@ class BlkdebugDriver(FilterDriver):
 
     def open(self, bs: BlockDriverState, options: dict[str, object], flags: int) -> None:
         taken = take_options(options, self.runtime_opts)
+        bs.options.pop("x-image", None)  # the child has a name of its own
         s = BlkdebugState(taken["config"] or "")
         s.limits = {option.name: taken[option.name] for option in limits.OPTIONS}
         sections = config.read_file(s.config) if s.config else []
@@ -116,11 +117,11 @@ class BlkdebugDriver(FilterDriver):
         limits.apply(bs.opaque.limits, bs.bl)
 
     def refresh_filename(self, bs: BlockDriverState) -> None:
+        """blkdebug:CONFIG:IMAGE, where that says all: no other option, no colon in CONFIG."""
         assert bs.full_open_options is not None
-        bs.full_open_options.pop("x-image", None)
-        image = filtered(bs).bs.exact_filename
-        if image and bs.full_open_options.keys() <= _NAMED:
-            bs.exact_filename = f"{PREFIX}{bs.opaque.config}:{image}"
+        path, image = bs.opaque.config, filtered(bs).bs.exact_filename
+        if image and ":" not in path and bs.full_open_options.keys() <= _NAMED:
+            bs.exact_filename = f"{PREFIX}{path}:{image}"
 
     # -- requests
 

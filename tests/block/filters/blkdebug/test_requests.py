@@ -82,6 +82,20 @@ def test_a_sector_far_from_the_request_does_not_matter() -> None:
             blk.pwrite(0, b"x" * 8 * 512)
 
 
+@pytest.mark.parametrize("part", ["head", "tail"])
+def test_a_write_whose_edge_cannot_be_read_fails_and_changes_nothing(part: str) -> None:
+    """QEMU 7.2 goes on, and writes what was in its buffer."""
+    disk = Disk()
+    disk.data[:8192] = b"o" * 8192
+    rules = [{"event": f"pwritev_rmw_{part}", "once": True}]
+    with debugged_ram(disk, align=4096, inject_error=rules) as blk:
+        with pytest.raises(BlockError):
+            blk.pwrite(100, b"x" * 8000)
+        assert disk.data[:8192] == b"o" * 8192
+        blk.pwrite(100, b"x" * 8000)
+        assert disk.data[:8192] == b"o" * 100 + b"x" * 8000 + b"o" * 92
+
+
 def test_a_failure_comes_by_a_bottom_half_of_the_nodes_loop(main: AioContext) -> None:
     with debugged_ram(Disk(), inject_error=always()) as blk:
         outcome = write(blk, 0, b"x" * 512)
