@@ -81,7 +81,10 @@ class BlkAIOCB(BottomHalf):
 
     async def _run(self) -> None:
         try:
-            await self.work()
+            request = self.work()
+            if self.owner.limits is not None:
+                await self.owner.limits.co_wait(self.kind, self.nbytes)
+            await request
         except (OSError, MemoryError) as error:
             self.ret = -errno_of(error)
         except BaseException:

@@ -65,6 +65,8 @@ class ChildRoot(edge.ChildClass):
         blk.quiesce_counter += 1
         if blk.quiesce_counter == 1 and blk.dev_ops is not None:
             blk.dev_ops.drained_begin()
+        if blk.limits is not None:
+            blk.limits.member.disable_limits()
 
     def drained_poll(self, child: BdrvChild) -> bool:
         blk = _backend(child)
@@ -76,10 +78,22 @@ class ChildRoot(edge.ChildClass):
         blk = _backend(child)
         assert blk.quiesce_counter > 0, "more ends than begins"
         blk.quiesce_counter -= 1
+        if blk.limits is not None:
+            blk.limits.member.enable_limits()
         if blk.quiesce_counter == 0:
             if blk.dev_ops is not None:
                 blk.dev_ops.drained_end()
             blk.resume()
+
+    def attach(self, child: BdrvChild) -> None:
+        blk = _backend(child)
+        if blk.limits is not None:
+            blk.limits.attach(child.bs)
+
+    def detach(self, child: BdrvChild) -> None:
+        blk = _backend(child)
+        if blk.limits is not None:
+            blk.limits.detach(child.bs)
 
     def resize(self, child: BdrvChild) -> None:
         blk = _backend(child)
@@ -184,6 +198,8 @@ class BlockBackend(BackendRequests):
             self.remove_bs()
             if self._parked:
                 self.drain()
+            if self.limits is not None:
+                self.limits.member.unregister()
             graph.backends.pop(self, None)
 
     def close(self) -> None:

@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from block.aio.context import AioContext
     from block.aio.coroutine import Coroutine
     from block.aio.world import World
+    from block.core.backend_limits import BackendLimits
     from block.core.edge import BdrvChild
     from block.core.iov import Iov
     from block.core.node import BlockDriverState
@@ -80,6 +81,8 @@ class BackendRequests:
         self.stats = BlockAcctStats(self._world)
         self.in_flight = 0
         self.quiesce_counter = 0
+        self.limits: BackendLimits | None = None  # see backend_limits.py
+        self.try_read = try_preadv  # the fast path; limits put their own here
         self._parked: deque[BlkAIOCB | _ParkedCoroutine] = deque()
 
     @property
@@ -117,7 +120,8 @@ class BackendRequests:
             return self._submit(acb)
         # The fast path: the same checks as in the coroutine, or it declines.
         assert ctx.is_home(), ctx.stranger()
-        if try_preadv(root, offset, nbytes, qiov) is None:
+        try_read = self.try_read
+        if try_read(root, offset, nbytes, qiov) is None:
             return self._submit(acb)
         self.in_flight += 1
         acb.schedule()
@@ -203,14 +207,18 @@ class BackendRequests:
         """Does a request inside the caller's coroutine, with the same rules."""
         start_ns = self.stats.now()
         try:
-            await self._co_uncounted(offset, nbytes, work)
+            await self._co_uncounted(offset, nbytes, work, kind)
         except BaseException:
             self.stats.failed(kind, start_ns)
             raise
         self.stats.done(kind, nbytes, start_ns)
 
     async def _co_uncounted(
-        self, offset: int, nbytes: int, work: Callable[[BdrvChild], Awaitable[None]]
+        self,
+        offset: int,
+        nbytes: int,
+        work: Callable[[BdrvChild], Awaitable[None]],
+        kind: int = FLUSH,
     ) -> None:
         if self.quiesce_counter or self._parked:
             co = current()
@@ -219,7 +227,10 @@ class BackendRequests:
             await co_yield()
         self.in_flight += 1
         try:
-            await work(self.check_request(offset, nbytes))
+            root = self.check_request(offset, nbytes)
+            if self.limits is not None:
+                await self.limits.co_wait(kind, nbytes)
+            await work(root)
         finally:
             self.in_flight -= 1
 

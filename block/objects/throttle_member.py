@@ -153,7 +153,7 @@ class ThrottleGroupMember:
         Each request that runs wakes the next where no limits are in force, else arms the timer.
         """
         group = self.group
-        if group is None:
+        if group is None or self.ctx is None:
             return
         for direction in DIRECTIONS:
             with group.lock:

@@ -39,29 +39,12 @@ LIMITS = {
 }
 NAMES = (*LIMITS, SIZE)
 
-# -drive had these before (qemu_opt_rename)
-OLD_NAMES = {
-    "iops": "iops-total",
-    "iops_rd": "iops-read",
-    "iops_wr": "iops-write",
-    "bps": "bps-total",
-    "bps_rd": "bps-read",
-    "bps_wr": "bps-write",
-    "iops_max": "iops-total-max",
-    "iops_rd_max": "iops-read-max",
-    "iops_wr_max": "iops-write-max",
-    "bps_max": "bps-total-max",
-    "bps_rd_max": "bps-read-max",
-    "bps_wr_max": "bps-write-max",
-    "iops_size": SIZE,
-    "group": "group",
-}
-
 
 def set_limits(config: ThrottleConfig, limits: Mapping[str, int]) -> None:
     """Puts numbers into a configuration by their names; says nothing of what they mean together
     (ThrottleConfig.check does)."""
     for name, value in limits.items():
+        value %= 1 << 64  # in C, a negative one is huge
         if name == SIZE:
             config.op_size = value
         else:

@@ -29,7 +29,11 @@ if TYPE_CHECKING:
     from block.aio.iothread import IOThread
     from block.core.backend import BlockBackend
     from block.core.node import BlockDriverState
+    from block.objects.throttle_group import ThrottleGroup
     from miniqemu.machine.microvm import Microvm
+
+
+SUPPORTED = "iothread and throttle-group are"
 
 
 class Emulator:
@@ -41,6 +45,7 @@ class Emulator:
         self.ctx = the_world().main_context
         self.options = MachineOptions(config)
         self.iothreads: dict[str, IOThread] = {}
+        self.throttle_groups: dict[str, ThrottleGroup] = {}
         self.nodes: list[BlockDriverState] = []
         self.drives: dict[str, Drive] = {}
         self.backends: list[BlockBackend] = []
@@ -119,16 +124,23 @@ class Emulator:
         kind = item.values.get("qom-type")
         if kind is None:
             raise item.error("Parameter 'qom-type' is missing")
-        if kind != "iothread":
+        taken = (*self.iothreads, *self.throttle_groups)
+        if kind == "iothread":
+            from . import iothreads
+
+            iothread = iothreads.make(item, taken)
+            self.iothreads[iothread.id] = iothread
+        elif kind == "throttle-group":
+            from . import throttling
+
+            group = throttling.make_group(item, taken)
+            self.throttle_groups[group.name] = group
+        else:
             from .qemu_names import OBJECTS
 
             if kind in OBJECTS:
-                raise item.error(f"object '{kind}' is not supported by miniqemu (iothread is)")
+                raise item.error(f"object '{kind}' is not supported by miniqemu ({SUPPORTED})")
             raise item.error(f"Parameter 'qom-type' does not accept value '{kind}'")
-        from . import iothreads
-
-        iothread = iothreads.make(item, self.iothreads)
-        self.iothreads[iothread.id] = iothread
 
     def _add_node(self, item: Item) -> None:
         from block.core.open import blockdev_add
@@ -151,6 +163,8 @@ class Emulator:
             )
         except BlockError as error:
             raise drive.item.error(message_of(error)) from None
+        if drive.throttling is not None:
+            drive.throttling.enable(blk)
         blk.on_read_error, blk.on_write_error = drive.on_read_error, drive.on_write_error
         self.backends.append(blk)
         drive.blk = blk
@@ -290,6 +304,8 @@ class Emulator:
             blk.unref()
         for node in reversed(self.nodes):
             node.unref()
+        for group in self.throttle_groups.values():
+            group.unref()
         for iothread in self.iothreads.values():
             iothread.close()
         if self.serial is not None:

@@ -3,6 +3,7 @@
 
     file=, format=, node-name=, x.y=        go to the node
     cache=                                  is split: two flags of the node, one of the device
+    throttling.*=, and their older names    limits of the backend (throttling.py)
     readonly=, aio=, detect-zeroes=         are translated
     rerror=, werror=, id=                   belong to the backend
     if=, bus=, unit=, index=, media=        say where a board should plug it in: only if=none here
@@ -21,12 +22,26 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from block.core.backend import BlockBackend
 
-RENAMED = {"readonly": "read-only"}
+    from .throttling import DriveThrottling
+
+RENAMED = {
+    "iops": "throttling.iops-total",
+    "iops_rd": "throttling.iops-read",
+    "iops_wr": "throttling.iops-write",
+    "bps": "throttling.bps-total",
+    "bps_rd": "throttling.bps-read",
+    "bps_wr": "throttling.bps-write",
+    "iops_max": "throttling.iops-total-max",
+    "iops_rd_max": "throttling.iops-read-max",
+    "iops_wr_max": "throttling.iops-write-max",
+    "bps_max": "throttling.bps-total-max",
+    "bps_rd_max": "throttling.bps-read-max",
+    "bps_wr_max": "throttling.bps-write-max",
+    "iops_size": "throttling.iops-size",
+    "group": "throttling.group",
+    "readonly": "read-only",
+}
 INTERFACES = ("none", "ide", "scsi", "floppy", "pflash", "mtd", "sd", "virtio", "xen")
-THROTTLING = (
-    "iops", "iops_rd", "iops_wr", "bps", "bps_rd", "bps_wr", "iops_max", "iops_rd_max",
-    "iops_wr_max", "bps_max", "bps_rd_max", "bps_wr_max", "iops_size", "group",
-)  # fmt: skip
 READ_ERROR_ACTIONS = ("report", "ignore", "stop")
 WRITE_ERROR_ACTIONS = ("report", "ignore", "stop", "enospc")
 
@@ -45,6 +60,7 @@ class Drive:
         self._take_place()
         self.id = self._take("id") or f"none{number}"
         self.filename = self._take("file") or None
+        self.throttling = self._take_throttling()
         self.on_write_error = self._take_action("werror", "write", WRITE_ERROR_ACTIONS, "enospc")
         self.on_read_error = self._take_action("rerror", "read", READ_ERROR_ACTIONS, "report")
         self.is_empty = self.filename is None and not self.options
@@ -65,12 +81,19 @@ class Drive:
             if old in self.options:
                 if new in self.options:
                     raise self.item.error(
-                        f"'{old}' and its alias '{new}' can't be used at the same time"
+                        f"'{new}' and its alias '{old}' can't be used at the same time"
                     )
                 self.options[new] = self.options.pop(old)
         for name in self.options:
-            if name in THROTTLING or name.startswith(("throttling.", "stats-")):
+            if name.startswith("stats-"):
                 raise self.item.error(f"'{name}' is not supported by miniqemu")
+
+    def _take_throttling(self) -> DriveThrottling | None:
+        if not any(name.startswith("throttling.") for name in self.options):
+            return None
+        from .throttling import DriveThrottling
+
+        return DriveThrottling(self.item, self.options)
 
     def _take_cache(self) -> bool:
         """cache=; what is said of its three parts alone wins. Returns writethrough."""

@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What every `-object` has: an id, and numbers as C reads them (user_creatable_add).
+
+The text is key=value or JSON. QEMU complains of the two in different words, and so do we.
+"""
+
+from __future__ import annotations
+
+from .options import is_identifier
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Container
+
+    from .config import Item
+
+INT64 = 1 << 63
+INTEGER = r"\s*[+-]?(0[xX][0-9a-fA-F]+|0[0-7]*|[1-9][0-9]*)"
+
+
+def is_json(item: Item) -> bool:
+    """Whether an object was described in JSON."""
+    return item.text[:1] == "{"
+
+
+def unknown(item: Item) -> str:
+    """What to say of a property that no object has, with {} for its name."""
+    return "Parameter '{}' is unexpected" if is_json(item) else "Invalid parameter '{}'"
+
+
+def id_of(item: Item) -> str:
+    """The object's id. Raises CliError."""
+    if "id" not in item.values:
+        raise item.error("Parameter 'id' is missing")
+    name = item.values["id"]
+    if not isinstance(name, str):
+        raise item.error("Invalid parameter type for 'id', expected: string")
+    if not is_identifier(name):
+        raise item.error("Parameter 'id' expects an identifier")
+    return name
+
+
+def refuse_duplicate(item: Item, name: str, taken: Container[str]) -> None:
+    """Raises CliError where another object has the id."""
+    if name in taken:
+        raise item.error(f"Duplicate ID '{name}' for object")
+
+
+def int64(item: Item, key: str, value: object) -> int:
+    """A property's number from -2^63 to 2^63 - 1. Raises CliError."""
+    if not is_json(item):
+        return _int64_of_text(item, key, str(value))
+    if not isinstance(value, int) or isinstance(value, bool) or not -INT64 <= value < INT64:
+        raise item.error(f"Invalid parameter type for '{key}', expected: integer")
+    return value
+
+
+def _int64_of_text(item: Item, key: str, text: str) -> int:
+    """Reads a number as C does, with its prefixes (qemu_strtoi64)."""
+    import re  # here, because most starts read no number
+
+    if match := re.fullmatch(INTEGER, text):
+        digits = match.group(1)
+        octal = digits.startswith("0") and digits[1:2] not in ("x", "X")
+        number = int(digits, 8 if octal else 0)
+        if "-" in text:
+            number = -number
+        if -INT64 <= number < INT64:
+            return number
+    raise item.error(f"Parameter '{key}' expects an int64 value")
