@@ -2,7 +2,7 @@
 """Reads and writes on their way through a node (block/io.c).
 
     co_preadv                     co_pwritev
-      bounds                        bounds, read-only
+      bounds; flags go elsewhere    bounds, read-only
       pad to the alignment          pad; read head and tail first (serialising)
       track the request             track; wait for serialising requests that overlap
       split by the limits           split; FUA by a flush where the driver has none
@@ -78,6 +78,11 @@ async def co_preadv(child: BdrvChild, offset: int, nbytes: int, qiov: Iov, flags
     bl = bs.bl
     check_request(bs, offset, nbytes)
     if nbytes == 0:
+        return
+    if flags or bs.copy_on_read:
+        from block.core import copy_on_read
+
+        await copy_on_read.co_preadv(child, offset, nbytes, qiov, flags)
         return
     align = bl.request_alignment
     if (offset | nbytes) & (align - 1):

@@ -57,6 +57,8 @@ def refresh_limits(bs: BlockDriverState) -> None:
     bs.bl = bl
     if bs.drv is not None:
         bs.drv.refresh_limits(bs)
+    if bs.copy_on_read:
+        bs.bl.fast_read = 0
     bs.bl.complete()
     _close_short_ways(bs)
     align = bs.bl.request_alignment

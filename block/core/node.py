@@ -41,11 +41,11 @@ class BlockDriverState:
     __slots__ = (
         "__weakref__", "aio_context", "aio_notifiers", "auto_backing_file", "backing",
         "backing_file", "backing_format", "before_write_notifiers", "bl", "children",
-        "debugged", "detached", "detect_zeroes", "drv", "exact_filename",
+        "copy_on_read", "debugged", "detached", "detect_zeroes", "drv", "exact_filename",
         "explicit_options", "file", "filename", "flush_queue", "flushed_gen", "flushing",
         "force_share", "full_open_options", "in_flight", "inherits_from", "node_name", "opaque",
         "open_flags", "options", "parents", "probed", "quiesce_counter", "read_only",
-        "recursive_quiesce_counter", "refcnt", "serialising_in_flight",
+        "recursive_quiesce_counter", "refcnt", "serialising_in_flight", "supported_read_flags",
         "supported_truncate_flags", "supported_write_flags", "supported_zero_flags",
         "total_sectors", "tracked_requests", "wr_highest_offset", "write_gen",
     )  # fmt: skip
@@ -81,6 +81,8 @@ class BlockDriverState:
         self.auto_backing_file = ""
         self.total_sectors = 0
         self.bl = BlockLimits()
+        self.copy_on_read = 0
+        self.supported_read_flags = 0
         self.supported_write_flags = 0
         self.supported_zero_flags = 0
         self.supported_truncate_flags = 0

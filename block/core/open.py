@@ -171,7 +171,8 @@ def _open_node(
         flags &= ~f.BDRV_O_RDWR
     else:
         flags |= f.BDRV_O_RDWR | f.BDRV_O_ALLOW_RDWR
-    _refuse_overlays(flags)
+    if flags & f.BDRV_O_SNAPSHOT:
+        raise BlockError(errno.ENOTSUP, "snapshot=on is not supported: it needs a qcow2 overlay")
     flags = _take_no_backing(bs, options, flags)
     bs.open_flags = flags
     bs.options = dict(options)
@@ -230,13 +231,6 @@ def _protocol_driver(
     driver = registry.find_protocol(name, allow_prefix)
     options["driver"] = driver.format_name
     return driver
-
-
-def _refuse_overlays(flags: int) -> None:
-    if flags & f.BDRV_O_SNAPSHOT:
-        raise BlockError(errno.ENOTSUP, "snapshot=on is not supported: it needs a qcow2 overlay")
-    if flags & f.BDRV_O_COPY_ON_READ:
-        raise BlockError(errno.ENOTSUP, "copy-on-read=on is not supported")
 
 
 def _take_no_backing(bs: BlockDriverState, options: dict[str, object], flags: int) -> int:

@@ -50,6 +50,10 @@ def open_common(
         raise invalid(f"The '{driver.format_name}' block driver requires a file name")
     bs.exact_filename = bs.filename
     bs.read_only = not bs.open_flags & f.BDRV_O_RDWR
+    if bs.open_flags & f.BDRV_O_COPY_ON_READ:
+        from block.core.copy_on_read import enable_copy_on_read
+
+        enable_copy_on_read(bs)
     if taken["discard"] is not None:
         bs.open_flags = bs.open_flags & ~f.BDRV_O_UNMAP | parse_discard(taken["discard"])
     bs.detect_zeroes = parse_detect_zeroes(taken["detect-zeroes"], bs.open_flags)
@@ -116,7 +120,7 @@ def apply_auto_read_only(bs: BlockDriverState, message: str = "") -> None:
     """
     if not bs.open_flags & f.BDRV_O_RDWR:
         return
-    if not bs.open_flags & f.BDRV_O_AUTO_RDONLY:
+    if not bs.open_flags & f.BDRV_O_AUTO_RDONLY or bs.copy_on_read:
         raise BlockError(errno.EACCES, message or "Image is read-only", bs.node_name)
     bs.read_only = True
     bs.open_flags &= ~f.BDRV_O_RDWR

@@ -65,6 +65,9 @@ class Change:
                 "does not support reopening files"
             )
             raise BlockError(errno.ENOTSUP, message, self.bs.node_name)
+        if self.bs.copy_on_read and not self.flags & f.BDRV_O_RDWR:
+            name = self.bs.node_name
+            raise invalid(f"Can't set node '{name}' to r/o with copy-on-read enabled")
         self.prepared = self.driver.reopen_prepare(self.bs, dict(self.options), self.flags)
 
     def commit(self) -> None:
