@@ -109,6 +109,7 @@ TABLE: list[Row] = [
     Row("file", "block.protocols.file.driver", "FileDriver", protocol="file"),
     Row("null-co", "block.protocols.null", "NullCoDriver", protocol="null-co"),
     Row("null-aio", "block.protocols.null", "NullAioDriver", protocol="null-aio"),
+    Row("copy-on-read", "block.filters.copy_on_read", "CopyOnReadDriver"),
     Row("delay", "block.filters.delay", "DelayDriver"),
     Row("trace", "block.filters.trace", "TraceDriver"),
     Row("blkverify", "block.filters.blkverify", "BlkverifyDriver", protocol="blkverify"),
