@@ -26,9 +26,12 @@ on_mismatch: Callable[[str], None] | None = None
 """What is done with the message when two copies differ, before the exception (R3)."""
 
 
-def warn_report(message: str) -> None:
-    """Prints 'program: warning: message' on standard error (warn_report)."""
-    prefix = f"{program}: " if program else ""
+def warn_report(message: str, where: str = "") -> None:
+    """Prints 'program: where: warning: message' on standard error (warn_report).
+
+    `where` is the option on the command line that gave rise to it.
+    """
+    prefix = "".join(f"{part}: " for part in (program, where) if part)
     sys.stderr.write(f"{prefix}warning: {message}\n")
     sys.stderr.flush()
 

@@ -137,9 +137,10 @@ class Drive:
 
     def _take_common(self) -> None:
         """What blockdev_init looks at before it opens anything."""
-        for name in ("snapshot", "copy-on-read"):
-            if self._take_bool(name):
-                raise self.item.error(f"{name}=on is not supported by miniqemu")
+        if self._take_bool("snapshot"):
+            raise self.item.error("snapshot=on is not supported by miniqemu")
+        if self._take_bool("copy-on-read"):
+            self._enable_copy_on_read()
         aio = self._take("aio")
         if aio is not None:
             self.flags |= self.item.check(parse_aio, aio)
@@ -148,6 +149,16 @@ class Drive:
             if "driver" in self.options:
                 raise self.item.error("Cannot specify both 'driver' and 'format'")
             self.options["driver"] = format
+
+    def _enable_copy_on_read(self) -> None:
+        from block.core.flags import BDRV_O_COPY_ON_READ
+
+        if self.read_only:
+            from block.core.report import warn_report
+
+            warn_report("disabling copy-on-read on read-only drive", self.item.where)
+        else:
+            self.flags |= BDRV_O_COPY_ON_READ
 
     def _set_defaults(self) -> None:
         self.options["read-only"] = self.read_only

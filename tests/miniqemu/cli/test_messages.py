@@ -235,7 +235,6 @@ OURS = {
     "-device virtio-net-device": "'virtio-net-device' is not supported by miniqemu",
     "-drive file=a.img,if=virtio": "if=virtio is not supported by miniqemu (if=none is)",
     "-drive file=a.img,snapshot=on": "snapshot=on is not supported by miniqemu",
-    "-drive file=a.img,copy-on-read=on": "copy-on-read=on is not supported by miniqemu",
     "-drive file=a.img,stats-intervals.0=5": "'stats-intervals.0' is not supported by miniqemu",
     "-drive file=a.img,readonly=on,read-only=on": "can't be used at the same time",
     f"{DISK},packed=on": "packed=on is not supported by miniqemu",

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import pytest
 
+from block.core import flags as f
 from miniqemu.cli.config import CliError, Config, Item
 from miniqemu.cli.devices import Device, global_properties
 from miniqemu.cli.drives import Drive
@@ -150,6 +151,16 @@ def test_errors_of_a_drive_are_reported_unless_there_is_no_space() -> None:
 
 def test_a_cdrom_is_read_only() -> None:
     assert drive("file=a,media=cdrom").options["read-only"] is True
+
+
+def test_copy_on_read_is_for_drives_that_can_be_written(capsys: pytest.CaptureFixture[str]) -> None:
+    assert drive("file=a.img,copy-on-read=on").flags == f.BDRV_O_COPY_ON_READ
+    assert drive("file=a.img,copy-on-read=off").flags == 0
+    assert capsys.readouterr().err == ""
+    text = "file=a.img,copy-on-read=on,read-only=on"
+    assert drive(text).flags == 0
+    warning = "warning: disabling copy-on-read on read-only drive"
+    assert capsys.readouterr().err == f"-drive {text}: {warning}\n"
 
 
 def test_a_drive_may_be_empty() -> None:
