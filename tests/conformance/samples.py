@@ -28,6 +28,7 @@ class Sample:
     options     nested options of -blockdev, without a node name; takes an empty folder
     keeps_data  False: it forgets what is written
     close       after the last node is closed
+    read_only   False: it cannot be opened read-only, so it is no backing file
     """
 
     def __init__(
@@ -36,11 +37,13 @@ class Sample:
         options: Callable[[Path], dict[str, object]],
         keeps_data: bool = True,
         close: Callable[[], None] = lambda: None,
+        read_only: bool = True,
     ) -> None:
         self.driver = driver
         self.options = options
         self.keeps_data = keeps_data
         self.close = close
+        self.read_only = read_only
 
     def __repr__(self) -> str:
         return f"<Sample {self.driver}>"
@@ -75,6 +78,7 @@ def _from_module(driver: str, path: Path) -> Sample:
         module.options,
         getattr(module, "KEEPS_DATA", True),
         getattr(module, "close", lambda: None),
+        getattr(module, "READ_ONLY", True),
     )
 
 

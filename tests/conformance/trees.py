@@ -63,11 +63,13 @@ class Tree:
         build: Callable[[Site], Options],
         needs: tuple[str, ...] = (),
         on_data: bool = True,
+        read_only: bool = False,
     ) -> None:
         self.name = name
         self.build = build
         self.needs = needs
         self.on_data = on_data
+        self.read_only = read_only
 
     def __repr__(self) -> str:
         return f"<Tree {self.name}>"
@@ -80,6 +82,8 @@ class Tree:
                 return f"there is no driver '{name}'"
         if self.on_data and not sample.keeps_data:
             return f"{sample.driver} keeps no data"
+        if self.read_only and not sample.read_only:
+            return f"{sample.driver} cannot be read-only"
         return ""
 
 
@@ -113,5 +117,5 @@ def chain(site: Site) -> Options:
 TREES = [
     Tree("alone", alone, on_data=False),
     Tree("qcow2 over it", below_qcow2, ("qcow2",)),
-    Tree("a backing chain of 5 over it", chain, ("qcow2",)),
+    Tree("a backing chain of 5 over it", chain, ("qcow2",), read_only=True),
 ]

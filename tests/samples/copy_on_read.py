@@ -7,6 +7,7 @@ from pathlib import Path
 
 import block
 
+READ_ONLY = False  # it writes when it is read
 SIZE = 1 << 20
 
 
