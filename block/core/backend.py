@@ -15,6 +15,7 @@ backend_io.py, which is the other half of this class.
 from __future__ import annotations
 
 import errno
+import os
 
 from block.core import context, edge, graph
 from block.core import flags as f
@@ -281,12 +282,29 @@ class BlockBackend(BackendRequests):
 
     def error_action(self, action: str, is_read: bool, error: int) -> None:
         """Does it, as far as it is not the device's part (blk_error_action)."""
+        from block.core import event
+
         assert error >= 0, "a positive errno"
+        if event.subscribers:
+            event.emit("BLOCK_IO_ERROR", self._io_error(action, is_read, error))
         if action == "stop":
             if self.io_status == "ok":
                 self.io_status = "nospace" if error == errno.ENOSPC else "failed"
             if self.vm_stop is not None:
                 self.vm_stop()
+
+    def _io_error(self, action: str, is_read: bool, error: int) -> dict[str, object]:
+        """The data of the event (send_qmp_error_event)."""
+        stops = self.on_write_error in ("auto", "enospc", "stop") or self.on_read_error == "stop"
+        node = {} if self.root is None else {"node-name": self.root.bs.node_name}
+        return {
+            "device": self.name,
+            **node,
+            "operation": "read" if is_read else "write",
+            "action": action,
+            "nospace": stops and error == errno.ENOSPC,
+            "reason": os.strerror(error),
+        }
 
     def iostatus_reset(self) -> None:
         """The person has seen to it (blk_iostatus_reset)."""

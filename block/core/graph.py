@@ -94,6 +94,17 @@ def lookup_bs(name: str) -> BlockDriverState:
     return bs
 
 
+def device_name(bs: BlockDriverState) -> str:
+    """Returns the id of a drive that stands on a node, or '' (bdrv_get_device_name)."""
+    return next((name for edge in bs.parents if (name := edge.klass.get_name(edge))), "")
+
+
+def device_or_node_name(bs: BlockDriverState) -> str:
+    """Returns what a person calls a node: its drive's id, else its own name
+    (bdrv_get_device_or_node_name)."""
+    return device_name(bs) or bs.node_name
+
+
 def contexts() -> list[AioContext]:
     """Returns the contexts of all trees, each once (f406c03c09: poll each once a round)."""
     found = dict.fromkeys(bs.aio_context for bs in all_states)

@@ -15,6 +15,7 @@ from __future__ import annotations
 import errno
 import sys
 
+from block.core import event, graph
 from block.core.error import BlockError
 from block.core.permissions import is_writable
 from block.formats.qcow2.layout import INCOMPAT_CORRUPT, INCOMPATIBLE_AT, V2_LENGTH
@@ -56,10 +57,18 @@ async def signal_corruption(s: Qcow2State, message: str, fatal: bool = True) -> 
         sys.stderr.write(
             f"qcow2: {what}: {message}; further {which}corruption events will be suppressed\n"
         )
+        _tell(s, message, fatal)
         s.corruption_told = True
     if fatal and not s.broken:
         await _mark_corrupt(s)
     return error(s, message)
+
+
+def _tell(s: Qcow2State, message: str, fatal: bool) -> None:
+    if event.subscribers:
+        device, node = graph.device_name(s.bs), s.bs.node_name
+        data = {"device": device, "node-name": node, "msg": message, "fatal": fatal}
+        event.emit("BLOCK_IMAGE_CORRUPTED", data)
 
 
 async def _mark_corrupt(s: Qcow2State) -> None:
