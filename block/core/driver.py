@@ -91,6 +91,8 @@ class BlockDriver:
     format_name: ClassVar[str] = ""
     protocol_name: ClassVar[str | None] = None
     is_filter: ClassVar[bool] = False
+    # False: neither a protocol nor a filter, and yet no format (quorum): children are probed.
+    is_format: ClassVar[bool] = True
     supports_backing: ClassVar[bool] = False
     needs_filename: ClassVar[bool] = False
     has_variable_length: ClassVar[bool] = False
@@ -140,6 +142,11 @@ class BlockDriver:
     def refresh_filename(self, bs: BlockDriverState) -> None:
         """Sets bs.exact_filename anew where a name opens the same node (bdrv_refresh_filename)."""
 
+    def gather_child_options(self, bs: BlockDriverState) -> dict[str, object]:
+        """The children's full options, where their names are no good keys for them
+        (bdrv_gather_child_options)."""
+        raise self._unsupported(bs, "gathering options")
+
     def dirname(self, bs: BlockDriverState) -> str:
         """The directory that names in the image are relative to (bdrv_dirname)."""
         raise self._unsupported(bs, "directories")
@@ -169,6 +176,16 @@ class BlockDriver:
 
     def reopen_abort(self, bs: BlockDriverState, prepared: object) -> None:
         """Throws away what reopen_prepare made ready (bdrv_reopen_abort)."""
+
+    # -- children that come and go
+
+    def add_child(self, bs: BlockDriverState, child_bs: BlockDriverState) -> None:
+        """Takes one more child while the node is in use (bdrv_add_child)."""
+        raise self._unsupported(bs, "adding a child")
+
+    def del_child(self, bs: BlockDriverState, child: BdrvChild) -> None:
+        """Lets a child go while the node is in use (bdrv_del_child)."""
+        raise self._unsupported(bs, "removing a child")
 
     # -- permissions
 

@@ -162,6 +162,8 @@ def _strong_options(bs: BlockDriverState) -> dict[str, object]:
 
 
 def _child_options(bs: BlockDriverState, overridden: bool) -> dict[str, object]:
+    if bs.drv is not None and "gather_child_options" in bs.drv.hooks:
+        return bs.drv.gather_child_options(bs)
     options: dict[str, object] = {}
     for child in bs.children:
         if child is not bs.backing or overridden:

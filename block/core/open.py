@@ -191,7 +191,8 @@ def _open_node(
 
 def _is_format(bs: BlockDriverState) -> bool:
     """Whether a parent is a format; one without a driver yet is being probed, so it will be."""
-    return bs.drv is None or (bs.drv.protocol_name is None and not bs.drv.is_filter)
+    drv = bs.drv
+    return drv is None or (drv.protocol_name is None and not drv.is_filter and drv.is_format)
 
 
 def fill_options(options: dict[str, object], filename: str | None, flags: int) -> int:
