@@ -11,6 +11,7 @@ R3  Before its parents a node is not detached, and before its children not attac
 R4  Between detach and attach a node has no context; nothing may use it then.
 R5  A move drains all of the tree first: late requests are parked, in order, in the
     BlockBackend, and run in the new context.
+R6  A move visits each node and each edge a constant number of times.
 Who may call it: the main thread. set_aio_context takes both locks itself; the old one may
 be held by the caller, the new one must not be.
 
@@ -70,7 +71,7 @@ def detach_aio_context(bs: BlockDriverState) -> None:
 
     A child that another parent still uses waits for that parent (R3).
     """
-    if bs.detached or any(not parent.detached for parent in graph.parents_of(bs)):
+    if bs.detached or _has_attached_parent(bs):
         return
     bs.detached = True
     for notifier in list(bs.aio_notifiers):
@@ -83,6 +84,16 @@ def detach_aio_context(bs: BlockDriverState) -> None:
         detach_aio_context(bs.backing.bs)
     if bs.quiesce_counter:
         bs.aio_context.enable_external()
+
+
+def _has_attached_parent(bs: BlockDriverState) -> bool:
+    """Whether a parent is still to be detached; goes on where the last question ended (R6)."""
+    while bs.detached_parents < len(bs.parents):
+        child = bs.parents[bs.detached_parents]
+        if child.klass.parent_is_bds and not child.parent.detached:
+            return True
+        bs.detached_parents += 1
+    return False
 
 
 def attach_aio_context(bs: BlockDriverState, new_context: AioContext) -> None:
@@ -99,6 +110,7 @@ def attach_aio_context(bs: BlockDriverState, new_context: AioContext) -> None:
     if bs.drv is not None:
         bs.drv.attach_aio_context(bs, new_context)
     bs.detached = False
+    bs.detached_parents = 0
     for notifier in list(bs.aio_notifiers):
         notifier.attached(new_context)
 
@@ -116,19 +128,29 @@ def set_aio_context(
     if new_context is old_context:
         return
     check_set_aio_context(bs, new_context, ignore)
-    nodes = graph.component(bs)
-    tops = [node for node in nodes if not any(graph.parents_of(node))]
     with old_context:
-        for top in tops:
-            drain.subtree_drained_begin(top)
+        nodes = _drain_component(bs)
+        tops = [node for node in nodes if not any(graph.parents_of(node))]
         for top in tops:
             detach_aio_context(top)
     with new_context:
         for top in tops:
             attach_aio_context(top, new_context)
         _tell_users(nodes, new_context)
-        for top in tops:
-            drain.subtree_drained_end(top)
+        drain.end_together(nodes)
+
+
+def _drain_component(bs: BlockDriverState) -> dict[BlockDriverState, None]:
+    """Drains all nodes that hang together with one, and returns them.
+
+    A callback that runs while we wait may put a node into the tree, or take one out.
+    """
+    drained: dict[BlockDriverState, None] = {}
+    while drained.keys() != (now := graph.component(bs)).keys():
+        drain.end_together([node for node in drained if node not in now])
+        drain.begin_together([node for node in now if node not in drained], bs.aio_context)
+        drained = now
+    return drained
 
 
 def try_set_aio_context(bs: BlockDriverState, new_context: AioContext) -> None:

@@ -10,7 +10,10 @@ R1  Sections nest; each begin needs its end. `bs.quiesce_counter` counts them, a
 R2  Parents are told before children; they do not wait in that callback.
 R3  A subtree section covers all nodes below; edges that come or go meanwhile are told
     (apply_subtree_drain, unapply_subtree_drain).
-R4  Only the main thread drains nodes of a context that is not its own; a coroutine uses
+R4  A section of many nodes (`together`: drain_all, a move) tells each node by itself, and so no
+    node of its parents that are in the same section. `bs.together_counter` counts those
+    sections; an edge that comes meanwhile reckons with it (owed_to_parent).
+R5  Only the main thread drains nodes of a context that is not its own; a coroutine uses
     the co_ form, which leaves the coroutine and drains from a BH.
 Who may call it: the main thread, or the home thread of the node.
 
@@ -18,6 +21,9 @@ Who may call it: the main thread, or the home thread of the node.
     drained_begin        quiesce it, and so its parents   park new requests, tell the device
     drained_poll         requests of it in flight?        requests of it in flight?
     drained_end          unquiesce it                     resume parked requests in order
+
+A wait looks at each node a few times only, however many polls it takes (_Busy): a move is linear in
+the number of nodes.
 
 What once went wrong: drain_all polled once for each node instead of once for each context
 (f406c03c09, 2015), and a drained node still got requests from its device, since nobody
@@ -32,7 +38,7 @@ from block.core.wait import poll_while
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from block.aio.context import AioContext
     from block.core.edge import BdrvChild
@@ -55,6 +61,14 @@ def parent_drained_end_single(child: BdrvChild) -> None:
     assert child.parent_quiesce_counter > 0, "R1: more ends than begins"
     child.parent_quiesce_counter -= 1
     child.klass.drained_end(child)
+
+
+def owed_to_parent(child: BdrvChild, bs: BlockDriverState) -> int:
+    """Returns how often the parent of an edge to `bs` must have been told to stop (R1, R4)."""
+    if child.klass.parent_is_bds:
+        shared = min(bs.together_counter, child.parent.together_counter)
+        return bs.quiesce_counter - shared
+    return bs.quiesce_counter
 
 
 def _parents(bs: BlockDriverState, ignore: BdrvChild | None, no_nodes: bool) -> list[BdrvChild]:
@@ -169,7 +183,7 @@ def drain(bs: BlockDriverState) -> None:
 
 async def _leave_and(bs: BlockDriverState, work: Callable[[BlockDriverState], None]) -> None:
     """Leaves the coroutine and calls `work` from a BH (bdrv_co_yield_to_drain)."""
-    assert in_coroutine(), "R4: outside a coroutine call the plain form"
+    assert in_coroutine(), "R5: outside a coroutine call the plain form"
     co = current()
     assert co is not None
     failure: list[BaseException] = []
@@ -202,6 +216,62 @@ async def co_drain(bs: BlockDriverState) -> None:
     await _leave_and(bs, drain)
 
 
+# -- many nodes
+
+
+class _Busy:
+    """Looks whether any of many nodes is busy, and begins with the one that was busy last."""
+
+    __slots__ = ("at", "nodes")
+
+    def __init__(self, nodes: Iterable[BlockDriverState]) -> None:
+        self.nodes = list(nodes)
+        self.at = 0
+
+    def __call__(self) -> bool:
+        for _ in self.nodes:
+            if drain_poll(self.nodes[self.at], False, None, True):
+                return True
+            self.at = (self.at + 1) % len(self.nodes)
+        return False
+
+
+def begin_together(nodes: Iterable[BlockDriverState], ctx: AioContext) -> None:
+    """Begins a section for all nodes of `ctx` that hang together; with it held (R4)."""
+    _quiesce_together(nodes)
+    poll_while(ctx, _Busy(nodes))
+
+
+def end_together(nodes: Iterable[BlockDriverState]) -> None:
+    """Ends it; with the context of the nodes held. Children first: users go on last.
+
+    A node that has been closed meanwhile has left by itself.
+    """
+    for bs in reversed(list(nodes)):
+        if bs.together_counter:
+            _unquiesce_together(bs)
+    for bs in nodes:
+        _settle(bs)
+
+
+def _quiesce_together(nodes: Iterable[BlockDriverState]) -> None:
+    for bs in nodes:
+        quiesce(bs, None, True)
+        bs.together_counter += 1
+
+
+def _unquiesce_together(bs: BlockDriverState) -> None:
+    unquiesce(bs, False, None, True)
+    bs.together_counter -= 1
+
+
+def _settle(bs: BlockDriverState) -> None:
+    """Lets a parent that came during the section, and was told for that, go on."""
+    for child in list(bs.parents):
+        while child.parent_quiesce_counter > owed_to_parent(child, bs):
+            parent_drained_end_single(child)
+
+
 # -- all nodes
 
 _drain_all_count = 0
@@ -210,44 +280,37 @@ _drain_all_count = 0
 def join_drain_all(bs: BlockDriverState) -> None:
     """Brings a new node into the drain_all sections that there are now."""
     for _ in range(_drain_all_count):
-        quiesce(bs, None, True)
+        _quiesce_together([bs])
 
 
 def leave_all(bs: BlockDriverState) -> None:
     """Ends what a node that is closed still has of such sections (bdrv_drain_all_end_quiesce)."""
     while bs.quiesce_counter:
         unquiesce(bs, False, None, True)
+    bs.together_counter = 0
 
 
 def drain_all_begin() -> None:
     """Begins a section for every node there is (bdrv_drain_all_begin); main thread only."""
     global _drain_all_count
-    assert not in_coroutine(), "R4: drain_all belongs into the main loop"
+    assert not in_coroutine(), "R5: drain_all belongs into the main loop"
     _drain_all_count += 1
     for bs in list(graph.all_states):  # one that is made meanwhile has joined by itself
         with bs.aio_context:
-            quiesce(bs, None, True)
+            _quiesce_together([bs])
     while _poll_contexts():
         pass
 
 
 def _poll_contexts() -> bool:
-    """Polls each context once, if a node of it is busy; says whether one was."""
+    """Polls each context once, if something in it is busy; says whether one was (f406c03c09)."""
     busy = False
-    for ctx in graph.contexts():
+    for ctx, (nodes, backends) in graph.by_context().items():
         with ctx:
-            if _busy_in(ctx):
+            if _Busy(nodes)() or any(blk.in_flight for blk in backends):
                 ctx.poll(True)
                 busy = True
     return busy
-
-
-def _busy_in(ctx: AioContext) -> bool:
-    """Says whether something is on its way in a context; backends without a tree count, too."""
-    nodes = (bs for bs in graph.all_states if bs.aio_context is ctx)
-    if any(drain_poll(bs, False, None, True) for bs in nodes):
-        return True
-    return any(blk.in_flight for blk in graph.backends if blk.aio_context is ctx)
 
 
 def drain_all_end() -> None:
@@ -256,7 +319,7 @@ def drain_all_end() -> None:
     _drain_all_count -= 1
     for bs in list(graph.all_states):
         with bs.aio_context:
-            unquiesce(bs, False, None, True)
+            _unquiesce_together(bs)
 
 
 def drain_all() -> None:
@@ -271,7 +334,7 @@ def close_all() -> None:
     Nodes that somebody else still holds, stay. Before patch 02 this walked over the nodes
     of a running IOThread without its lock.
     """
-    assert not in_coroutine(), "R4: close_all belongs into the main loop"
+    assert not in_coroutine(), "R5: close_all belongs into the main loop"
     drain_all()
     for blk in list(graph.backends):
         with blk.aio_context:

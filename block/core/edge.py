@@ -310,7 +310,7 @@ def turn(
     if new_bs is not None:
         ctx = new_bs.aio_context
         assert old_bs is None or old_bs.aio_context is ctx, "R1: nodes of two contexts"
-        while child.parent_quiesce_counter < new_bs.quiesce_counter:
+        while child.parent_quiesce_counter < drain.owed_to_parent(child, new_bs):
             drain.parent_drained_begin_single(child, ctx)
     if old_bs is not None:
         child.klass.detach(child)
@@ -322,8 +322,8 @@ def turn(
         child.attached = True
         new_bs.parents.append(child)
         child.klass.attach(child)
-    wanted = new_bs.quiesce_counter if new_bs is not None else 0
-    while child.parent_quiesce_counter > wanted:
+    owed = drain.owed_to_parent(child, new_bs) if new_bs is not None else 0
+    while child.parent_quiesce_counter > owed:
         drain.parent_drained_end_single(child)
 
 

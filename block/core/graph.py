@@ -105,11 +105,15 @@ def device_or_node_name(bs: BlockDriverState) -> str:
     return device_name(bs) or bs.node_name
 
 
-def contexts() -> list[AioContext]:
-    """Returns the contexts of all trees, each once (f406c03c09: poll each once a round)."""
-    found = dict.fromkeys(bs.aio_context for bs in all_states)
-    found.update(dict.fromkeys(blk.aio_context for blk in backends))
-    return list(found)
+def by_context() -> dict[AioContext, tuple[list[BlockDriverState], list[BlockBackend]]]:
+    """Returns each context that has nodes or backends, once, with them; a backend without a tree
+    is in the main loop."""
+    found: dict[AioContext, tuple[list[BlockDriverState], list[BlockBackend]]] = {}
+    for bs in all_states:
+        found.setdefault(bs.aio_context, ([], []))[0].append(bs)
+    for blk in backends:
+        found.setdefault(blk.aio_context, ([], []))[1].append(blk)
+    return found
 
 
 # -- walks

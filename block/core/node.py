@@ -41,13 +41,14 @@ class BlockDriverState:
     __slots__ = (
         "__weakref__", "aio_context", "aio_notifiers", "auto_backing_file", "backing",
         "backing_file", "backing_format", "before_write_notifiers", "bl", "children",
-        "copy_on_read", "debugged", "detached", "detect_zeroes", "drv", "exact_filename",
+        "copy_on_read", "debugged", "detached", "detached_parents", "detect_zeroes", "drv",
+        "exact_filename",
         "explicit_options", "file", "filename", "flush_queue", "flushed_gen", "flushing",
         "force_share", "full_open_options", "in_flight", "inherits_from", "node_name", "opaque",
         "open_flags", "options", "parents", "probed", "quiesce_counter", "read_only",
         "recursive_quiesce_counter", "refcnt", "serialising_in_flight", "supported_read_flags",
         "supported_truncate_flags", "supported_write_flags", "supported_zero_flags",
-        "total_sectors", "tracked_requests", "wr_highest_offset", "write_gen",
+        "together_counter", "total_sectors", "tracked_requests", "wr_highest_offset", "write_gen",
     )  # fmt: skip
 
     def __init__(self, world: World | None = None) -> None:
@@ -56,6 +57,7 @@ class BlockDriverState:
         self.aio_context: AioContext = (world or the_world()).main_context
         self.aio_notifiers: list[context.AioContextNotifier] = []
         self.detached = False
+        self.detached_parents = 0
         self._init_image()
         self._init_tree()
         self._init_requests()
@@ -98,6 +100,7 @@ class BlockDriverState:
         self.in_flight = 0
         self.quiesce_counter = 0
         self.recursive_quiesce_counter = 0
+        self.together_counter = 0
         self.tracked_requests: dict[TrackedRequest, None] = {}
         self.serialising_in_flight = 0
         self.before_write_notifiers: list[Callable[[TrackedRequest], Awaitable[None]]] = []

@@ -267,6 +267,9 @@ class Fan(Pass):
     def getlength(self, bs: BlockDriverState) -> int:
         return bs.children[0].bs.getlength() if bs.children else 0
 
+    def try_preadv(self, bs: BlockDriverState, offset: int, nbytes: int, qiov: Iov) -> int | None:
+        return bs.children[0].try_preadv(offset, nbytes, qiov)
+
     async def co_preadv(
         self, bs: BlockDriverState, offset: int, nbytes: int, qiov: Iov, flags: int
     ) -> None:

@@ -6,15 +6,18 @@ from __future__ import annotations
 import errno
 import random
 import threading
+from collections.abc import Callable, Iterable
+from types import ModuleType
 
 import pytest
 
 from block.aio.context import AioContext
 from block.aio.iothread import IOThread
-from block.core import drain, edge, graph, replace
+from block.core import context, drain, edge, graph, replace
 from block.core import flags as f
 from block.core.backend import BlockBackend, BlockDevOps
 from block.core.error import BlockError
+from block.core.node import BlockDriverState
 from block.core.wait import poll_while
 from tests.support.drivers import (
     Clusters,
@@ -29,7 +32,24 @@ from tests.support.drivers import (
     pass_node,
     put_below,
     ram_node,
+    settle,
 )
+
+# -- trees
+
+
+def fan_over(children: Iterable[BlockDriverState]) -> BlockDriverState:
+    """Returns a node over many, whose references it takes."""
+    top = make_node(Fan(), Log())
+    for number, bs in enumerate(children):
+        edge.attach_child(top, bs, f"child{number}", f.BDRV_CHILD_DATA)
+    settle(top)
+    return top
+
+
+def small_node() -> BlockDriverState:
+    return ram_node(Disk(512))
+
 
 # -- test-block-iothread.c
 
@@ -301,6 +321,169 @@ def test_a_move_waits_for_requests_in_flight(iothread: IOThread, main: AioContex
     assert outcome.ret == 0
     assert disk.log.index(("detach", "main")) > disk.log.index(("pwritev", 0, 1, 0))
     blk.unref()
+
+
+@pytest.mark.parametrize("above", [False, True], ids=["below", "above"])
+def test_a_node_that_comes_while_the_move_waits_moves_along(
+    above: bool, iothread: IOThread, main: AioContext
+) -> None:
+    disk = Disk()
+    top = fan_over([ram_node(disk)])
+    blk = backend_on(top.ref(), f.BLK_PERM_CONSISTENT_READ)
+    late = fan_over([small_node()])
+    disk.parked = True
+    outcome = Outcome()
+    blk.aio_preadv(0, [memoryview(bytearray(512))], outcome)
+
+    def come() -> None:
+        parent, child = (late, top) if above else (top, late)
+        put_below(parent, child.ref(), "late", f.BDRV_CHILD_DATA)
+        disk.release()
+
+    main.bh_schedule_oneshot(come)
+    blk.set_aio_context(iothread.ctx)
+    assert outcome.ret == 0
+    nodes = graph.component(top)
+    assert len(nodes) == 4
+    assert {bs.aio_context for bs in nodes} == {iothread.ctx}
+    assert {bs.quiesce_counter for bs in nodes} == {0}
+    assert blk.quiesce_counter == 0
+    blk.unref()
+    for bs in (top, late):
+        bs.unref()
+
+
+@pytest.mark.parametrize("closed", [False, True], ids=["kept", "closed"])
+def test_a_node_that_goes_while_the_move_waits_stays(
+    closed: bool, iothread: IOThread, main: AioContext
+) -> None:
+    disk, leaving = Disk(), ram_node(Disk(), "leaving")
+    top = put_below(make_node(Fan(), Log()), ram_node(disk), "stays", f.BDRV_CHILD_DATA)
+    put_below(top, leaving.ref(), "leaving", f.BDRV_CHILD_DATA)
+    blk = backend_on(top)
+    disk.parked = True
+    blk.aio_preadv(0, [memoryview(bytearray(512))], Outcome())
+
+    def go() -> None:
+        edge.unref_child(top, top.child("leaving"))
+        if closed:
+            leaving.unref()
+        disk.release()
+
+    main.bh_schedule_oneshot(go)
+    blk.set_aio_context(iothread.ctx)
+    assert leaving.aio_context is main
+    assert leaving.quiesce_counter == 0
+    assert not main.external_disabled
+    blk.unref()
+    if not closed:
+        leaving.unref()
+
+
+# -- how long a move takes, counted and not measured
+
+
+class Visits:
+    """Counts calls of functions of the core."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *functions: tuple[ModuleType, str]) -> None:
+        self.n = 0
+        for module, name in functions:
+            monkeypatch.setattr(module, name, self._counted(getattr(module, name)))
+
+    def _counted(self, function: Callable[..., object]) -> Callable[..., object]:
+        def count(*args: object) -> object:
+            self.n += 1
+            return function(*args)
+
+        return count
+
+
+def a_chain(n: int) -> BlockDriverState:
+    bs = small_node()
+    for _ in range(n - 1):
+        bs = pass_node(bs)
+    return bs
+
+
+def one_over_many(n: int) -> BlockDriverState:
+    return fan_over(small_node() for _ in range(n - 1))
+
+
+def many_over_one(n: int) -> BlockDriverState:
+    """Overlays that share a base, and a node over all of them."""
+    base = small_node()
+    top = fan_over([pass_node(base.ref()) for _ in range(n - 2)])
+    base.unref()
+    return top
+
+
+def diamonds(n: int) -> BlockDriverState:
+    """A chain of diamonds: each doubles the number of ways from top to bottom."""
+    bs = small_node()
+    for _ in range(n // 3):
+        bs = fan_over([pass_node(bs.ref()), pass_node(bs)])
+    return bs
+
+
+@pytest.mark.parametrize(
+    ("shape", "n"),
+    [(a_chain, 50), (one_over_many, 250), (many_over_one, 80), (diamonds, 6)],
+    ids=["chain", "one over many", "many over one", "diamonds"],
+)
+def test_a_move_is_linear_in_the_number_of_nodes(
+    shape: Callable[[int], BlockDriverState],
+    n: int,
+    iothread: IOThread,
+    main: AioContext,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Twice the nodes, twice the visits; four times the nodes, four times."""
+    counts = []
+    for size in (n, 4 * n):
+        blk = backend_on(shape(size), f.BLK_PERM_CONSISTENT_READ)
+        with monkeypatch.context() as patch:
+            visits = Visits(
+                patch,
+                (drain, "drain_poll"),
+                (drain, "quiesce"),
+                (drain, "unquiesce"),
+                (context, "detach_aio_context"),
+                (context, "attach_aio_context"),
+            )
+            for _ in range(8):
+                with blk.aio_context:
+                    blk.aio_preadv(0, [memoryview(bytearray(512))], Outcome())
+            blk.set_aio_context(iothread.ctx)
+            blk.set_aio_context(main)
+            counts.append(visits.n)
+        blk.unref()
+    assert counts[0] > 2 * n
+    assert counts[1] <= 5 * counts[0]
+
+
+def test_whether_a_parent_is_still_attached_is_asked_once_for_each_edge(
+    iothread: IOThread, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A base with 300 overlays looked through all of them for each of them."""
+    top = many_over_one(300)
+    looked = 0
+    real = type(top).detached  # the slot
+
+    class Counted:
+        def __get__(self, bs: BlockDriverState, owner: type) -> bool:
+            nonlocal looked
+            looked += 1
+            return real.__get__(bs, owner)  # type: ignore[attr-defined, no-any-return]
+
+        def __set__(self, bs: BlockDriverState, value: bool) -> None:
+            real.__set__(bs, value)  # type: ignore[attr-defined]
+
+    monkeypatch.setattr(type(top), "detached", Counted())
+    top.set_aio_context(iothread.ctx)
+    monkeypatch.undo()
+    assert looked < 3000
+    top.unref()
 
 
 # -- moves under load

@@ -23,10 +23,13 @@ from block.core.node import BlockDriverState
 from block.core.wait import poll_while
 from tests.support.drivers import (
     Disk,
+    Fan,
     FastRam,
+    Log,
     Outcome,
     Ram,
     backend_on,
+    make_node,
     pass_node,
     put_below,
     ram_node,
@@ -476,7 +479,7 @@ def test_drain_all_polls_each_context_once_a_round(
         )
         drain.drain_all()
     assert 1 <= len(polls) <= 4
-    assert graph.contexts() == [iothread.ctx]
+    assert list(graph.by_context()) == [iothread.ctx]
     for blk in blks:
         blk.unref()
 
@@ -585,3 +588,17 @@ def test_a_node_that_is_made_while_all_are_drained_is_drained_too() -> None:
     assert made[0].quiesce_counter == bs.quiesce_counter == 0
     made[0].unref()
     bs.unref()
+
+
+def test_a_child_that_comes_within_drain_all_leaves_its_parent_free() -> None:
+    """The parent has a section of its own there, and was told of the child's once more."""
+    parent = put_below(make_node(Fan(), Log()), ram_node(Disk()), "first", f.BDRV_CHILD_DATA)
+    blk = backend_on(parent)
+    drain.drain_all_begin()
+    put_below(parent, ram_node(Disk()), "second", f.BDRV_CHILD_DATA)
+    assert parent.quiesce_counter == 1
+    drain.drain_all_end()
+    assert parent.quiesce_counter == 0
+    assert blk.quiesce_counter == 0
+    assert blk.pread(0, 1) == b"\0"
+    blk.unref()
