@@ -20,14 +20,19 @@ from tests.support.drivers import backend_on
 Options = dict[str, object]
 OVER = {"size": 1 << 18, "cluster_size": 4096}
 CHAIN = 5
+LIMIT = 5000  # requests a second: less than the users want, so some always wait
 
 
 class Site:
-    """Where a tree is built: makes a new folder for each image, and "it" as often as asked."""
+    """Where a tree is built: makes a new folder for each image, and "it" as often as asked.
+
+    afterwards  what is to be called when the tree is closed
+    """
 
     def __init__(self, folder: Path, sample: Sample) -> None:
         self.folder = folder
         self.sample = sample
+        self.afterwards: list[Callable[[], None]] = []
         self._count = 0
 
     def new_folder(self) -> Path:
@@ -105,17 +110,42 @@ def below_qcow2(site: Site) -> Options:
     return {"driver": "qcow2", "file": it}
 
 
-def chain(site: Site) -> Options:
-    """Overlays over it, each with an image of its own."""
+def quorum_of_three(site: Site) -> Options:
+    """Three of them, which must agree."""
+    return {
+        "driver": "quorum",
+        "vote-threshold": 2,
+        "children": [site.it(), site.it(), site.it()],
+    }
+
+
+def verified(site: Site) -> Options:
+    """It, and a raw file that gets the same requests and must give the same answers."""
+    it = site.it()
+    blk = backend_on(blockdev_add({**it, "node-name": "measured"}))
+    length = blk.length
+    blk.unref()
+    return {"driver": "blkverify", "raw": site.raw_file(length), "test": it}
+
+
+def throttled_chain(site: Site) -> Options:
+    """A limit, an image, and a backing chain of CHAIN images with it at the bottom."""
+    from block.objects.throttle_group import throttle_group_create
+    from block.objects.throttle_options import config_of
+
     options = site.it()
     for _ in range(CHAIN):
         file = {"driver": "file", "filename": site.qcow2_file()}
         options = {"driver": "qcow2", "file": file, "backing": options}
-    return options
+    group = throttle_group_create("conformance", config_of({"iops-total": LIMIT}))
+    site.afterwards.append(group.unref)
+    return {"driver": "throttle", "throttle-group": "conformance", "file": options}
 
 
 TREES = [
     Tree("alone", alone, on_data=False),
     Tree("qcow2 over it", below_qcow2, ("qcow2",)),
-    Tree("a backing chain of 5 over it", chain, ("qcow2",), read_only=True),
+    Tree("quorum of three", quorum_of_three, ("quorum",)),
+    Tree("blkverify of raw and it", verified, ("blkverify",)),
+    Tree("throttle, qcow2, chain of 5", throttled_chain, ("throttle", "qcow2"), read_only=True),
 ]
