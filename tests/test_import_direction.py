@@ -29,6 +29,7 @@ LEVELS = {
     "block.formats": 2,
     "block.protocols": 2,
     "block.filters": 2,
+    "block.testing": 2,
     "block.jobs": 3,
     "block.ops": 3,
     "block.export": 3,
