@@ -21,7 +21,7 @@ LINE = -M microvm,acpi=off,accel=kvm:tcg -m 128 -nographic -no-reboot \
 # Without a C compiler for x86-64 the guest is built by zig, which comes as a Python package.
 HAVE_CC := $(findstring x86_64,$(shell $(CC) -dumpmachine 2>/dev/null))
 
-.PHONY: help run guest test test-all test-matrix test-portable conformance fuzz lint docs bench clean distclean
+.PHONY: help run guest test test-all test-matrix test-portable conformance fuzz museum lint docs bench clean distclean
 
 help:            ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-15s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,6 +49,9 @@ conformance: $(VENV)/.test  ## move every driver among four loops, 1,000 times i
 
 fuzz: $(VENV)/.fuzz  ## fuzz the virtio-blk device until ^C; ARGS=-max_total_time=60
 	$(BIN)/python -m tests.fuzz.run virtio_blk $(ARGS)
+
+museum: $(VENV)/.test  ## find old mistakes again, and the order of steps that shows each; ARGS=bh_ctx
+	$(BIN)/python -m tutorials.museum $(ARGS)
 
 lint: $(VENV)/.test  ## ruff, and mypy --strict
 	$(BIN)/ruff check .

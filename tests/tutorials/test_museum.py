@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Every piece of the museum: the mistake is found where it was put back, and nowhere else."""
+
+from __future__ import annotations
+
+import inspect
+
+import pytest
+
+from block.testing.replaced import owner_of, replaced
+from tutorials.museum import pieces
+from tutorials.museum.pieces import Piece
+
+PATIENCE = 90.0  # 30 on a machine of its own
+
+
+@pytest.fixture(params=pieces.names())
+def piece(request: pytest.FixtureRequest) -> Piece:
+    return Piece(request.param)
+
+
+@pytest.mark.timeout(240)
+def test_the_mistake_is_found_when_it_is_put_back(piece: Piece) -> None:
+    result = piece.search(mistaken=True, seconds=PATIENCE)
+    print(result, result.failure, sep="\n")
+    assert piece.is_found(result.failure), "found something else, or nothing"
+
+
+@pytest.mark.timeout(240)
+def test_the_mended_code_passes_in_every_order(piece: Piece) -> None:
+    result = piece.search(mistaken=False, seconds=PATIENCE)
+    print(result)
+    assert result.failure is None, str(result.failure)
+    assert result.complete, "the space is too large to be searched"
+
+
+def test_the_functions_of_then_have_the_arguments_of_today(piece: Piece) -> None:
+    for key, form in piece.forms.items():
+        owner, name = owner_of(key)
+        today = inspect.getattr_static(owner, name)
+        today = getattr(today, "fget", None) or getattr(today, "__func__", today)
+        assert list(inspect.signature(form).parameters) == list(
+            inspect.signature(today).parameters
+        ), key
+
+
+def test_a_form_is_put_in_place_and_taken_out_again(piece: Piece) -> None:
+    def there() -> list[object]:
+        return [inspect.getattr_static(*owner_of(key)) for key in piece.forms]
+
+    before = there()
+    with replaced(piece.forms):
+        assert all(now is not then for now, then in zip(there(), before, strict=True))
+    assert there() == before
+
+
+def test_each_piece_says_what_it_is(piece: Piece) -> None:
+    assert len(piece.fix) == 10
+    assert piece.text
+    assert piece.mistake
+    assert piece.seen
+
+
+def test_there_are_pieces() -> None:
+    assert len(pieces.pieces()) >= 3
