@@ -27,6 +27,7 @@ import errno
 
 from block.core.error import BlockError
 from block.core.filename import primary_child
+from block.core.wait import poll_while
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -156,3 +157,12 @@ def debug_is_suspended(bs: BlockDriverState, tag: str) -> bool:
     node, drv = _debug_node(bs)
     with node.aio_context:
         return drv.debug_is_suspended(node, tag)
+
+
+def debug_wait_break(bs: BlockDriverState, tag: str) -> None:
+    """Runs the node's loop until a coroutine stands at a break point of that name (wait_break).
+
+    In the main thread, and not inside a coroutine. Waits for ever where nobody comes by.
+    """
+    node, _ = _debug_node(bs)
+    poll_while(node.aio_context, lambda: not debug_is_suspended(node, tag))

@@ -266,6 +266,10 @@ class BlockDriverState:
         """Says whether one is stopped there (bdrv_debug_is_suspended)."""
         return debug.debug_is_suspended(self, tag)
 
+    def debug_wait_break(self, tag: str) -> None:
+        """Waits until one is (qemu-io's wait_break)."""
+        debug.debug_wait_break(self, tag)
+
     # -- the event loop
 
     def drained_begin(self) -> None:

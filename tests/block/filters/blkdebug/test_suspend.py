@@ -12,7 +12,7 @@ from block.aio.iothread import IOThread
 from block.core.error import BlockError
 from block.core.wait import poll_while
 from tests.support.blkdebug import debugged_ram, node, write
-from tests.support.drivers import Disk, backend_on, pass_node, ram_node
+from tests.support.drivers import Disk, Outcome, backend_on, pass_node, ram_node
 
 SECTOR = b"x" * 512
 
@@ -142,9 +142,10 @@ def test_a_coroutine_of_an_iothread_is_resumed_from_outside(
     with debugged_ram(Disk()) as blk:
         blk.set_aio_context(iothread.ctx)
         node(blk).debug_breakpoint("pwritev", "A")
-        with iothread.ctx:
-            outcome = write(blk, 0, SECTOR)
-        assert node(blk).debug_is_suspended("A")
+        outcomes: list[Outcome] = []
+        iothread.ctx.bh_schedule_oneshot(lambda: outcomes.append(write(blk, 0, SECTOR)))
+        node(blk).debug_wait_break("A")
+        outcome = outcomes[0]
         node(blk).debug_resume("A")
         poll_while(iothread.ctx, lambda: outcome.pending)
         assert outcome.ret == 0
