@@ -179,6 +179,17 @@ def test_the_name_opens_config_and_image(tmp_path: Path) -> None:
         assert node(blk).filename == f"blkdebug::{image}"
 
 
+def test_a_config_with_a_colon_cannot_be_part_of_the_name(tmp_path: Path) -> None:
+    image, rules = tmp_path / "a.img", tmp_path / "r:1.conf"
+    image.write_bytes(bytes(65536))
+    rules.write_text("")
+    below = {"driver": "file", "filename": os.fspath(image)}
+    how = {"driver": "blkdebug", "config": os.fspath(rules), "image": below}
+    blk = open_backend(options=how, flags=f.BDRV_O_RDWR)
+    assert node(blk).filename.startswith('json:{"')
+    blk.unref()
+
+
 def test_a_name_without_config_is_refused() -> None:
     with pytest.raises(BlockError, match="blkdebug requires both config file and image path"):
         block.open("blkdebug:a.img", format="raw")

@@ -8,6 +8,7 @@ import errno
 import pytest
 
 from block.aio.context import AioContext
+from block.aio.coroutine import Coroutine
 from block.aio.iothread import IOThread
 from block.core.error import BlockError
 from block.core.wait import poll_while
@@ -75,6 +76,21 @@ def test_of_two_with_one_name_the_last_goes_on_first(main: AioContext) -> None:
         node(blk).debug_resume("A")
         poll_while(main, lambda: outcomes[0].pending)
     assert [entry[1] for entry in disk.asked("pwritev")] == [512, 0]
+
+
+def test_who_goes_on_is_not_suspended_any_more() -> None:
+    with debugged_ram(Disk()) as blk:
+        seen: list[bool] = []
+
+        async def write_and_look() -> None:
+            await blk.co_pwritev(0, 512, [memoryview(SECTOR)], 0)
+            seen.append(node(blk).debug_is_suspended("A"))
+
+        node(blk).debug_breakpoint("pwritev", "A")
+        node(blk).aio_context.co_enter(Coroutine(write_and_look()))
+        assert seen == []
+        node(blk).debug_resume("A")
+        assert seen == [False]
 
 
 def test_a_break_point_that_is_taken_away_stops_nobody() -> None:
