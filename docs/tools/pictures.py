@@ -8,6 +8,7 @@ from collections.abc import Callable
 from docs.tools import (
     accelerators,
     attach,
+    blkdebug,
     chain,
     engines,
     event_loop,
@@ -38,4 +39,6 @@ PICTURES: tuple[Callable[[], Picture], ...] = (
     qcow2.order,
     looking.looking,
     accelerators.picture,
+    blkdebug.tree,
+    blkdebug.states,
 )

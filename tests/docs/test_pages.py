@@ -11,7 +11,7 @@ import pytest
 from docs.hooks import source
 
 ROOT = Path(__file__).parent.parent.parent
-PAGES = sorted((ROOT / "docs").glob("*.md"))
+PAGES = sorted((ROOT / "docs").rglob("*.md"))
 ROOMS = "block|miniqemu|guest|benchmarks|tests|docs"
 NAMED_PATH = re.compile(rf"`((?:{ROOMS})/[\w./-]+)(?::([\w.]+))?`")
 SNIPPET = re.compile(r'--8<-- "([^":]+)')
