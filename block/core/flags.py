@@ -51,6 +51,7 @@ REQ_WRITE_UNCHANGED = 0x40
 REQ_SERIALISING = 0x80
 REQ_NO_FALLBACK = 0x100
 REQ_PREFETCH = 0x200
+REQ_NO_WAIT = 0x400
 
 
 # Block status (BDRV_BLOCK_*); the table of combinations stands in block/core/status.py.

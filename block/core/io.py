@@ -319,7 +319,11 @@ async def write_prepare(
     check_write(child, offset, in_bounds, flags)
     if flags & f.REQ_SERIALISING:
         info = bs.get_info()
-        await req.mark_serialising((info and info.cluster_size) or bs.bl.request_alignment)
+        align = (info and info.cluster_size) or bs.bl.request_alignment
+        if not flags & f.REQ_NO_WAIT:
+            await req.mark_serialising(align)
+        elif not req.try_serialising(align):
+            raise BlockError(errno.EBUSY, "", bs.node_name, offset=offset)
     elif bs.serialising_in_flight:
         await req.wait_serialising()
     for notifier in list(bs.before_write_notifiers):

@@ -60,6 +60,15 @@ class TrackedRequest:
 
     async def mark_serialising(self, align: int) -> bool:
         """Makes it serialising, in blocks of `align` bytes; waits (R1). True if it waited."""
+        self._set_serialising(align)
+        return await self._wait_for_others()
+
+    def try_serialising(self, align: int) -> bool:
+        """Makes it serialising without waiting. False: it would have to, so it must be ended."""
+        self._set_serialising(align)
+        return self._in_the_way() is None
+
+    def _set_serialising(self, align: int) -> None:
         if not self.serialising:
             self.serialising = True
             self.bs.serialising_in_flight += 1
@@ -67,7 +76,6 @@ class TrackedRequest:
         end = self.offset + self.nbytes
         self.overlap_offset = min(self.overlap_offset, self.offset // align * align)
         self.overlap_end = max(self.overlap_end, -(-end // align) * align)
-        return await self._wait_for_others()
 
     async def wait_serialising(self) -> bool:
         """Waits for serialising requests that overlap; True if there was one."""

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import errno
+
 from block.aio.context import AioContext
 from block.aio.coroutine import Coroutine
 from block.core import flags as f
@@ -84,3 +86,21 @@ def test_growing_keeps_writes_out_of_the_new_part(main: AioContext) -> None:
         disk.release()
         poll_while(main, lambda: outcomes[0].pending or not growing.done)
     assert disk.data[1024:1536] == b"w" * 512
+
+
+def test_a_serialising_write_that_may_not_wait_is_refused_where_it_would(main: AioContext) -> None:
+    disk = Disk()
+    disk.parked = True
+    first, second, third = Outcome(), Outcome(), Outcome()
+    flags = f.REQ_SERIALISING | f.REQ_NO_WAIT
+    with backend_on(ram_node(disk)) as blk:
+        blk.aio_pwritev(0, [memoryview(b"1" * 512)], first)
+        blk.aio_pwritev(256, [memoryview(b"2" * 512)], second, flags)
+        blk.aio_pwritev(512, [memoryview(b"3" * 512)], third, flags)
+        poll_while(main, lambda: second.pending)
+        assert (second.ret, first.pending, third.pending) == (-errno.EBUSY, True, True)
+        disk.release()
+        poll_while(main, lambda: first.pending or third.pending)
+        assert blk.bs is not None
+        assert blk.bs.serialising_in_flight == 0
+    assert disk.data[:1024] == b"1" * 512 + b"3" * 512
