@@ -111,6 +111,7 @@ TABLE: list[Row] = [
     Row("null-aio", "block.protocols.null", "NullAioDriver", protocol="null-aio"),
     Row("copy-on-read", "block.filters.copy_on_read", "CopyOnReadDriver"),
     Row("delay", "block.filters.delay", "DelayDriver"),
+    Row("preallocate", "block.filters.preallocate", "PreallocateDriver"),
     Row("trace", "block.filters.trace", "TraceDriver"),
     Row("blkverify", "block.filters.blkverify", "BlkverifyDriver", protocol="blkverify"),
     Row("blkdebug", "block.filters.blkdebug.driver", "BlkdebugDriver", protocol="blkdebug"),
