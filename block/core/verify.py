@@ -6,15 +6,29 @@ R1  A difference is an exception in the request that met it: ContentsMismatch. N
 R2  Before that the process is asked: report.on_mismatch. QEMU ends there (prints the message, exit
     status 1), since a driver under test is wrong and goes on being wrong. Programs of ours set
     report.die for the same; a library does not end the process of its user.
-Who may call it: drivers that compare, in coroutines.
+R3  What lies in the page cache is compared at once, without a coroutine (try_read_alike). Anything
+    else, a difference too, is left to the coroutine, which reads again and knows what to say.
+Who may call it: drivers that compare, in their request hooks.
+
+Discussion: the first copy is read straight into the caller's memory, the others into bytearrays:
+their comparison with bytes is one memcmp, that of memoryviews goes byte by byte. A guest that changes its memory meanwhile makes a difference out
+of nothing; the coroutine, which compares private buffers or reads anew, does not find it.
 """
 
 from __future__ import annotations
 
 import errno
 
-from block.core import report
+from block.core import io, report
 from block.core.error import BlockError
+from block.core.iov import iov_to_bytes
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from block.core.edge import BdrvChild
+    from block.core.iov import Iov
 
 
 class ContentsMismatch(BlockError):
@@ -28,3 +42,20 @@ def mismatch(
     if report.on_mismatch is not None:
         report.on_mismatch(message)
     return ContentsMismatch(errno.EIO, message, node, driver, offset)
+
+
+def try_read_alike(
+    copies: Sequence[BdrvChild], offset: int, nbytes: int, qiov: Iov
+) -> int | None:
+    """Reads at once from all copies where all can and say the same; else declines (R3)."""
+    first, *others = copies
+    if io.try_preadv(first, offset, nbytes, qiov) is None:
+        return None
+    expected = iov_to_bytes(qiov)
+    for copy in others:
+        answer = bytearray(nbytes)
+        if io.try_preadv(copy, offset, nbytes, [memoryview(answer)]) is None:
+            return None
+        if answer != expected:
+            return None
+    return 0

@@ -29,7 +29,7 @@ from block.core.filter import filtered
 from block.core.iov import iov_difference
 from block.core.open import open_child
 from block.core.options import Option, take_options
-from block.core.verify import mismatch
+from block.core.verify import mismatch, try_read_alike
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -90,6 +90,9 @@ class BlkverifyDriver(BlockDriver):
         if raw and image and ":" not in raw:
             bs.exact_filename = f"{PREFIX}{raw}:{image}"
 
+    def refresh_limits(self, bs: BlockDriverState) -> None:
+        bs.bl.fast_read = min(child.bs.bl.fast_read for child in bs.children)
+
     def dirname(self, bs: BlockDriverState) -> str:
         message = "Cannot generate a base directory for blkverify nodes"
         raise BlockError(errno.EINVAL, message, bs.node_name, self.format_name)
@@ -105,6 +108,9 @@ class BlkverifyDriver(BlockDriver):
         _test(bs).bs.attach_aio_context(ctx)
 
     # -- requests
+
+    def try_preadv(self, bs: BlockDriverState, offset: int, nbytes: int, qiov: Iov) -> int | None:
+        return try_read_alike((_test(bs), filtered(bs)), offset, nbytes, qiov)
 
     async def co_preadv(
         self, bs: BlockDriverState, offset: int, nbytes: int, qiov: Iov, flags: int

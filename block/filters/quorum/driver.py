@@ -29,6 +29,7 @@ from block.core import flags as f
 from block.core.driver import BlockDriver
 from block.core.error import BlockError
 from block.core.open import open_child
+from block.core.verify import try_read_alike
 from block.filters.quorum import requests
 from block.filters.quorum.state import OPTIONS, QuorumState, take_state
 
@@ -75,9 +76,7 @@ class QuorumDriver(BlockDriver):
         return lengths.pop()
 
     def refresh_limits(self, bs: BlockDriverState) -> None:
-        s: QuorumState = bs.opaque
-        if s.fifo:
-            bs.bl.fast_read = s.children[0].bs.bl.fast_read
+        bs.bl.fast_read = min(child.bs.bl.fast_read for child in bs.children)
 
     def gather_child_options(self, bs: BlockDriverState) -> dict[str, object]:
         """A list without gaps, whatever the children's names are by now."""
@@ -150,9 +149,11 @@ class QuorumDriver(BlockDriver):
     # -- requests
 
     def try_preadv(self, bs: BlockDriverState, offset: int, nbytes: int, qiov: Iov) -> int | None:
-        """With fifo the first child may answer at once; votes take a coroutine."""
+        """Where all children answer at once and alike there is nothing to count."""
         s: QuorumState = bs.opaque
-        return io.try_preadv(s.children[0], offset, nbytes, qiov) if s.fifo else None
+        if s.fifo:
+            return io.try_preadv(s.children[0], offset, nbytes, qiov)
+        return try_read_alike(s.children, offset, nbytes, qiov)
 
     def co_preadv(
         self, bs: BlockDriverState, offset: int, nbytes: int, qiov: Iov, flags: int

@@ -22,7 +22,7 @@ from block.core.node import BlockDriverState
 from block.core.open import bdrv_open
 from block.core.verify import ContentsMismatch
 from block.core.wait import poll_while
-from tests.support.drivers import Disk, Outcome, Ram, ReleasingRam, backend_on, ram_node
+from tests.support.drivers import Disk, FastRam, Outcome, Ram, ReleasingRam, backend_on, ram_node
 
 SIZE = 1 << 20
 
@@ -91,6 +91,20 @@ def test_the_views_of_a_vector_are_compared_one_after_the_other(copies: Copies) 
     views = [memoryview(bytearray(size)) for size in (1000, 400, 600)]
     with pytest.raises(ContentsMismatch, match=r"at offset 1500$"):
         copies.blk.preadv_into(0, views)
+
+
+def test_what_is_there_and_alike_needs_no_coroutine_and_a_difference_does(
+    main: AioContext,
+) -> None:
+    copies = Copies(FastRam)
+    for where, ret, again in ((600, 0, 0), (100, -errno.EIO, 1)):
+        copies.raw.data[where] ^= 1
+        outcome = Outcome()
+        copies.blk.aio_preadv(0, [memoryview(bytearray(512))], outcome)
+        poll_while(main, lambda outcome=outcome: outcome.pending)  # type: ignore[misc]
+        assert outcome.ret == ret
+        assert [len(disk.asked("preadv")) for disk in (copies.raw, copies.test)] == [again] * 2
+    copies.blk.unref()
 
 
 def test_both_may_fail_alike_and_then_nothing_is_compared(copies: Copies) -> None:

@@ -105,14 +105,33 @@ def test_with_fifo_the_first_child_that_can_answers(
         assert asked == [1] * (last + 1) + [0] * (2 - last)
 
 
-def test_fifo_reads_come_by_the_fast_path_and_votes_do_not(main: AioContext) -> None:
-    for pattern, calls in (("fifo", [1, 0]), ("quorum", [0, 0])):
-        with Voters("AA", driver=FastRam, read_pattern=pattern) as voters:
-            outcome, buffer = Outcome(), bytearray(512)
-            voters.blk.aio_preadv(0, [memoryview(buffer)], outcome)
-            until(main, outcome)
-            assert buffer == b"A" * 512
-            assert [len(disk.asked("try_preadv")) for disk in voters.disks] == calls
+@pytest.mark.parametrize("views", [1, 2])
+@pytest.mark.parametrize(
+    ("letters", "pattern", "at_once", "again"),
+    [
+        ("AAA", "fifo", [1, 0, 0], [0, 0, 0]),
+        ("AAA", "quorum", [1, 1, 1], [0, 0, 0]),
+        ("AAB", "quorum", [1, 1, 1], [1, 1, 1]),
+        ("BAA", "quorum", [1, 1, 0], [1, 1, 1]),
+        ("A!A", "quorum", [1, 0, 0], [1, 1, 1]),
+    ],
+)
+def test_answers_that_are_there_and_alike_need_no_coroutine(
+    letters: str,
+    pattern: str,
+    at_once: list[int],
+    again: list[int],
+    views: int,
+    main: AioContext,
+) -> None:
+    with Voters(letters, driver=FastRam, read_pattern=pattern) as voters:
+        outcome, buffer = Outcome(), bytearray(1024)
+        whole = memoryview(buffer)
+        voters.blk.aio_preadv(0, [whole] if views == 1 else [whole[:300], whole[300:]], outcome)
+        until(main, outcome)
+        assert buffer == b"A" * 1024
+        assert [len(disk.asked("try_preadv")) for disk in voters.disks] == at_once
+        assert [len(disk.asked("preadv")) for disk in voters.disks] == again
 
 
 def test_with_fifo_writes_still_need_their_votes() -> None:
@@ -265,6 +284,7 @@ class Holes(ZeroRam):
         (["0000", "0000"], ("zero", 2048)),
         (["00AA", "000A"], ("zero", 1024)),
         (["AA00", "AAA0"], ("data", 1536)),
+        (["AAA0", "AA00"], ("data", 1536)),
         (["0000", "A000"], ("data", 512)),
         (["000A", "AA00"], ("data", 1024)),
         (["0000", "!"], ("data", 2048)),
