@@ -11,8 +11,8 @@ R3  What lies in the page cache is compared at once, without a coroutine (try_re
 Who may call it: drivers that compare, in their request hooks.
 
 Discussion: the first copy is read straight into the caller's memory, the others into bytearrays:
-their comparison with bytes is one memcmp, that of memoryviews goes byte by byte. A guest that changes its memory meanwhile makes a difference out
-of nothing; the coroutine, which compares private buffers or reads anew, does not find it.
+their comparison with bytes is one memcmp, that of memoryviews goes byte by byte. A guest that
+changes its memory meanwhile makes a difference out of nothing; then the coroutine reads again.
 """
 
 from __future__ import annotations

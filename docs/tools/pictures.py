@@ -16,6 +16,7 @@ from docs.tools import (
     house,
     looking,
     qcow2,
+    quorum,
     request,
     tree,
     two_ways,
@@ -41,4 +42,6 @@ PICTURES: tuple[Callable[[], Picture], ...] = (
     accelerators.picture,
     blkdebug.tree,
     blkdebug.states,
+    quorum.vote,
+    quorum.own_children,
 )
