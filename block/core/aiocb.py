@@ -25,6 +25,7 @@ from block.aio.bh import BottomHalf
 from block.aio.coroutine import Coroutine
 from block.core.accounting import FLUSH, READ, UNMAP, WRITE
 from block.core.error import errno_of
+from block.core.io import co_preadv, co_pwritev
 from block.core.wait import poll_while
 
 TYPE_CHECKING = False
@@ -134,7 +135,7 @@ class ReadRequest(BlkAIOCB):
     def work(self) -> Awaitable[None]:
         assert self.qiov is not None
         root = self.owner.check_request(self.offset, self.nbytes)
-        return root.co_preadv(self.offset, self.nbytes, self.qiov, self.flags)
+        return co_preadv(root, self.offset, self.nbytes, self.qiov, self.flags)
 
 
 class WriteRequest(BlkAIOCB):
@@ -147,7 +148,7 @@ class WriteRequest(BlkAIOCB):
         assert self.qiov is not None
         root = self.owner.check_request(self.offset, self.nbytes)
         flags = self.owner.write_flags(self.flags)
-        return root.co_pwritev(self.offset, self.nbytes, self.qiov, flags)
+        return co_pwritev(root, self.offset, self.nbytes, self.qiov, flags)
 
 
 class ZeroesRequest(BlkAIOCB):

@@ -122,9 +122,10 @@ class BackendRequests:
         assert ctx.is_home(), ctx.stranger()
         try_read = self.try_read
         if try_read(root, offset, nbytes, qiov) is None:
-            return self._submit(acb)
-        self.in_flight += 1
-        acb.schedule()
+            acb.start(ctx)
+        else:
+            self.in_flight += 1
+            acb.schedule()
         return acb
 
     def aio_pwritev(self, offset: int, qiov: Iov, cb: Callback, flags: int = 0) -> BlkAIOCB:

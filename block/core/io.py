@@ -76,6 +76,30 @@ async def co_preadv(child: BdrvChild, offset: int, nbytes: int, qiov: Iov, flags
     """Reads `nbytes` bytes at `offset` into a vector of that size (bdrv_co_preadv)."""
     bs = child.bs
     bl = bs.bl
+    if (
+        (offset | nbytes) & bl.align_mask
+        or not 0 < nbytes <= bl.largest
+        or not nbytes <= offset + nbytes <= bs.total_sectors << 9
+        or len(qiov) > bl.max_iov
+        or flags
+        or bs.copy_on_read
+        or bs.serialising_in_flight
+        or (drv := bs.drv) is None
+    ):
+        await _preadv_with_care(child, offset, nbytes, qiov, flags)
+        return
+    req = TrackedRequest(bs, offset, nbytes, READ)
+    try:
+        await drv.co_preadv(bs, offset, nbytes, qiov, 0)
+    finally:
+        req.end()
+
+
+async def _preadv_with_care(
+    child: BdrvChild, offset: int, nbytes: int, qiov: Iov, flags: int
+) -> None:
+    """Does a read that is not simple: unaligned, at the end, too long, flagged, or refused."""
+    bs = child.bs
     check_request(bs, offset, nbytes)
     if nbytes == 0:
         return
@@ -84,7 +108,7 @@ async def co_preadv(child: BdrvChild, offset: int, nbytes: int, qiov: Iov, flags
 
         await copy_on_read.co_preadv(child, offset, nbytes, qiov, flags)
         return
-    align = bl.request_alignment
+    align = bs.bl.request_alignment
     if (offset | nbytes) & (align - 1):
         pad = Padding(offset, nbytes, align)
         qiov = pad.extend(qiov)
@@ -94,15 +118,7 @@ async def co_preadv(child: BdrvChild, offset: int, nbytes: int, qiov: Iov, flags
     try:
         if bs.serialising_in_flight:
             await req.wait_serialising()
-        if (
-            offset + nbytes <= bs.total_sectors << 9
-            and not 0 < bl.max_transfer < nbytes
-            and len(qiov) <= bl.max_iov
-            and bs.drv is not None
-        ):
-            await bs.drv.co_preadv(bs, offset, nbytes, qiov, flags)
-        else:
-            await aligned_preadv(bs, offset, nbytes, qiov, flags)
+        await aligned_preadv(bs, offset, nbytes, qiov, flags)
     finally:
         req.end()
 

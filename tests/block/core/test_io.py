@@ -11,6 +11,7 @@ from block.core import flags as f
 from block.core import graph
 from block.core.backend import BlockBackend
 from block.core.error import BlockError
+from block.core.wait import run_sync
 from tests.support.drivers import (
     Disk,
     FastRam,
@@ -136,6 +137,19 @@ def test_a_request_outside_the_disk_is_an_io_error(offset: int, nbytes: int) -> 
         with pytest.raises(BlockError) as write:
             blk.pwrite(offset, bytes(nbytes))
     assert read.value.errno == write.value.errno == errno.EIO
+
+
+def test_a_node_refuses_what_lies_before_its_begin() -> None:
+    """The backend checks that for devices; jobs and drivers ask nodes."""
+    disk = Disk(1 << 20, request_alignment=512)
+    with backend_on(ram_node(disk)) as blk:
+        assert blk.root is not None
+        for request in (blk.root.co_preadv, blk.root.co_pwritev):
+            qiov = [memoryview(bytearray(1024))]
+            with pytest.raises(BlockError, match="offset -512") as refused:
+                run_sync(blk.aio_context, lambda: request(-512, 1024, qiov))  # noqa: B023
+            assert refused.value.errno == errno.EIO
+    assert disk.asked("preadv") == disk.asked("pwritev") == []
 
 
 def test_a_request_of_nothing_does_nothing() -> None:
