@@ -122,7 +122,7 @@ class LuringState(KernelQueue):
             try:
                 prepare(slot, request)
             except TypeError:
-                self.finish(slot, -errno.EINVAL)
+                self.finish([(slot, -errno.EINVAL)])
                 continue
             self._prepared += 1
             room -= request.nbytes
@@ -153,10 +153,9 @@ class LuringState(KernelQueue):
             self._start()
         super().run()
 
-    def reap(self) -> None:
-        """Takes the completions (luring_process_completions)."""
-        for slot, ret in self.kernel.completions():
-            self.finish(slot, ret)
+    def completions(self) -> list[tuple[int, int]]:
+        """Takes what is done (luring_process_completions)."""
+        return self.kernel.completions()
 
     def cleanup(self) -> None:
         """Gives back the rings and the eventfd (luring_cleanup)."""

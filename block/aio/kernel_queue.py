@@ -4,7 +4,7 @@
     submit            run, at the end of the pass          the kernel
     request --------> pending --------> slots -----------> works ---> its ring of completions
                                                                          | eventfd
-    co.enter() <----- finished <------ reap <----------------------------+
+    co.enter() <----- finished <------ completions <---------------------+
 
 A queue belongs to one node, and its eventfd is a handler of the node's context.
 
@@ -34,7 +34,7 @@ from collections import deque
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Iterable
 
     from block.aio.bh import BH
     from block.aio.context import AioContext
@@ -99,8 +99,8 @@ class KernelQueue:
         """Hands over what is pending, as far as there are slots."""
         raise NotImplementedError
 
-    def reap(self) -> None:
-        """Calls `finish` for each completion that the kernel has reported."""
+    def completions(self) -> Iterable[tuple[int, int]]:
+        """Takes what the kernel has reported: pairs of a slot and a result."""
         raise NotImplementedError
 
     # -- the way through
@@ -132,7 +132,7 @@ class KernelQueue:
 
     def complete(self) -> None:
         """Wakes the coroutines of all that is done."""
-        self.reap()
+        self.finish(self.completions())
         finished = self.finished
         try:
             while finished:
@@ -141,14 +141,16 @@ class KernelQueue:
             if finished:  # a coroutine has failed; the others have their turn in the next pass
                 self.run_again()
 
-    def finish(self, slot: int, ret: int) -> None:
-        """Notes a result and frees the slot."""
-        request = self.slots[slot]
-        assert request is not None, "completed twice"
-        self.slots[slot] = None
-        self.free.append(slot)
-        request.ret = ret
-        self.finished.append(request)
+    def finish(self, done: Iterable[tuple[int, int]]) -> None:
+        """Notes results and frees slots."""
+        slots, free, finished = self.slots, self.free, self.finished
+        for slot, ret in done:
+            request = slots[slot]
+            assert request is not None, "completed twice"
+            slots[slot] = None
+            free.append(slot)
+            request.ret = ret
+            finished.append(request)
 
     def run_again(self) -> None:
         """Has `run` called in the next pass."""

@@ -32,6 +32,8 @@ from block.aio.kernel_queue import FLUSH, WRITE, KernelQueue, KernelRequest
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from block.aio.world import World
 
 MAX_EVENTS = 1024
@@ -153,7 +155,7 @@ class LinuxAioState(KernelQueue):
             try:
                 prepare(len(batch), slot, request)
             except TypeError:
-                self.finish(slot, -errno.EINVAL)
+                self.finish([(slot, -errno.EINVAL)])
                 continue
             batch.append(slot)
         if batch:
@@ -171,7 +173,7 @@ class LinuxAioState(KernelQueue):
                 self._take_back(batch[done:])
                 return
             elif ret != -errno.EINTR:
-                self.finish(batch[done], ret)  # R4
+                self.finish([(batch[done], ret)])  # R4
                 done += 1
 
     def _take_back(self, slots: list[int]) -> None:
@@ -183,22 +185,26 @@ class LinuxAioState(KernelQueue):
             self.pending.appendleft(request)
         self.try_again()
 
-    def reap(self) -> None:
+    def completions(self) -> list[tuple[int, int]]:
         """Takes the events out of the ring (qemu_laio_process_completions)."""
-        ring, events, finish = self.kernel.ring, self.kernel.events, self.finish
-        head = ring[RING_HEAD]
-        while head != (tail := ring[RING_TAIL]):
-            with self._fence:  # R3
-                pass
-            while head != tail:
-                at = head * EVENT_WORDS
-                finish(events[at], events[at + 2])
-                head += 1
-                if head == ring[RING_NR]:
-                    head = 0
-            ring[RING_HEAD] = head
+        ring, events = self.kernel.ring, self.kernel.events
+        head, tail = ring[RING_HEAD], ring[RING_TAIL]
+        with self._fence:  # R3
+            pass
+        found: list[tuple[int, int]] = []
+        if tail < head:  # around the end of the ring
+            found += _pairs(events[head * EVENT_WORDS : ring[RING_NR] * EVENT_WORDS])
+            head = 0
+        found += _pairs(events[head * EVENT_WORDS : tail * EVENT_WORDS])
+        ring[RING_HEAD] = tail
+        return found
 
     def cleanup(self) -> None:
         """Gives back the kernel's context and the eventfd (laio_cleanup; patch 14)."""
         self.kernel.close()
         super().cleanup()
+
+
+def _pairs(events: memoryview) -> Iterator[tuple[int, int]]:
+    """Slot and result of each event: the fields `data` and `res`."""
+    return zip(events[::EVENT_WORDS].tolist(), events[2::EVENT_WORDS].tolist(), strict=True)

@@ -274,7 +274,7 @@ def test_a_failing_coroutine_does_not_keep_the_others_from_going_on(
         run.start(READ, n * PAGE, [memory()])
     queue.submit_pending()
     while len(queue.finished) < 4:
-        queue.reap()
+        queue.finish(queue.completions())
     queue.notifier.test_and_clear()  # neither the kernel will remind us,
     assert queue.bh is not None
     queue.bh.cancel()  # nor what was scheduled before
@@ -343,6 +343,23 @@ def test_the_ring_is_read_around_its_end(native: LinuxAioState, fd: int) -> None
         run.start(READ, n % PAGES * PAGE, [into])
         run.finish()
         assert into[0] == n % PAGES
+
+
+def test_events_on_both_sides_of_the_rings_end_are_taken_together(
+    native: LinuxAioState, fd: int
+) -> None:
+    run = Run(native, fd)
+    for _ in range(native.kernel.ring[1] - 2):
+        run.start(READ, 0, [memory()])
+        run.finish()
+    for n in range(5):
+        run.start(READ, n * PAGE, [memory()])
+    native.submit_pending()  # a cached file: it is read before this returns
+    done = native.completions()
+    assert len(done) == 5
+    native.finish(done)
+    run.finish()
+    assert run.rets[-5:] == [PAGE] * 5
 
 
 def kernel_contexts() -> int:
