@@ -17,7 +17,7 @@ def tree() -> Picture:
     made.arrow(qcow2.bottom(0.2), filter_.top(0.2), dashed=True)
     made.arrow(qcow2.bottom(0.6), filter_.top(0.6))
     made.text(108, 112, "~event")
-    made.text(62, 128, "~l2_update")
+    made.text(108, 128, "~l2_update")
     made.text(228, 112, "~request")
     made.text(228, 128, "~write 64 KiB")
     made.arrow(filter_.bottom(0.6), file.top(0.6))
@@ -64,7 +64,7 @@ def states() -> Picture:
     last = boxes[2]
     made.arrow(last.top(0.75), (last.x + 135, 34), (last.x + 45, 34), last.top(0.25))
     made.text(last.x + 90, 26, "~write_aio: rule 3 arms ENOSPC", anchor="middle")
-    made.text(40, 166, "~Every other event changes nothing: no rule names it. Rule 3 says `once`:")
+    made.text(40, 166, "~Every other event changes nothing: no rule names it. Rule 3 says once:")
     made.text(
         40, 184, "~it is gone after the request that it made fail, and state 3 is a quiet one."
     )

@@ -27,7 +27,7 @@ from block.core.wait import poll_while
 from block.filters.blkdebug.rules import Machine
 from tests.support import needs
 from tests.support.blkdebug import FLAGS, Ear, heard, node, opened, write
-from tests.support.drivers import Disk
+from tests.support.drivers import Disk, FastRam, Outcome, ram_node
 
 KIB = 1024
 SIZE = 6 * KIB * KIB
@@ -140,6 +140,25 @@ def test_the_work_comes_by_all_events(template: Path) -> None:
         for step in steps(blk):
             step()
     assert set(WRITE_EVENTS) <= set(heard(disk))
+
+
+def test_a_read_from_the_backing_file_is_told_to_the_file(tmp_path: Path) -> None:
+    """The backing file could answer at once, and nobody listens there: the short way is closed all
+    the same."""
+    image = tmp_path / "b.qcow2"
+    block.create(os.fspath(image), "qcow2", SIZE)
+    disk = Disk(0)
+    disk.data[:] = image.read_bytes()
+    backing = ram_node(Disk(SIZE), "backing0", FastRam)
+    with opened(disk, {"driver": "qcow2", "file": "ram0", "backing": "backing0"}, Ear) as blk:
+        blk.pwrite(0, b"x" * 512)  # there is an L2 table now, in memory
+        disk.log.clear()
+        outcome = Outcome()
+        blk.aio_preadv(1 << 20, [memoryview(bytearray(512))], outcome)
+        blk.drain()
+        assert outcome.ret == 0
+        assert heard(disk) == ["read_backing_aio"]
+    backing.unref()
 
 
 @pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC], ids=errno.errorcode.get)

@@ -80,9 +80,7 @@ LOW = "Parameter 'vote-threshold' expects a value >= 1"
         (quorum(5, vote_threshold=1), "Could not open '4.raw': No such file or directory"),
     ],
 )  # fmt: skip
-def test_bad_input_is_refused_and_leaves_nothing(
-    options: dict[str, object], message: str
-) -> None:
+def test_bad_input_is_refused_and_leaves_nothing(options: dict[str, object], message: str) -> None:
     with pytest.raises(BlockError) as error:
         block.open(options=options)
     assert str(error.value) == message
