@@ -27,20 +27,28 @@ def log_of(disk: Disk) -> list[str]:
     return [entry[1] if entry[0] == "event" else entry[0].upper() for entry in disk.log]
 
 
-def test_a_write_is_told_before_and_after() -> None:
+def log_of_write(offset: int, nbytes: int, zeroes: bool = False) -> list[str]:
+    """What a disk of blocks of 512 bytes hears and does."""
     disk = Disk(request_alignment=512)
     blk = backend_on(ram_node(disk, driver=Ear))
-    blk.pwrite(0, b"x" * 512)
-    assert log_of(disk) == ["pwritev", "PWRITEV", "pwritev_done"]
+    if zeroes:
+        blk.pwrite_zeroes(offset, nbytes)
+    else:
+        blk.pwrite(offset, b"x" * nbytes)
+    log = log_of(disk)
     blk.unref()
+    return log
+
+
+WRITE = ["pwritev", "PWRITEV", "pwritev_done"]
+
+
+def test_a_write_is_told_before_and_after() -> None:
+    assert log_of_write(0, 512) == WRITE
 
 
 def test_a_write_of_zeroes_has_an_event_of_its_own() -> None:
-    disk = Disk()
-    blk = backend_on(ram_node(disk, driver=Ear))
-    blk.pwrite_zeroes(0, 512)
-    assert log_of(disk) == ["pwritev_zero", "PWRITE_ZEROES", "pwritev_done"]
-    blk.unref()
+    assert log_of_write(0, 512, True) == ["pwritev_zero", "PWRITE_ZEROES", "pwritev_done"]
 
 
 def test_a_failed_write_is_done_too() -> None:
@@ -53,36 +61,20 @@ def test_a_failed_write_is_done_too() -> None:
     blk.unref()
 
 
-def test_head_and_tail_are_read_one_after_the_other() -> None:
-    disk = Disk(request_alignment=512)
-    blk = backend_on(ram_node(disk, driver=Ear))
-    blk.pwrite(100, b"x" * 2000)
-    assert log_of(disk) == [
-        "pwritev_rmw_head", "PREADV", "pwritev_rmw_after_head",
-        "pwritev_rmw_tail", "PREADV", "pwritev_rmw_after_tail",
-        "pwritev", "PWRITEV", "pwritev_done",
-    ]  # fmt: skip
-    blk.unref()
-
-
-def test_head_and_tail_in_one_read() -> None:
-    disk = Disk(request_alignment=512)
-    blk = backend_on(ram_node(disk, driver=Ear))
-    blk.pwrite(100, b"x" * 600)
-    assert log_of(disk) == [
-        "pwritev_rmw_head", "pwritev_rmw_tail", "PREADV",
-        "pwritev_rmw_after_head", "pwritev_rmw_after_tail",
-        "pwritev", "PWRITEV", "pwritev_done",
-    ]  # fmt: skip
-    blk.unref()
-
-
-def test_a_tail_alone() -> None:
-    disk = Disk(request_alignment=512)
-    blk = backend_on(ram_node(disk, driver=Ear))
-    blk.pwrite(0, b"x" * 600)
-    assert log_of(disk)[:3] == ["pwritev_rmw_tail", "PREADV", "pwritev_rmw_after_tail"]
-    blk.unref()
+@pytest.mark.parametrize(
+    ("offset", "nbytes", "reads"),
+    [
+        (100, 924, ["pwritev_rmw_head", "PREADV", "pwritev_rmw_after_head"]),
+        (0, 600, ["pwritev_rmw_tail", "PREADV", "pwritev_rmw_after_tail"]),
+        (100, 2000, ["pwritev_rmw_head", "PREADV", "pwritev_rmw_after_head",
+                     "pwritev_rmw_tail", "PREADV", "pwritev_rmw_after_tail"]),
+        (100, 600, ["pwritev_rmw_head", "pwritev_rmw_tail", "PREADV",
+                    "pwritev_rmw_after_head", "pwritev_rmw_after_tail"]),
+    ],
+    ids=["head", "tail", "one after the other", "both in one read"],
+)  # fmt: skip
+def test_head_and_tail_are_read_first(offset: int, nbytes: int, reads: list[str]) -> None:
+    assert log_of_write(offset, nbytes) == reads + WRITE
 
 
 def test_raw_tells_its_file_what_the_guest_does() -> None:
