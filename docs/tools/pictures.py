@@ -18,6 +18,7 @@ from docs.tools import (
     qcow2,
     quorum,
     request,
+    throttle,
     tree,
     two_ways,
 )
@@ -39,6 +40,9 @@ PICTURES: tuple[Callable[[], Picture], ...] = (
     qcow2.lookup,
     qcow2.order,
     looking.looking,
+    throttle.bucket,
+    throttle.burst,
+    throttle.group,
     accelerators.picture,
     blkdebug.tree,
     blkdebug.states,

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 import pytest
 
@@ -121,6 +122,25 @@ def test_the_turn_of_a_disk_that_moves_away_goes_to_the_next(world: VirtualWorld
     other.close()
 
 
+def test_a_turn_that_comes_during_the_drain_is_not_lost_with_the_move(world: VirtualWorld) -> None:
+    """A neighbour's thread gives the turn to a disk whose last request has just gone."""
+    main, other = world.main_context, AioContext("other", world)
+    with group(iops_total=1) as slow, throttled() as here, throttled() as there:
+        there.set_aio_context(other)
+        submit(there, 3)
+        assert there.bs is not None
+        there.bs.drained_begin()
+        waiting = submit(here, 2)
+        with slow.lock:
+            slow.arm(member_of(there), READ, slow.now())
+        there.set_aio_context(main)
+        assert slow.armed[READ] is member_of(here)
+        while None in rets(waiting):
+            main.poll(True)
+        there.bs.drained_end()
+    other.close()
+
+
 def test_a_detach_with_a_request_waiting_is_refused(world: VirtualWorld) -> None:
     """As in dc868fb03b (2017): the timers went away, and the request waited for ever."""
     with group(iops_total=1), throttled() as disk:
@@ -152,6 +172,21 @@ def test_nobody_waits_for_ever_for_a_loop_that_sleeps(world: VirtualWorld) -> No
     other.close()
 
 
+def test_a_turn_from_another_loop_comes_at_its_time(world: VirtualWorld) -> None:
+    main, other = world.main_context, AioContext("other", world)
+    with group(iops_total=4) as slow, throttled() as here, throttled() as there:
+        there.set_aio_context(other)
+        mine, theirs = submit(here, 2), submit(there, 1)
+        while None in rets(mine):
+            main.poll(True)
+        assert slow.armed[READ] is member_of(there)
+        while None in rets(theirs):
+            other.poll(True)
+        assert now_ns(there) - START_NS == pytest.approx(0.4 * SECOND_NS, abs=2)
+        there.set_aio_context(main)
+    other.close()
+
+
 def test_who_is_not_late_keeps_the_turn(world: VirtualWorld) -> None:
     other = AioContext("other", world)
     with group(iops_total=10) as slow, throttled() as here, throttled() as there:
@@ -167,6 +202,63 @@ def test_who_is_not_late_keeps_the_turn(world: VirtualWorld) -> None:
         while None in rets(theirs):
             other.poll(True)
         there.set_aio_context(world.main_context)
+    other.close()
+
+
+def test_who_is_a_little_late_keeps_the_turn(world: VirtualWorld) -> None:
+    main, other = world.main_context, AioContext("other", world)
+    with group(iops_total=33) as slow, ExitStack() as disks:
+        here = [disks.enter_context(throttled()) for _ in range(7)]
+        there = disks.enter_context(throttled())
+        there.set_aio_context(other)
+        for disk in here:
+            submit(disk, 4)
+        theirs = submit(there, 1)
+        first = slow.due_ns[READ]
+        while slow.due_ns[READ] < first + throttle_group.NEIGHBOUR_LATE_NS:
+            main.poll(True)
+        turn = slow.armed[READ]
+        assert turn is not member_of(there)
+        world.advance(slow.due_ns[READ] - now_ns(there) + 1)
+        other.poll(False)
+        assert slow.armed[READ] is turn
+        while None in rets(theirs):
+            main.poll(True)
+            other.poll(False)
+        there.set_aio_context(main)
+    other.close()
+
+
+def test_who_takes_an_overdue_turn_keeps_to_the_limits(world: VirtualWorld) -> None:
+    main, other = world.main_context, AioContext("other", world)
+    with group(iops_total=10), throttled() as here, throttled() as there, throttled() as third:
+        there.set_aio_context(other)
+        submit(here, 3)
+        theirs = submit(there, 1)
+        submit(third, 100)
+        third.drain()
+        while None in rets(theirs):
+            other.poll(True)
+        assert now_ns(there) - START_NS > 9 * SECOND_NS
+        there.set_aio_context(main)
+    other.close()
+
+
+def test_an_old_timer_that_fires_before_the_turn_begins_nothing(world: VirtualWorld) -> None:
+    """Another thread gives a turn while this one is about to fire its timers."""
+    main, other = world.main_context, AioContext("other", world)
+    with group(iops_total=1) as slow, throttled() as here, throttled() as there:
+        there.set_aio_context(other)
+        submit(here, 2)
+        theirs = submit(there, 1)
+        while slow.armed[READ] is not member_of(there):
+            main.poll(True)
+        member_of(there).timers[READ].callback()
+        assert rets(theirs) == {None}
+        assert slow.armed[READ] is member_of(there)
+        while None in rets(theirs):
+            other.poll(True)
+        there.set_aio_context(main)
     other.close()
 
 
