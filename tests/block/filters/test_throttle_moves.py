@@ -172,19 +172,25 @@ def test_nobody_waits_for_ever_for_a_loop_that_sleeps(world: VirtualWorld) -> No
     other.close()
 
 
-def test_a_turn_from_another_loop_comes_at_its_time(world: VirtualWorld) -> None:
+def test_a_turn_from_another_thread_comes_at_its_time(world: VirtualWorld) -> None:
+    """Nobody is at home in the other loop while this one runs, as if its thread were another."""
     main, other = world.main_context, AioContext("other", world)
+    other.disown()
     with group(iops_total=4) as slow, throttled() as here, throttled() as there:
         there.set_aio_context(other)
-        mine, theirs = submit(here, 2), submit(there, 1)
+        mine = submit(here, 2)
+        with other:
+            theirs = submit(there, 1)
         while None in rets(mine):
             main.poll(True)
         assert slow.armed[READ] is member_of(there)
-        while None in rets(theirs):
-            other.poll(True)
+        with other:
+            while None in rets(theirs):
+                other.poll(True)
         assert now_ns(there) - START_NS == pytest.approx(0.4 * SECOND_NS, abs=2)
         there.set_aio_context(main)
-    other.close()
+    with other:
+        other.close()
 
 
 def test_who_is_not_late_keeps_the_turn(world: VirtualWorld) -> None:
