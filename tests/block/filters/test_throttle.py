@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
 import block
 from block.aio.context import AioContext
+from block.aio.coroutine import Coroutine
 from block.core.backend import BlockBackend
 from block.core.drain import drain_all_begin, drain_all_end
 from block.core.error import BlockError
@@ -158,6 +159,40 @@ def test_requests_run_in_the_order_in_which_they_came(main: AioContext) -> None:
     assert order == list(range(30))
 
 
+def test_nobody_overtakes_who_waits_when_there_is_room_again(world: VirtualWorld) -> None:
+    order: list[str] = []
+
+    def note(name: str) -> Callable[[int], None]:
+        return lambda ret: order.append(name)
+
+    with group(iops_total=10), throttled() as disk:
+        for name in "abc":
+            disk.aio_preadv(0, [memoryview(bytearray(512))], note(name))
+        world.advance(SECOND_NS)
+        disk.aio_preadv(0, [memoryview(bytearray(512))], note("d"))
+        while len(order) < 4:
+            disk.aio_context.poll(True)
+    assert order == list("abcd")
+
+
+def test_who_has_run_stands_at_the_end_of_the_line_again(world: VirtualWorld) -> None:
+    order: list[str] = []
+
+    async def reads(disk: BlockBackend, name: str, count: int) -> None:
+        for number in range(count):
+            await disk.co_preadv(0, 512, [memoryview(bytearray(512))])
+            order.append(f"{name}{number}")
+
+    with group(iops_total=10), throttled() as disk:
+        for name, count in (("a", 4), ("b", 1)):
+            disk.aio_context.co_enter(Coroutine(reads(disk, name, count)))
+        assert order == ["a0", "a1"]
+        world.advance(SECOND_NS)
+        while len(order) < 5:
+            disk.aio_context.poll(True)
+    assert order == ["a0", "a1", "a2", "b0", "a3"]
+
+
 def test_the_members_of_a_group_get_equal_shares(main: AioContext) -> None:
     with group(iops_total=30), throttled() as one, throttled() as two, throttled() as three:
         loads = [Load(blk, 60) for blk in (one, two, three, three, three)]
@@ -256,6 +291,37 @@ def test_one_member_is_drained_and_the_others_go_on_waiting(main: AioContext) ->
         assert rets(waiting) == {0}
 
 
+def test_a_request_from_above_does_not_wait_for_a_neighbour_in_a_drained_section() -> None:
+    """A format that is drained still needs tables for what it has in flight."""
+    done: list[bool] = []
+
+    async def read(disk: BlockBackend) -> None:
+        assert disk.root is not None
+        await disk.root.co_preadv(0, 512, [memoryview(bytearray(512))])
+        done.append(True)
+
+    with group(iops_total=1), throttled() as one, throttled() as two:
+        submit(two, 4)
+        assert one.bs is not None
+        one.bs.drained_begin()
+        one.aio_context.co_enter(Coroutine(read(one)))
+        assert done == [True]
+        one.bs.drained_end()
+        two.drain()
+
+
+def test_a_turn_that_nobody_needs_any_more_goes_on(main: AioContext) -> None:
+    with group(iops_total=10) as slow, throttled() as one, throttled() as two:
+        waiting = submit(two, 8)
+        member_of(two).timers[READ].cancel()
+        with slow.lock:
+            slow.arm(member_of(one), READ, slow.now())
+        main.poll(True)
+        assert slow.armed[READ] is member_of(two)
+        while None in rets(waiting):
+            main.poll(True)
+
+
 def test_a_disk_is_closed_with_requests_waiting(world: VirtualWorld) -> None:
     with group(iops_total=1) as slow:
         disk = throttled()
@@ -263,6 +329,7 @@ def test_a_disk_is_closed_with_requests_waiting(world: VirtualWorld) -> None:
         disk.close()
         assert rets(outcomes) == {0}
         assert (slow.members, slow.armed, slow.refcnt) == ([], [None, None], 1)
+        assert slow.tokens == [None, None]
         assert slow.now() == START_NS
 
 
