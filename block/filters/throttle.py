@@ -17,11 +17,9 @@ from __future__ import annotations
 
 import errno
 
-from block.core import flags as f
-from block.core import io, zero
-from block.core.driver import BlockDriver
+from block.core import io
 from block.core.error import BlockError
-from block.core.open import open_child
+from block.core.filter import AroundDriver, filtered
 from block.core.options import Option, invalid, take_options
 from block.objects.throttle_bucket import READ, WRITE
 from block.objects.throttle_group import throttle_group_exists
@@ -32,31 +30,22 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable
 
     from block.aio.context import AioContext
-    from block.core.edge import BdrvChild
     from block.core.iov import Iov
     from block.core.node import BlockDriverState
 
-
-def _file(bs: BlockDriverState) -> BdrvChild:
-    assert bs.file is not None
-    return bs.file
+DIRECTION = {"read": READ, "write": WRITE, "zero": WRITE, "discard": WRITE}
 
 
-class ThrottleDriver(BlockDriver):
+class ThrottleDriver(AroundDriver):
     """The driver `throttle` (bdrv_throttle); the state of a node is its ThrottleGroupMember."""
 
     format_name = "throttle"
-    is_filter = True
     runtime_opts = (Option("throttle-group", "string", "Name of the throttle group"),)
     strong_runtime_opts = ("throttle-group",)
     mutable_opts = ("throttle-group",)
 
     def open(self, bs: BlockDriverState, options: dict[str, object], flags: int) -> None:
-        role = f.BDRV_CHILD_FILTERED | f.BDRV_CHILD_PRIMARY
-        bs.file = open_child(None, options, "file", bs, role)
-        below = _file(bs).bs
-        bs.supported_write_flags = below.supported_write_flags | f.REQ_WRITE_UNCHANGED
-        bs.supported_zero_flags = below.supported_zero_flags | f.REQ_WRITE_UNCHANGED
+        super().open(bs, options, flags)
         name = self._take_group(options)
         bs.opaque = ThrottleGroupMember(bs)
         bs.opaque.register(name, bs.aio_context)
@@ -72,16 +61,6 @@ class ThrottleDriver(BlockDriver):
 
     def close(self, bs: BlockDriverState) -> None:
         bs.opaque.unregister()
-
-    def refresh_limits(self, bs: BlockDriverState) -> None:
-        bs.bl.fast_read = _file(bs).bs.bl.fast_read
-
-    def getlength(self, bs: BlockDriverState) -> int:
-        return _file(bs).bs.getlength()
-
-    def child_resized(self, bs: BlockDriverState, child: BdrvChild) -> None:
-        bs.refresh_total_sectors()
-        bs.parents_resized()
 
     def reopen_prepare(self, bs: BlockDriverState, options: dict[str, object], flags: int) -> str:
         """Looks whether the new group is there (throttle_reopen_prepare)."""
@@ -101,31 +80,26 @@ class ThrottleDriver(BlockDriver):
         member: ThrottleGroupMember = bs.opaque
         if not member.may_pass(READ):
             return None
-        ret = io.try_preadv(_file(bs), offset, nbytes, qiov)
+        ret = io.try_preadv(filtered(bs), offset, nbytes, qiov)
         if ret is not None:
             member.account(READ, nbytes)
         return ret
 
-    def co_preadv(
-        self, bs: BlockDriverState, offset: int, nbytes: int, qiov: Iov, flags: int
+    def around(
+        self,
+        bs: BlockDriverState,
+        kind: str,
+        offset: int,
+        nbytes: int,
+        flags: int,
+        request: Awaitable[None],
     ) -> Awaitable[None]:
-        request = io.co_preadv(_file(bs), offset, nbytes, qiov, flags)
-        return _after_its_turn(bs, READ, nbytes, request)
-
-    def co_pwritev(
-        self, bs: BlockDriverState, offset: int, nbytes: int, qiov: Iov, flags: int
-    ) -> Awaitable[None]:
-        request = io.co_pwritev(_file(bs), offset, nbytes, qiov, flags)
-        return _after_its_turn(bs, WRITE, nbytes, request)
-
-    def co_pwrite_zeroes(
-        self, bs: BlockDriverState, offset: int, nbytes: int, flags: int
-    ) -> Awaitable[None]:
-        request = zero.co_pwrite_zeroes(_file(bs), offset, nbytes, flags)
-        return _after_its_turn(bs, WRITE, nbytes, request)
-
-    def co_pdiscard(self, bs: BlockDriverState, offset: int, nbytes: int) -> Awaitable[None]:
-        return _after_its_turn(bs, WRITE, nbytes, _file(bs).co_pdiscard(offset, nbytes))
+        """A request that the group admits at once goes down without a level of its own (R1)."""
+        member: ThrottleGroupMember = bs.opaque
+        direction = DIRECTION.get(kind)
+        if direction is None or member.passes(direction, nbytes):
+            return request
+        return _wait_and_do(member, direction, nbytes, request)
 
     # -- drained sections and moves
 
@@ -140,16 +114,6 @@ class ThrottleDriver(BlockDriver):
 
     def attach_aio_context(self, bs: BlockDriverState, ctx: AioContext) -> None:
         bs.opaque.attach(ctx)
-
-
-def _after_its_turn(
-    bs: BlockDriverState, direction: int, nbytes: int, request: Awaitable[None]
-) -> Awaitable[None]:
-    """A request that the group admits at once goes down without a level of its own."""
-    member: ThrottleGroupMember = bs.opaque
-    if member.passes(direction, nbytes):
-        return request
-    return _wait_and_do(member, direction, nbytes, request)
 
 
 async def _wait_and_do(

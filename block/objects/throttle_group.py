@@ -155,7 +155,7 @@ class ThrottleGroup:
             return
         if in_coroutine() and member.queues[direction].next():
             self.tokens[direction] = member  # it is quicker to go on here
-        elif token is not member or not member.queues[direction].empty:
+        else:
             self.arm(token, direction, self.now())
 
 

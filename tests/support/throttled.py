@@ -20,7 +20,7 @@ from block.objects.throttle_bucket import READ, WRITE
 from block.objects.throttle_group import ThrottleGroup, throttle_group_create
 from block.objects.throttle_member import ThrottleGroupMember
 from block.objects.throttle_options import config_of
-from tests.support.drivers import backend_on
+from tests.support.drivers import Outcome, backend_on
 from tests.support.virtual_world import VirtualWorld
 
 SECOND_NS = 1_000_000_000
@@ -74,6 +74,20 @@ def member_of(blk: BlockBackend) -> ThrottleGroupMember:
 def now_ns(blk: BlockBackend) -> int:
     """What the clock of throttling says where a disk lives."""
     return blk.aio_context.clock_ns(ClockType.REALTIME)
+
+
+def submit(disk: BlockBackend, count: int) -> list[Outcome]:
+    """Reads, each of them counted once; in the thread at home in the disk's context."""
+    outcomes = [Outcome() for _ in range(count)]
+    for outcome in outcomes:
+        disk.aio_preadv(0, [memoryview(bytearray(512))], outcome)
+    return outcomes
+
+
+def rets(outcomes: list[Outcome]) -> set[int | None]:
+    """What callbacks got, None for those that have not come; none comes twice."""
+    assert {outcome.calls for outcome in outcomes} <= {0, 1}
+    return {outcome.ret for outcome in outcomes}
 
 
 class Load:

@@ -19,7 +19,7 @@ from block.objects.throttle_bucket import READ, WRITE
 from block.objects.throttle_group import groups
 from block.objects.throttle_options import config_of
 from tests.support.drivers import Disk, FastRam, Outcome, backend_on, ram_node
-from tests.support.throttled import PERM, SECOND_NS, Load, now_ns, run, virtual_world
+from tests.support.throttled import PERM, SECOND_NS, Load, now_ns, rets, run, submit, virtual_world
 from tests.support.virtual_world import START_NS, VirtualWorld
 
 
@@ -35,18 +35,6 @@ def limited(group: str = "g", **limits: int) -> BlockBackend:
     io_limits_enable(blk, group)
     set_io_limits(blk, config_of({key.replace("_", "-"): n for key, n in limits.items()}))
     return blk
-
-
-def submit(disk: BlockBackend, count: int) -> list[Outcome]:
-    outcomes = [Outcome() for _ in range(count)]
-    for outcome in outcomes:
-        disk.aio_preadv(0, [memoryview(bytearray(512))], outcome)
-    return outcomes
-
-
-def rets(outcomes: list[Outcome]) -> set[int | None]:
-    assert {outcome.calls for outcome in outcomes} <= {0, 1}
-    return {outcome.ret for outcome in outcomes}
 
 
 @pytest.mark.parametrize("direction", [READ, WRITE])

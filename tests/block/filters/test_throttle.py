@@ -4,25 +4,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
 import block
 from block.aio.context import AioContext
 from block.aio.coroutine import Coroutine
+from block.core import flags as f
 from block.core.backend import BlockBackend
 from block.core.drain import drain_all_begin, drain_all_end
 from block.core.error import BlockError
+from block.core.open import bdrv_open
 from block.core.reopen import reopen
 from block.objects import throttle_group
 from block.objects.throttle_bucket import READ, WRITE
-from tests.support.drivers import Outcome
+from block.objects.throttle_options import config_of
+from tests.support.drivers import Disk, Outcome, backend_on, ram_node
 from tests.support.throttled import (
+    PERM,
     SECOND_NS,
     Load,
     group,
     member_of,
     now_ns,
+    rets,
     run,
     throttled,
     virtual_world,
@@ -105,15 +111,17 @@ def test_a_large_request_counts_as_several() -> None:
     assert 10 <= rate(READ, 512, iops_total=10, iops_size=4096) <= 10.1
 
 
-def test_zeroes_and_discards_wait_as_writes_and_a_flush_does_not(main: AioContext) -> None:
+def test_zeroes_and_discards_wait_as_writes_and_a_flush_does_not() -> None:
     with group(iops_write=1), throttled() as disk:
         disk.pwrite(0, b"full")
-        began = now_ns(disk)
+        assert now_ns(disk) == START_NS
         disk.pwrite_zeroes(0, 4096)
+        assert now_ns(disk) == pytest.approx(START_NS + 0.9 * SECOND_NS, abs=2)
+        disk.pdiscard(0, 4096)
+        assert now_ns(disk) == pytest.approx(START_NS + 1.9 * SECOND_NS, abs=2)
         disk.pread(0, 512)
         disk.flush()
-        waited = now_ns(disk) - began
-    assert 0.8 * SECOND_NS < waited < 1.1 * SECOND_NS
+        assert now_ns(disk) == pytest.approx(START_NS + 1.9 * SECOND_NS, abs=2)
 
 
 # -- bursts
@@ -217,7 +225,7 @@ def test_two_groups_know_nothing_of_each_other(main: AioContext) -> None:
 
 def test_new_limits_hold_at_once_for_those_who_wait(main: AioContext) -> None:
     with group(iops_total=1) as slow, throttled() as disk:
-        outcomes = submit(disk, 40)
+        outcomes = submit_both(disk, 40)
         slow.configure(throttle_group.ThrottleConfig())
         while None in rets(outcomes):
             main.poll(True)
@@ -227,24 +235,18 @@ def test_new_limits_hold_at_once_for_those_who_wait(main: AioContext) -> None:
 # -- drained sections and the end
 
 
-def submit(disk: BlockBackend, count: int, nbytes: int = 512) -> list[Outcome]:
+def submit_both(disk: BlockBackend, count: int) -> list[Outcome]:
+    """Reads and writes by turns."""
     outcomes = [Outcome() for _ in range(count)]
     for number, outcome in enumerate(outcomes):
-        if number % 2:
-            disk.aio_pwritev(0, [memoryview(bytearray(nbytes))], outcome)
-        else:
-            disk.aio_preadv(0, [memoryview(bytearray(nbytes))], outcome)
+        submit = disk.aio_pwritev if number % 2 else disk.aio_preadv
+        submit(0, [memoryview(bytearray(512))], outcome)
     return outcomes
-
-
-def rets(outcomes: list[Outcome]) -> set[int | None]:
-    assert {outcome.calls for outcome in outcomes} <= {0, 1}
-    return {outcome.ret for outcome in outcomes}
 
 
 def test_a_drain_lets_all_go_that_waits_without_a_moments_delay(world: VirtualWorld) -> None:
     with group(iops_total=1), throttled() as disk:
-        outcomes = submit(disk, 40)
+        outcomes = submit_both(disk, 40)
         assert None in rets(outcomes)
         disk.drain()
         assert rets(outcomes) == {0}
@@ -254,7 +256,7 @@ def test_a_drain_lets_all_go_that_waits_without_a_moments_delay(world: VirtualWo
 
 def test_after_a_drain_the_limits_hold_again_and_remember(main: AioContext) -> None:
     with group(iops_total=10), throttled() as disk:
-        submit(disk, 41)
+        submit_both(disk, 41)
         disk.drain()
         late = Outcome()
         disk.aio_preadv(0, [memoryview(bytearray(512))], late)
@@ -268,7 +270,7 @@ def test_after_a_drain_the_limits_hold_again_and_remember(main: AioContext) -> N
 def test_drain_all_and_nested_drains_let_go_too(world: VirtualWorld) -> None:
     with group(iops_total=1), throttled() as disk:
         assert disk.bs is not None
-        outcomes = submit(disk, 10)
+        outcomes = submit_both(disk, 10)
         disk.bs.drained_begin()
         drain_all_begin()
         assert rets(outcomes) == {0}
@@ -281,8 +283,8 @@ def test_drain_all_and_nested_drains_let_go_too(world: VirtualWorld) -> None:
 
 def test_one_member_is_drained_and_the_others_go_on_waiting(main: AioContext) -> None:
     with group(iops_total=1), throttled() as one, throttled() as two:
-        waiting = submit(two, 4)
-        drained = submit(one, 4)
+        waiting = submit_both(two, 4)
+        drained = submit_both(one, 4)
         one.drain()
         assert rets(drained) == {0}
         assert None in rets(waiting)
@@ -301,7 +303,7 @@ def test_a_request_from_above_does_not_wait_for_a_neighbour_in_a_drained_section
         done.append(True)
 
     with group(iops_total=1), throttled() as one, throttled() as two:
-        submit(two, 4)
+        submit_both(two, 4)
         assert one.bs is not None
         one.bs.drained_begin()
         one.aio_context.co_enter(Coroutine(read(one)))
@@ -312,7 +314,7 @@ def test_a_request_from_above_does_not_wait_for_a_neighbour_in_a_drained_section
 
 def test_a_turn_that_nobody_needs_any_more_goes_on(main: AioContext) -> None:
     with group(iops_total=10) as slow, throttled() as one, throttled() as two:
-        waiting = submit(two, 8)
+        waiting = submit_both(two, 8)
         member_of(two).timers[READ].cancel()
         with slow.lock:
             slow.arm(member_of(one), READ, slow.now())
@@ -325,7 +327,7 @@ def test_a_turn_that_nobody_needs_any_more_goes_on(main: AioContext) -> None:
 def test_a_disk_is_closed_with_requests_waiting(world: VirtualWorld) -> None:
     with group(iops_total=1) as slow:
         disk = throttled()
-        outcomes = submit(disk, 10)
+        outcomes = submit_both(disk, 10)
         disk.close()
         assert rets(outcomes) == {0}
         assert (slow.members, slow.armed, slow.refcnt) == ([], [None, None], 1)
@@ -336,9 +338,9 @@ def test_a_disk_is_closed_with_requests_waiting(world: VirtualWorld) -> None:
 def test_the_turn_of_a_disk_that_is_closed_goes_to_the_next(main: AioContext) -> None:
     with group(iops_total=1) as slow, throttled() as other:
         disk = throttled()
-        first = submit(disk, 4)
+        first = submit_both(disk, 4)
         assert slow.armed[READ] is member_of(disk)
-        then = submit(other, 2)
+        then = submit_both(other, 2)
         disk.close()
         assert rets(first) == {0}
         while None in rets(then):
@@ -351,7 +353,7 @@ def test_the_turn_of_a_disk_that_is_closed_goes_to_the_next(main: AioContext) ->
 def test_a_node_changes_its_group(main: AioContext) -> None:
     with group("a", iops_total=1) as a, group("b", iops_total=20) as b, throttled("a") as disk:
         assert disk.bs is not None
-        outcomes = submit(disk, 6)
+        outcomes = submit_both(disk, 6)
         reopen(disk.bs, {"throttle-group": "b"})
         assert rets(outcomes) == {0}
         assert (a.members, b.members) == ([], [member_of(disk)])
@@ -387,6 +389,12 @@ def test_a_name_is_taken_once() -> None:
         throttle_group.throttle_group_create("slow", throttle_group.ThrottleConfig())
 
 
+def test_limits_that_contradict_each_other_make_no_group() -> None:
+    with pytest.raises(BlockError, match="cannot be used at the same time"):
+        throttle_group.throttle_group_create("g", config_of({"iops-total": 1, "iops-read": 1}))
+    assert throttle_group.groups == {}
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -410,12 +418,37 @@ def test_a_node_needs_a_file() -> None:
 # -- the filter is otherwise invisible
 
 
-def test_length_limits_and_flags_are_those_of_the_disk_below() -> None:
-    with group(), throttled(size=1 << 20) as disk:
+def test_length_limits_and_flags_are_those_of_the_disk_below(tmp_path: Path) -> None:
+    image = tmp_path / "a.img"
+    image.write_bytes(bytes(1 << 20))
+    options = {"driver": "throttle", "throttle-group": "slow"}
+    with (
+        group(),
+        block.open(options={**options, "file": {"driver": "file", "filename": str(image)}}) as disk,
+    ):
         assert disk.bs is not None
         assert disk.bs.file is not None
         below = disk.bs.file.bs
         assert disk.length == 1 << 20
-        assert disk.bs.bl.fast_read == below.bl.fast_read
-        assert disk.bs.supported_write_flags & below.supported_write_flags
+        assert disk.bs.bl.fast_read == below.bl.fast_read < 1 << 20
+        assert below.supported_zero_flags
+        assert disk.bs.supported_zero_flags & below.supported_zero_flags
         assert disk.bs.block_status(0, 4096)[3] is below
+
+
+def test_what_the_disk_below_makes_durable_needs_no_flush() -> None:
+    with group(), throttled() as disk:
+        assert disk.bs is not None
+        assert disk.bs.supported_write_flags & f.REQ_FUA
+
+
+def test_a_disk_that_grows_below_grows_above() -> None:
+    below = ram_node(Disk(1 << 20), name="below")
+    with group():
+        over = {"driver": "throttle", "throttle-group": "slow", "file": "below"}
+        disk = backend_on(bdrv_open(options=over), PERM)
+        other = backend_on(below)
+        other.truncate(2 << 20)
+        assert disk.length == 2 << 20
+        other.close()
+        disk.close()

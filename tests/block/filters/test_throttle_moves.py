@@ -21,7 +21,9 @@ from tests.support.throttled import (
     group,
     member_of,
     now_ns,
+    rets,
     run,
+    submit,
     throttled,
     virtual_world,
 )
@@ -34,19 +36,6 @@ def world() -> Iterator[VirtualWorld]:
         virtual.audit = True
         yield virtual
         assert throttle_group.groups == {}, "a group is left behind"
-
-
-def submit(disk: BlockBackend, count: int) -> list[Outcome]:
-    """Reads, each of them counted once; in the thread at home in the disk's context."""
-    outcomes = [Outcome() for _ in range(count)]
-    for outcome in outcomes:
-        disk.aio_preadv(0, [memoryview(bytearray(512))], outcome)
-    return outcomes
-
-
-def rets(outcomes: list[Outcome]) -> set[int | None]:
-    assert {outcome.calls for outcome in outcomes} <= {0, 1}
-    return {outcome.ret for outcome in outcomes}
 
 
 def kinds(ctx: AioContext, disk: BlockBackend) -> list[str]:

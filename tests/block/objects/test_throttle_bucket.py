@@ -196,6 +196,7 @@ MESSAGES = [
      "burst length too high for this burst rate"),
     ({"bps-write-max": 1}, "bps_max/iops_max require corresponding bps/iops values"),
     ({"iops-read": 2, "iops-read-max": 1}, "bps_max/iops_max cannot be lower than bps/iops"),
+    ({"iops-total": 1, "iops-total-max-length": -1}, "burst length set without burst rate"),
     ({"bps-read-max-length": 1 << 32},
      "bps-read-max-length value must be in the range [0, 4294967295]"),
 ]  # fmt: skip
