@@ -17,7 +17,7 @@
 
 .text
 .code32
-.globl pvh_start
+.globl pvh_start, ap_start, ap_end, vectors
 pvh_start:
     cld
     lgdt gdt_register
@@ -43,7 +43,7 @@ in_long_mode:
     lock xadd %eax, ncpu(%rip)    # which processor am I?
     test %eax, %eax
     jnz halt                      # not the first: there is no work for it yet
-    mov $stack_end, %esp
+    mov $stack + 16384, %esp
     mov %edi, %edi                # the upper half was not promised to be zero
     call main
 halt:
@@ -52,7 +52,6 @@ halt:
     jmp halt
 
 .code16
-.globl ap_start, ap_end
 ap_start:
     lgdtl %cs:gdt_register - ap_start
     mov $0x11, %eax               # CR0: protected mode
@@ -64,24 +63,23 @@ gdt_register:
 ap_end:
 
 .code64
-.globl vectors
-.set n, 0
 .balign 16
-vectors:
-.rept 32                          # vector n is at vectors + 16 * n
-    .balign 16
+vectors:                          # vector n is at vectors + 16 * n
+.set n, 0
+.rept 32
     .if (0x227d00 >> n & 1) == 0
     push $0                       # for the others the processor pushes an error code
     .endif
     push $n
     jmp to_exception
+    .balign 16
     .set n, n + 1
 .endr
 .rept 16                          # no register is saved: see sleep() in guest.h
-    .balign 16
     mov $n, %edi
     call interrupt
     iretq
+    .balign 16
     .set n, n + 1
 .endr
 
@@ -93,37 +91,27 @@ to_exception:                     # the registers, as struct trapframe has them
     call exception                # and no way back
 
 .data
-.balign 8
 gdt:
     .quad 0
     .quad 0x00af9a000000ffff      # 0x08: 64-bit code
     .quad 0x00cf92000000ffff      # 0x10: data
     .quad 0x00cf9a000000ffff      # 0x18: 32-bit code, on the way from 16 to 64
 gdt_end:
-.globl ncpu
-ncpu:
-    .long 0
 
-# The first GiB and the fourth (device registers), each at its own address, in pages of 2 MiB.
+# The fourth GiB (device registers) and the first, each at its own address, in pages of 2 MiB.
 # Anything else, and that is most wild pointers, faults.
 .balign 4096
 pml4:
     .quad pdpt + 3
-    .fill 511, 8, 0
+.balign 4096
 pdpt:
-    .quad pages + 3, 0, 0, pages + 4096 + 3
-    .fill 508, 8, 0
+    .quad pages + 4096 + 3, 0, 0, pages + 3
+.balign 4096
 pages:
-.irp from, 0, 0xc0000000
-    .set page, \from
-    .rept 512
-    .quad page + 0x83             # present, writable, 2 MiB
+.set page, 0xc0000000             # and after 512 of them, modulo 2^32, 0
+.rept 1024
+    .quad (page & 0xffffffff) + 0x83         # present, writable, 2 MiB
     .set page, page + 0x200000
-    .endr
 .endr
 
-.bss
-.balign 16
-    .skip 16384
-stack_end:
-.section .note.GNU-stack, "", @progbits
+.comm stack, 16384, 16

@@ -9,11 +9,10 @@
 // disk_prepare writes the chain; disk_add puts it into the ring; disk_wait rings the bell, and
 // returns whichever request is done first.
 //
-#include "guest.h"
 #include "disk.h"
 
 struct disk disks[NDISK];
-u32 ndisk;
+u64 ndisk;
 u8 data[NREQUEST][PAGE] __attribute__((aligned(PAGE)));
 
 // What this driver knows. It agrees to each of these that a disk offers.
@@ -23,18 +22,17 @@ const char *const feature_names[NFEATURE] = {
 };
 
 // There may be a device at this address.
-void disk_found(u64 address, u32 pin) {
-    volatile struct registers *reg = (volatile struct registers *)address;
+void disk_found(u64 address, u64 pin) {
+    struct disk *d = &disks[ndisk];
 
-    if (ndisk == NDISK || reg->magic != VIRT || reg->device_id != BLOCK_DEVICE)
+    if (ndisk == NDISK || REG(address, MAGIC) != VIRT || REG(address, DEVICE_ID) != BLOCK_DEVICE)
         return;
-    if (reg->version == 1)
-        panic("a disk has virtio-mmio version 1, this kernel knows 2 only: start QEMU with\n"
-              "    -global virtio-mmio.force-legacy=false");
-    disks[ndisk].reg = reg;
-    disks[ndisk].pin = pin;
-    irq_enable(pin, VECTOR_DISK + ndisk);
-    disk_start(&disks[ndisk++]);
+    if (REG(address, VERSION) == 1)
+        panic("virtio-mmio version 1: QEMU needs -global virtio-mmio.force-legacy=false");
+    d->reg = address;
+    d->pin = pin;
+    irq_enable(pin, VECTOR_DISK + ndisk++);
+    disk_start(d);
 }
 
 static void agree_on_features(struct disk *d) {
@@ -44,60 +42,57 @@ static void agree_on_features(struct disk *d) {
         known |= feature_names[i] ? 1UL << i : 0;
     d->features = 0;
     for (u32 half = 0; half < 2; half++) {
-        d->reg->device_features_half = d->reg->driver_features_half = half;
-        u32 agreed = d->reg->device_features & known >> 32 * half;
-        d->reg->driver_features = agreed;
-        d->features |= (u64)agreed << 32 * half;
+        REG(d->reg, DEVICE_HALF) = REG(d->reg, DRIVER_HALF) = half;
+        u64 agreed = REG(d->reg, DEVICE_FEATURES) & (u32)(known >> 32 * half);
+        REG(d->reg, DRIVER_FEATURES) = agreed;
+        d->features |= agreed << 32 * half;
     }
-    d->reg->status = ACKNOWLEDGE | DRIVER | FEATURES_OK;
-    if (!has(d, F_VERSION_1) || !(d->reg->status & FEATURES_OK))
+    REG(d->reg, STATUS) = ACKNOWLEDGE | DRIVER | FEATURES_OK;
+    if (!has(d, F_VERSION_1) || !(REG(d->reg, STATUS) & FEATURES_OK))
         panic("agree_on_features: we cannot agree");
 }
 
-static void write_address(volatile u32 *reg, volatile void *address) {
-    reg[0] = (u64)address;
-    reg[1] = (u64)address >> 32;
+static void write_address(struct disk *d, u32 reg, volatile void *address) {
+    REG(d->reg, reg) = (u64)address;
+    REG(d->reg, reg + 4) = (u64)address >> 32;
 }
 
 // From any state to running with an empty ring (3.1.1): the first start, and every one after a
 // reset, which makes the device forget what was in flight.
 void disk_start(struct disk *d) {
-    d->reg->status = 0;
-    while (d->reg->status != 0)
+    REG(d->reg, STATUS) = 0;
+    while (REG(d->reg, STATUS) != 0)
         relax();
-    d->reg->status = ACKNOWLEDGE | DRIVER;
+    REG(d->reg, STATUS) = ACKNOWLEDGE | DRIVER;
     agree_on_features(d);
-    d->capacity = d->reg->capacity[0] | (u64)d->reg->capacity[1] << 32;
-    d->block = has(d, F_BLK_SIZE) ? d->reg->block_size / SECTOR : 1;
+    d->capacity = REG(d->reg, CAPACITY) | (u64)REG(d->reg, CAPACITY + 4) << 32;
+    d->nbytes = has(d, F_BLK_SIZE) ? REG(d->reg, BLOCK_SIZE) : SECTOR;
     memset(&d->ring, 0, sizeof(d->ring));
-    d->reg->queue_select = d->queue;
-    if (d->reg->queue_max < RING || d->block > PAGE / SECTOR)
+    REG(d->reg, QUEUE_SELECT) = d->queue;
+    if (REG(d->reg, QUEUE_MAX) < RING || d->nbytes > PAGE)
         panic("disk_start: needs queues of 128 descriptors, and blocks of at most 4096 bytes");
-    d->reg->queue_size = RING;
-    write_address(d->reg->desc, d->ring.desc);
-    write_address(d->reg->avail, &d->ring.avail);
-    write_address(d->reg->used, &d->ring.used);
-    d->reg->queue_ready = 1;
-    d->reg->status = RUNNING;
+    REG(d->reg, QUEUE_SIZE) = RING;
+    write_address(d, DESC, d->ring.desc);
+    write_address(d, AVAIL, &d->ring.avail);
+    write_address(d, USED, &d->ring.used);
+    REG(d->reg, QUEUE_READY) = 1;
+    REG(d->reg, STATUS) = RUNNING;
 }
 
 // Write request i's chain. Without bytes it has no data.
 void disk_prepare(struct disk *d, u32 i, struct io io) {
     struct request *r = &d->request[i];
-    struct desc *chain = io.indirect ? r->table : &d->ring.desc[4 * i];
     u32 first = io.indirect ? 0 : 4 * i;
-    u16 direction = io.type == IN || io.type == GET_ID ? WRITE : 0;
-    void *what = data[i];
+    struct desc *chain = io.indirect ? r->table : &d->ring.desc[first];
 
-    r->header.type = io.type;
-    r->header.sector = io.type == IN || io.type == OUT ? io.sector : 0;
-    if (io.type == DISCARD || io.type == WRITE_ZEROES) {            // the range is the data
-        r->range = (typeof(r->range)){ io.sector, io.nbytes / SECTOR, 0 };
-        what = &r->range;
-        io.nbytes = sizeof(r->range);
+    r->header = (typeof(r->header)){ io.type, 0, io.type <= OUT ? io.sector : 0 };
+    if (io.type == DISCARD || io.type == ZEROES) {            // the range is the data
+        struct { u64 sector; u32 nsectors, flags; } *range = (void *)data[i];
+        *range = (typeof(*range)){ io.sector, io.nbytes / SECTOR, 0 };
+        io.nbytes = sizeof(*range);
     }
     chain[0] = (struct desc){ (u64)&r->header, sizeof(r->header), NEXT, first + 1 + !io.nbytes };
-    chain[1] = (struct desc){ (u64)what, io.nbytes, NEXT | direction, first + 2 };
+    chain[1] = (struct desc){ (u64)data[i], io.nbytes, NEXT | (reads(io) ? WRITE : 0), first + 2 };
     chain[2] = (struct desc){ (u64)&r->status, 1, WRITE, 0 };
     if (io.indirect)
         d->ring.desc[4 * i] = (struct desc){ (u64)chain, sizeof(r->table), INDIRECT, 0 };
@@ -121,7 +116,7 @@ static void kick(struct disk *d) {
     fence();                                 // the index first, then a look at whether it listens
     u16 behind = new - d->ring.used.avail_event - 1;
     if (!has(d, F_EVENT_IDX) || behind < (u16)(new - old)) {
-        d->reg->queue_notify = d->queue;
+        REG(d->reg, QUEUE_NOTIFY) = d->queue;
         d->doorbells++;
     }
 }
@@ -129,16 +124,16 @@ static void kick(struct disk *d) {
 static inline int is_empty(struct ring *ring) { return ring->used.idx == ring->taken; }
 
 // Ask for an interrupt with the next used request, and sleep until it comes, unless there is a
-// used request by now. 0 if it does not come (which only a running tick makes noticeable).
+// used request by now. 0 if it does not come in time.
 __attribute__((noinline))                    // what it needs would burden who need not sleep
 static int interrupted(struct disk *d) {
-    u32 before = d->interrupts, start = ticks;
+    u64 before = d->interrupts;
 
     d->ring.avail.used_event = d->ring.taken;
     fence();                                 // ask first, then look once more
     if (!is_empty(&d->ring))
         return 1;
-    while (d->interrupts == before && ticks - start < PATIENCE)
+    while (d->interrupts == before && !late)
         sleep();
     return d->interrupts != before;
 }
@@ -175,6 +170,6 @@ int disk_do(struct disk *d, struct io io) {
 // the look would wipe out the cause that came in between. InterruptStatus is not read: both causes
 // are treated alike, and a read is one more exit out of the guest.
 void disk_interrupt(u32 number) {
-    disks[number].reg->interrupt_ack = 3;
+    REG(disks[number].reg, INTERRUPT_ACK) = 3;
     disks[number].interrupts++;
 }

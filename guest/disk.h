@@ -2,89 +2,71 @@
 //
 // virtio 1.1, as much as a disk behind virtio-mmio needs. Chapter numbers are the standard's.
 //
+#include "guest.h"
+
 enum { SECTOR = 512, PAGE = 4096 };          // disks count in sectors; a request's data, at most
 enum { NDISK = 8, RING = 128, NREQUEST = 32 };
 
-struct registers {                           // 4.2.2, and from `capacity` on 5.2.4
-    u32 magic, version, device_id, vendor_id;
-    u32 device_features, device_features_half, unused_018[2];
-    u32 driver_features, driver_features_half, unused_028[2];
-    u32 queue_select, queue_max, queue_size, unused_03c[2], queue_ready, unused_048[2];
-    u32 queue_notify, unused_054[4], interrupt_ack, unused_068[2];
-    u32 status, unused_074[3];
-    u32 desc[2], unused_088[2], avail[2], unused_098[2], used[2], unused_0a8[22];
-    u32 capacity[2], size_max, seg_max, geometry, block_size, topology[2];
-    u8 writeback, unused_121;
-    u16 num_queues;
+enum {                                       // registers (4.2.2), and from CAPACITY on 5.2.4
+    MAGIC = 0x00, VERSION = 0x04, DEVICE_ID = 0x08, DEVICE_FEATURES = 0x10, DEVICE_HALF = 0x14,
+    DRIVER_FEATURES = 0x20, DRIVER_HALF = 0x24, QUEUE_SELECT = 0x30, QUEUE_MAX = 0x34,
+    QUEUE_SIZE = 0x38, QUEUE_READY = 0x44, QUEUE_NOTIFY = 0x50, INTERRUPT_ACK = 0x64, STATUS = 0x70,
+    DESC = 0x80, AVAIL = 0x90, USED = 0xa0, CAPACITY = 0x100, BLOCK_SIZE = 0x114, QUEUES = 0x120,
 };
-_Static_assert(offsetof(struct registers, num_queues) == 0x122, "a register is missing");
+enum { VIRT = 0x74726976, BLOCK_DEVICE = 2 };            // MAGIC: "virt"; DEVICE_ID
+enum { ACKNOWLEDGE = 1, DRIVER = 2, FEATURES_OK = 8, RUNNING = 15 };    // STATUS (2.1)
 
-enum { VIRT = 0x74726976, BLOCK_DEVICE = 2 };            // magic: "virt"; device_id
-enum { ACKNOWLEDGE = 1, DRIVER = 2, FEATURES_OK = 8, RUNNING = 15 };    // status (2.1)
-
-// The numbers of feature bits (5.2.3, 6).
-enum {
-    F_RO = 5, F_BLK_SIZE = 6, F_FLUSH = 9, F_CONFIG_WCE = 11, F_MQ = 12, F_DISCARD = 13,
-    F_WRITE_ZEROES = 14, F_INDIRECT = 28, F_EVENT_IDX = 29, F_VERSION_1 = 32, NFEATURE
+enum {                                       // features (5.2.3, 6); there is one more, bit 32
+    F_RO = 1 << 5, F_BLK_SIZE = 1 << 6, F_FLUSH = 1 << 9, F_MQ = 1 << 12, F_DISCARD = 1 << 13,
+    F_ZEROES = 1 << 14, F_INDIRECT = 1 << 28, F_EVENT_IDX = 1 << 29, NFEATURE = 33,
 };
+#define F_VERSION_1 (1UL << 32)
 
 // The split virtqueue (2.6). A request is a chain of descriptors, each of which names a piece of
 // memory. The driver puts a chain's first number into `avail`; the device puts it into `used`
-// when it is done with the chain. Both `idx` run freely and wrap at 65,536.
-struct desc {
-    u64 addr;
-    u32 len;
-    u16 flags, next;
-};
+// when it is done with the chain. Both `idx` run freely and wrap at 65,536. The events say when
+// the other side wants to hear: when used.idx, or avail.idx, passes this.
+struct desc { u64 addr; u32 len; u16 flags, next; };
 enum { NEXT = 1, WRITE = 2, INDIRECT = 4 };  // it goes on; the device writes; the chain is there
 
 struct ring {
     struct desc desc[RING] __attribute__((aligned(16)));
-    volatile struct {
-        u16 flags, idx, ring[RING];
-        u16 used_event;                      // interrupt me when used.idx passes this
-    } avail;
-    volatile struct {
-        u16 flags, idx;
-        struct { u32 id, len; } ring[RING];
-        u16 avail_event;                     // ring the bell when avail.idx passes this
-    } used;
+    volatile struct { u16 flags, idx, ring[RING], used_event; } avail;
+    volatile struct { u16 flags, idx; struct { u32 id, len; } ring[RING]; u16 avail_event; } used;
     u16 added, taken;                        // the driver's own: chains into avail, out of used
 };
 
-struct io {                                  // what can be asked of a disk (5.2.6)
-    u32 type, indirect;                      // indirect: the chain lies outside the ring
-    u64 sector, nbytes;
-};
-enum { IN = 0, OUT = 1, FLUSH = 4, GET_ID = 8, DISCARD = 11, WRITE_ZEROES = 13 };
+// What can be asked of a disk (5.2.6). Indirect: the chain lies outside the ring.
+struct io { u32 type, indirect; u64 sector, nbytes; };
+enum { IN = 0, OUT = 1, FLUSH = 4, GET_ID = 8, DISCARD = 11, ZEROES = 13 };
 enum { OK = 0, IOERR = 1, UNSUPP = 2, TIMED_OUT = 0xfe, NO_STATUS = 0xff };
 
 struct request {                             // what a request needs besides its data
     struct { u32 type, reserved; u64 sector; } header;
-    struct { u64 sector; u32 nsectors, flags; } range;
     struct desc table[3];
     volatile u8 status;
     u32 written;                             // bytes, as the device says
 };
 
 struct disk {
-    volatile struct registers *reg;
-    u32 pin, queue;                          // which of its queues is in use
+    u64 reg, pin;                            // its registers' address; its interrupt's pin
     u64 features, capacity;                  // both sides agree on these; sectors
-    u32 block;                               // sectors in a logical block: requests are whole ones
+    u64 nbytes;                              // of a logical block: requests are whole ones
+    u64 interrupts, doorbells;               // how many there were
+    u32 queue;                               // which of its queues is in use
     int polling;                             // wait by looking at the ring, not by interrupt
-    u32 interrupts, doorbells;               // how many there were
     struct ring ring;
     struct request request[NREQUEST];
 };
 
 extern struct disk disks[NDISK];
-extern u32 ndisk;
+extern u64 ndisk;
 extern u8 data[NREQUEST][PAGE];              // request i's data
 extern const char *const feature_names[NFEATURE];
 
-static inline int has(struct disk *d, u32 feature) { return d->features >> feature & 1; }
-void disk_found(u64 address, u32 pin);
+static inline int has(struct disk *d, u64 feature) { return (d->features & feature) != 0; }
+static inline int reads(struct io io) { return io.type == IN || io.type == GET_ID; }
+void disk_found(u64 address, u64 pin);
 void disk_start(struct disk *d);
 void disk_prepare(struct disk *d, u32 i, struct io io);
 void disk_add(struct disk *d, u32 i);

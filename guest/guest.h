@@ -2,26 +2,20 @@
 //
 // What the files share: types, instructions that C does not know, and who offers what.
 //
-#include <stdarg.h>
-#include <stddef.h>
-
 typedef unsigned char u8;
 typedef unsigned short u16;
 typedef unsigned int u32;
 typedef unsigned long u64;
 
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
+#define REG(base, offset) (*(volatile u32 *)((base) + (offset)))       // a device's register
 
-static inline void outb(u16 port, u8 value) {
-    asm volatile("outb %0, %1" : : "a"(value), "Nd"(port));
-}
-
+static inline void outb(u16 port, u8 v) { asm volatile("outb %0, %1" : : "a"(v), "Nd"(port)); }
 static inline u8 inb(u16 port) {
     u8 value;
     asm volatile("inb %1, %0" : "=a"(value) : "Nd"(port));
     return value;
 }
-
 static inline void relax(void) { asm volatile("pause"); }
 
 // Order what the compiler does / also what the processor does (a store before a later load).
@@ -37,27 +31,24 @@ static inline void sleep(void) {
 }
 
 // machine.c
-enum { VECTOR_DISK = 32, VECTOR_SERIAL = 40, VECTOR_TICK, VECTOR_SPURIOUS = 47, NVECTOR };
-enum { PATIENCE = 250 };          // so many ticks of 20 ms are too long for anything
-extern u32 ticks;
+enum { VECTOR_DISK = 32, VECTOR_SERIAL = 40, VECTOR_TIMER, VECTOR_SPURIOUS = 47, NVECTOR };
+extern int late;                  // the time set by timer_start is over
 void putc(int c);
 int getc(void);
 void irq_init(void);
-void irq_enable(u32 pin, u32 vector);
-void tick_start(void);
-void tick_stop(void);
-void watch_start(void);
-u64 watch_us(void);
+void irq_enable(u64 pin, u32 vector);
+void timer_start(u64 ms);
+u64 timer_us(void);
 void cpus(void);
-void power_off(int verdict) __attribute__((noreturn));
-void panic(const char *why) __attribute__((noreturn));
+_Noreturn void power_off(int verdict);
+_Noreturn void panic(const char *why);
 
 // lib.c
 void *memset(void *to, int byte, u64 n);
 void *memcpy(void *to, const void *from, u64 n);
 char *find(char *text, const char *what);
 int same_word(const char *a, const char *b);
-char *scan(char *text, u64 *number);
+char *scan(const char *text, u64 *number);
 void printf(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
 // disk.c; disk.h has the rest

@@ -2,6 +2,7 @@
 //
 // Memory, words, numbers, printf.
 //
+#include <stdarg.h>
 #include "guest.h"
 
 // The compiler calls these two by itself. A string instruction is the cheapest there is where
@@ -18,13 +19,13 @@ void *memcpy(void *to, const void *from, u64 n) {
     return to;
 }
 
-// The place behind the first `what` in the text, or 0.
+// Where the text has the first `what`, or 0.
 char *find(char *text, const char *what) {
     for (u32 n; *text; text++) {
         for (n = 0; what[n] && text[n] == what[n]; n++)
             ;
         if (what[n] == 0)
-            return text + n;
+            return text;
     }
     return 0;
 }
@@ -40,43 +41,37 @@ static u64 digit(char c) {
     return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : 16;
 }
 
-// A number, decimal or 0x...: the place behind it, or 0 if there is none.
-char *scan(char *text, u64 *number) {
+// A number, decimal or 0x...: the place behind it, or the text itself if there is none.
+char *scan(const char *text, u64 *number) {
     u64 base = text[0] == '0' && text[1] == 'x' ? 16 : 10;
-    char *first = base == 16 ? text + 2 : text, *p = first;
+    const char *first = base == 16 ? text + 2 : text, *p = first;
 
     for (*number = 0; digit(*p) < base; p++)
         *number = *number * base + digit(*p);
-    return p > first ? p : 0;
+    return (char *)(p > first ? p : text);
 }
 
-static void print_number(u64 number, u32 base, int width) {
+static void print_number(u64 number, u64 base, int width) {
     if (number >= base || width > 1)
         print_number(number / base, base, width - 1);
     putc("0123456789abcdef"[number % base]);
 }
 
-// %s, %u %x, and %lu %lx for 64 bits; with a width, zeros in front: %02x.
+// %s, and %lu or %lx with the width that zeros in front make up: %02lx.
 void printf(const char *f, ...) {
     va_list list;
+    u64 width;
 
     va_start(list, f);
     for (; *f; f++) {
         if (*f != '%') {
             putc(*f);
-            continue;
-        }
-        int width = 0, is_long = 0;
-        while (digit(*++f) < 10)
-            width = width * 10 + digit(*f);
-        if (*f == 'l')
-            is_long = 1, f++;
-        if (*f == 's')
+        } else if (*(f = scan(f + 1, &width)) == 'l') {
+            print_number(va_arg(list, u64), *++f == 'x' ? 16 : 10, width);
+        } else {
             for (const char *s = va_arg(list, const char *); *s; s++)
                 putc(*s);
-        else
-            print_number(is_long ? va_arg(list, u64) : va_arg(list, u32), *f == 'x' ? 16 : 10,
-                         width);
+        }
     }
     va_end(list);
 }

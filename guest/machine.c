@@ -24,21 +24,21 @@ int getc(void) {
 }
 
 // This processor's local APIC (Intel SDM volume 3, 11.4).
-#define LAPIC(reg) (*(volatile u32 *)(0xfee00000UL + (reg)))
+#define LAPIC(reg) REG(0xfee00000UL, reg)
 enum {
-    TASK_PRIORITY = 0x80, END_OF_INTERRUPT = 0xb0, SPURIOUS = 0xf0, COMMAND = 0x300,
-    TIMER = 0x320, TIMER_COUNT = 0x380, TIMER_NOW = 0x390, TIMER_DIVIDE = 0x3e0,
+    END_OF_INTERRUPT = 0xb0, SPURIOUS = 0xf0, COMMAND = 0x300, TIMER = 0x320, TIMER_FROM = 0x380,
+    TIMER_NOW = 0x390, TIMER_DIVIDE = 0x3e0, MASKED = 1 << 16,
 };
+enum { MILLISECOND = 1000000 / 128 };         // the timer counts down at 1 GHz / 128 (KVM, QEMU)
 
 // Let a pin of the two IOAPICs, of 24 pins each, interrupt processor 0: edge-triggered.
-void irq_enable(u32 pin, u32 vector) {
-    volatile u32 *ioapic = (volatile u32 *)(pin < 24 ? 0xfec00000UL : 0xfec10000UL);
-    u32 entry = 0x10 + 2 * (pin % 24);
+void irq_enable(u64 pin, u32 vector) {
+    u64 ioapic = pin < 24 ? 0xfec00000 : 0xfec10000, entry = 0x10 + 2 * (pin % 24);
 
-    ioapic[0] = entry + 1;                    // choose a register,
-    ioapic[4] = 0;                            // write it
-    ioapic[0] = entry;
-    ioapic[4] = vector;
+    REG(ioapic, 0x00) = entry + 1;            // choose a register,
+    REG(ioapic, 0x10) = 0;                    // write it
+    REG(ioapic, 0x00) = entry;
+    REG(ioapic, 0x10) = vector;
 }
 
 struct idtr { u16 limit; u64 base; } __attribute__((packed));
@@ -55,89 +55,80 @@ void irq_init(void) {
     asm volatile("lidt %0" : : "m"(idtr));
     outb(0x21, 0xff);                         // both old interrupt controllers stay silent
     outb(0xa1, 0xff);
-    LAPIC(TASK_PRIORITY) = 0;
     LAPIC(SPURIOUS) = 0x100 | VECTOR_SPURIOUS;         // and switched on
+    LAPIC(TIMER_DIVIDE) = 0xa;                         // by 128
     outb(SERIAL_INTERRUPT, 1);                // when a character comes
     irq_enable(SERIAL_PIN, VECTOR_SERIAL);
 }
 
-struct trapframe {                            // as boot.S and the processor push it
-    u64 reg[15], vector, error, rip, cs, rflags, rsp, ss;
-};
-
 // An exception is always a mistake here. Say all that is known, and end.
+struct trapframe { u64 reg[15], vector, error, rip, cs, rflags, rsp, ss; };    // see boot.S
+
 void exception(struct trapframe *f) {
     static const char *const causes[32] = {
         "divide error", "debug", "NMI", "breakpoint", "overflow", "bound", "invalid opcode",
         [8] = "double fault", [12] = "stack fault", "general protection fault", "page fault",
     };
-    static const char names[15][4] = {
-        "rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", "r8 ",
-        "r9 ", "r10", "r11", "r12", "r13", "r14", "r15",
-    };
+    static const char names[][4] = { "rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", "r8 ",
+                                     "r9 ", "r10", "r11", "r12", "r13", "r14", "r15" };
+    const char *cause = causes[f->vector] ? causes[f->vector] : "reserved";
     u64 cr2;
 
     asm("mov %%cr2, %0" : "=r"(cr2));
-    printf("\ntrap %lu (%s), error code %lx\n", f->vector,
-           causes[f->vector] ? causes[f->vector] : "reserved", f->error);
+    printf("\ntrap %lu (%s), error code %lx\n", f->vector, cause, f->error);
     printf("rip %016lx  rsp %016lx  rflags %lx  cr2 %lx", f->rip, f->rsp, f->rflags, cr2);
-    for (u32 i = 0; i < 15; i++)
+    for (u32 i = 0; i < COUNT(names); i++)
         printf("%s%s %016lx", i % 4 ? "  " : "\n", names[i], f->reg[i]);
-    printf("\n");
     panic("trap");
 }
 
-// From boot.S. The serial line's interrupt has nothing to do here: it wakes up getc.
-u32 ticks;
+// From boot.S. The serial line's interrupt has nothing to do here: it wakes up getc. The timer's
+// may come after the timer was started anew; then it is of no account.
+int late;
 
 void interrupt(u32 vector) {
     if (vector < VECTOR_SERIAL)
         disk_interrupt(vector - VECTOR_DISK);
-    if (vector == VECTOR_TICK)
-        ticks++;
+    else if (vector == VECTOR_TIMER && LAPIC(TIMER_NOW) < MILLISECOND)
+        late = 1;
     LAPIC(END_OF_INTERRUPT) = 0;
 }
 
-// The local APIC's timer counts down at 1 GHz / 128, under KVM and QEMU. It is one of two things:
-// a tick each 20 ms, for those who wait for an interrupt that may never come; or a stop watch,
-// which stands still after nine minutes.
-enum { SILENT = 1 << 16, PERIODIC = 1 << 17 };
-
-static void timer(u32 mode, u32 count) {
-    LAPIC(TIMER_DIVIDE) = 0xa;
-    LAPIC(TIMER) = mode | VECTOR_TICK;
-    LAPIC(TIMER_COUNT) = count;
+// The local APIC's timer is an alarm for those who wait for an interrupt that may never come; or,
+// for 0 ms, a stop watch, which stands still after nine minutes.
+void timer_start(u64 ms) {
+    late = 0;
+    LAPIC(TIMER) = ms ? VECTOR_TIMER : MASKED;
+    LAPIC(TIMER_FROM) = ms ? ms * MILLISECOND : 0xffffffff;
 }
 
-void tick_start(void) { timer(PERIODIC, 20 * 1000 * 1000 / 128); }
-void tick_stop(void) { timer(SILENT, 0); }
-void watch_start(void) { timer(SILENT, 0xffffffff); }
-u64 watch_us(void) { return (0xffffffffUL - LAPIC(TIMER_NOW)) * 128 / 1000; }
+u64 timer_us(void) { return (0xffffffffUL - LAPIC(TIMER_NOW)) * 128 / 1000; }
 
 // Other processors are started by the interrupts INIT and STARTUP, the second one with the number
 // of the page where they begin (MultiProcessor Specification, B.4).
 #define AP_PAGE 0x8000UL
 enum { TO_ALL_OTHERS = 3 << 18 | 1 << 14, INIT = 5 << 8, STARTUP = 6 << 8 | AP_PAGE >> 12 };
 
-static void send(u32 what, u32 wait_ms) {
+static void send(u32 what, u64 wait_ms) {
     LAPIC(COMMAND) = TO_ALL_OTHERS | what;
-    watch_start();
-    while (watch_us() < wait_ms * 1000)
-        relax();
+    timer_start(wait_ms);
+    while (!late)
+        sleep();
 }
 
 // The command `cpus`: starts the others the first time, lists all.
+volatile u64 ncpu;                            // boot.S: how many have come so far
+
 void cpus(void) {
     extern const char ap_start[], ap_end[];   // boot.S
-    extern volatile u32 ncpu;                 // boot.S: how many have come so far
 
     if (ncpu == 1) {
         memcpy((void *)AP_PAGE, ap_start, ap_end - ap_start);
         send(INIT, 10);
         send(STARTUP, 100);
     }
-    for (u32 i = 0; i < ncpu; i++)
-        printf("cpu %u: %s\n", i, i ? "started, now halted" : "runs this shell");
+    for (u64 i = 0; i < ncpu; i++)
+        printf("cpu %lu: %s\n", i, i ? "started, now halted" : "runs this shell");
 }
 
 // Port 0xf4 ends QEMU and miniqemu with status 2 * verdict + 1, if they have isa-debug-exit.
@@ -147,11 +138,10 @@ void power_off(int verdict) {
 
     outb(0xf4, verdict);
     asm volatile("lidt %0; ud2" : : "m"(none));
-    for (;;)
-        ;
+    __builtin_unreachable();
 }
 
 void panic(const char *why) {
-    printf("panic: %s\n", why);
+    printf("\npanic: %s\n", why);
     power_off(1);
 }

@@ -44,7 +44,8 @@ def test_a_read_only_disk_passes_what_does_not_write(vmm: Vmm, image: Path) -> N
     tap = selftest(vmm, [Disk(image, drive=",readonly=on")])
 
     assert READ_ONLY in tap.passed
-    assert set(tap.skipped.values()) == {"the disk is read-only"}
+    assert "OUT writes" in tap.skipped
+    assert set(tap.skipped.values()) == {"not offered"}
 
 
 @pytest.mark.parametrize("vmm", [QEMU_KVM, MINIQEMU_KVM, MINIQEMU_TCG], ids=str)
@@ -92,7 +93,6 @@ def test_what_is_not_offered_is_skipped(vmm: Vmm, image: Path) -> None:
         "IN, indirect",
         "OUT, indirect",
         "WRITE_ZEROES",
-        "no interrupt while polling",
         READ_ONLY,
         "zeroing past the end fails",
     ]
