@@ -6,10 +6,10 @@
      0.207  top     main  main      1  < read       0      4096     0.176 ms  ok
 
 A line when a request comes (>), one when it ends (<): so one sees what is in flight together, and
-where a request began in one thread and ended in another. A move is a line, too. `ms` counts
-from the opening of the node.
+where a request began in one thread and ended in another. A move is a line, too.
 
-Option: log, a file to append to. Without it the lines go to standard error.
+Option: log, a file to append to. Without it the lines go to standard error. Nodes with the same
+log share it, and `ms`, which counts from when the first of them was opened.
 
 R1  A request that is printed takes the same way as without; no fast path is taken.
 R2  A log that cannot be written is given up with one warning: the disk goes on.
@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import errno
 import sys
+from io import FileIO
 
 from block.aio.iothread import thread_name
 from block.aio.world import ClockType
@@ -32,7 +33,6 @@ from block.core.report import warn_report
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Awaitable
-    from io import FileIO
 
     from block.aio.context import AioContext
     from block.core.node import BlockDriverState
@@ -51,38 +51,76 @@ FLAG_NAMES = (
 )
 
 
-class TraceState:
-    """What a trace node knows: where the lines go, and how many requests there were."""
+class Log:
+    """Where lines go; shared by all nodes that name the same file."""
 
-    __slots__ = ("log", "n_requests", "opened_ns", "silent")
+    __slots__ = ("_file", "_silent", "began_ns", "users")
 
-    def __init__(self, log: FileIO | None, opened_ns: int) -> None:
-        self.log = log
-        self.n_requests = 0
-        self.opened_ns = opened_ns
-        self.silent = False
+    def __init__(self, file: FileIO | None, began_ns: int) -> None:
+        self._file = file
+        self._silent = False
+        self.began_ns = began_ns
+        self.users = 0
 
     def write(self, text: str) -> None:
         """Writes whole lines, or gives up for ever (R2)."""
-        if self.silent:
+        if self._silent:
             return
         try:
-            if self.log is not None:
-                self.log.write(text.encode())
+            if self._file is not None:
+                self._file.write(text.encode())
             else:
                 sys.stderr.write(text)
                 sys.stderr.flush()
         except (OSError, ValueError) as error:
-            self.silent = True
+            self._silent = True
             warn_report(f"trace: no more lines: {error}")
+
+    def close(self) -> None:
+        """The last user is gone."""
+        if self._file is not None:
+            self._file.close()
+
+
+_logs: dict[str | None, Log] = {}  # by the option; who is in here has users. Main thread
+
+
+def _open_log(path: str | None, now_ns: int) -> Log:
+    """Opens a log, or finds it open. Raises OSError."""
+    log = _logs.get(path)
+    if log is None:
+        file = None if path is None else FileIO(path, "a")
+        log = _logs[path] = Log(file, now_ns)
+        log.write(HEAD)
+    log.users += 1
+    return log
+
+
+def _close_log(path: str | None) -> None:
+    log = _logs[path]
+    log.users -= 1
+    if not log.users:
+        del _logs[path]
+        log.close()
+
+
+class TraceState:
+    """What a trace node knows: where the lines go, and how many requests there were."""
+
+    __slots__ = ("log", "n_requests", "path")
+
+    def __init__(self, path: str | None, log: Log) -> None:
+        self.path = path
+        self.log = log
+        self.n_requests = 0
 
     def line(self, bs: BlockDriverState, text: str) -> int:
         """Writes one line with time, node, loop and thread; returns the time in ns."""
         ctx = bs.aio_context
         now = ctx.clock_ns(ClockType.REALTIME)
-        ms = (now - self.opened_ns) / 1e6
-        thread = thread_name(ctx.world)
-        self.write(f"{ms:10.3f}  {bs.node_name:<8}  {ctx.name:<8}  {thread:<8}  {text.rstrip()}\n")
+        ms = (now - self.log.began_ns) / 1e6
+        where = f"{bs.node_name:<8}  {ctx.name:<8}  {thread_name(ctx.world):<8}"
+        self.log.write(f"{ms:10.3f}  {where}  {text.rstrip()}\n")
         return now
 
 
@@ -95,13 +133,15 @@ class TraceDriver(AroundDriver):
     def open(self, bs: BlockDriverState, options: dict[str, object], flags: int) -> None:
         path = take_options(options, self.runtime_opts)["log"]
         super().open(bs, options, flags)
-        log = None if path is None else _open_log(bs, path)
-        bs.opaque = TraceState(log, bs.aio_context.clock_ns(ClockType.REALTIME))
-        bs.opaque.write(HEAD)
+        try:
+            log = _open_log(path, bs.aio_context.clock_ns(ClockType.REALTIME))
+        except OSError as error:
+            message = f"trace: could not open log '{path}': {error.strerror}"
+            raise BlockError(error.errno or errno.EIO, message, bs.node_name, "trace") from None
+        bs.opaque = TraceState(path, log)
 
     def close(self, bs: BlockDriverState) -> None:
-        if bs.opaque.log is not None:
-            bs.opaque.log.close()
+        _close_log(bs.opaque.path)
 
     def attach_aio_context(self, bs: BlockDriverState, ctx: AioContext) -> None:
         bs.opaque.line(bs, f"{'':4}  moved to {ctx.name}")
@@ -129,14 +169,6 @@ class TraceDriver(AroundDriver):
         finally:
             took = (bs.aio_context.clock_ns(ClockType.REALTIME) - begin_ns) / 1e6
             state.line(bs, f"{number:4}  < {what}  {took:10.3f} ms  {result}")
-
-
-def _open_log(bs: BlockDriverState, path: str) -> FileIO:
-    try:
-        return open(path, "ab", buffering=0)
-    except OSError as error:
-        message = f"trace: could not open log '{path}': {error.strerror}"
-        raise BlockError(error.errno or errno.EIO, message, bs.node_name, "trace") from None
 
 
 def _what(kind: str, offset: int, nbytes: int) -> str:

@@ -136,13 +136,28 @@ def test_without_a_log_the_lines_go_to_standard_error(
     assert (lines[0].split()[0], lines[1].split()[5:]) == ("ms", [">", "read", "0", "512"])
 
 
-def test_a_log_is_appended_to(traced: Traced, tmp_path: Path) -> None:
-    traced.blk.pread(0, 1)
-    with block.open(
-        options={"driver": "trace", "log": str(traced.log), "file.driver": "null-co"}
-    ) as disk:
+def test_a_log_is_appended_to(world: VirtualWorld, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_text("before\n")
+    options = {"driver": "trace", "log": str(log), "file.driver": "null-co"}
+    with block.open(options=options) as disk:
         disk.pread(0, 1)
-    assert len([line for line in traced.lines() if "read" in line]) == 4
+    lines = log.read_text().splitlines()
+    assert (lines[0], "read" in lines[2]) == ("before", True)
+
+
+def test_nodes_with_one_log_share_its_heading_and_its_clock(
+    traced: Traced, world: VirtualWorld
+) -> None:
+    world.advance(5 * MS)
+    other = {"driver": "trace", "node-name": "other", "log": str(traced.log)}
+    with block.open(options={**other, "file.driver": "null-co"}) as disk:
+        disk.pread(0, 1)
+    traced.blk.pread(0, 1)
+    lines = [line.split()[:2] for line in traced.log.read_text().splitlines()]
+    assert lines[:3] == [["ms", "node"], ["5.000", "other"], ["5.000", "other"]]
+    assert lines[-1] == ["6.000", "top"]
+    assert traced.log.read_text().count("bytes") == 1
 
 
 def test_a_log_that_fails_is_given_up_and_the_disk_goes_on(
