@@ -22,8 +22,8 @@ R3  Preallocation is a favour: where it fails, the write is done all the same.
 R4  It waits for nobody (REQ_NO_WAIT): two writes at the end do not wait for each other's favours.
 Who may call it: block.core.
 
-What once went wrong: in QEMU 7.2 a write of data into zeroes that are part of the room does not
-move zero_start. Zeroes that are written over it later, and beyond it, seem to be there already.
+What goes wrong in QEMU, as its source reads: a write of data into zeroes that are part of the room
+does not move zero_start. Zeroes written over it later, and beyond it, seem to be there already.
 """
 
 from __future__ import annotations
