@@ -65,7 +65,7 @@ bench: $(VENV)/.bench $(VENV)/lib/miniqemu.start guest  ## measure against qemu-
 
 clean:           ## remove what was built; keeps .venv and the disk
 	@$(MAKE) --no-print-directory -C guest clean
-	rm -rf site build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf site build .replays .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find block miniqemu guest tests benchmarks docs -name __pycache__ -prune -exec rm -rf {} +
 
 distclean: clean ## also remove .venv and the demo disk

@@ -13,12 +13,25 @@ from tests.support.descriptors import open_fds
 from tests.support.plain_world import PlainWorld
 from tests.support.virtual_world import VirtualWorld
 
+REAL_TIME = {"asyncio", "threading", "time"}
 
-@pytest.fixture(params=[World, PlainWorld], ids=["linux", "plain"])
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Every kind of world that a test can run in; fake threads are for those without real ones."""
+    if "world" in metafunc.fixturenames:
+        worlds = ["linux", "plain"]
+        if not REAL_TIME & vars(metafunc.module).keys():
+            worlds.append("deterministic")
+        metafunc.parametrize("world", worlds, indirect=True)
+
+
+@pytest.fixture
 def world(request: pytest.FixtureRequest) -> World:
-    """The real world, with and without epoll and eventfd."""
-    made: World = request.param()
-    return made
+    """The real world, with and without epoll and eventfd, or the one of fake threads."""
+    if request.param == "deterministic":
+        made: World = request.getfixturevalue("deterministic_world")
+        return made
+    return World() if request.param == "linux" else PlainWorld()
 
 
 @pytest.fixture
