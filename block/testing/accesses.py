@@ -43,7 +43,11 @@ class Names:
 
     def begin(self, current: Callable[[], int]) -> None:
         """A run begins: forgets the objects of the last one."""
+        self.forget()
         self.current = current
+
+    def forget(self) -> None:
+        """Lets the objects of a run go."""
         self._numbers.clear()
         self._kept.clear()
         self._counts.clear()

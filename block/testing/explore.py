@@ -33,6 +33,7 @@ import inspect
 import sys
 import threading
 import time
+import warnings
 
 from block.aio.world import set_world
 from block.testing.failures import Aborted, Deadlock, Diverged, Livelock
@@ -238,10 +239,15 @@ def explore(
     gc.freeze()
     gc.disable()
     try:
-        exploration.run(preemptions, shorten)
-        exploration.result.seconds = time.monotonic() - start
-        if exploration.result.failure is not None:
-            exploration.trace(exploration.result.failure)
+        with warnings.catch_warnings():
+            # A run that is left in the middle leaves coroutines that were to begin later.
+            warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
+            exploration.run(preemptions, shorten)
+            exploration.result.seconds = time.monotonic() - start
+            if exploration.result.failure is not None:
+                exploration.trace(exploration.result.failure)
+            exploration.search.names.forget()
+            gc.collect()
     finally:
         gc.enable()
         gc.unfreeze()

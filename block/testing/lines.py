@@ -18,6 +18,7 @@ import inspect
 import sys
 from types import CodeType, FunctionType, ModuleType
 
+from block.lean import CO_ITERABLE_COROUTINE
 from block.testing.accesses import CONTAINERS, READ, WRITE
 from block.testing.rewrite import rewritten
 
@@ -147,8 +148,10 @@ class Lines:
             for function in functions_of(module):
                 code = codes.get(f"{function.__qualname__}:{function.__code__.co_firstlineno}")
                 if code is not None:
-                    self._before.append((function, function.__code__))
-                    function.__code__ = code
+                    before = function.__code__
+                    awaitable = before.co_flags & CO_ITERABLE_COROUTINE  # @coroutine has set it
+                    self._before.append((function, before))
+                    function.__code__ = code.replace(co_flags=code.co_flags | awaitable)
 
     def remove(self) -> None:
         """Puts everything back (R1)."""

@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Trees in an IOThread that are drained and moved from the main loop, with requests in flight."""
+
+from __future__ import annotations
+
+from block.aio.iothread import IOThread
+from block.core import drain
+from block.core.backend import BlockBackend
+from block.testing.world import DeterministicWorld
+from tests.support.drivers import Disk, Outcome, backend_on, pass_node, ram_node
+from tests.support.exploring import must_hold
+
+TREE = ("block.core", "tests.support.drivers")
+
+
+def tree(world: DeterministicWorld) -> tuple[BlockBackend, Disk]:
+    """A filter over a disk in memory, in the main loop."""
+    disk = Disk(1 << 16)
+    return backend_on(pass_node(ram_node(disk))), disk
+
+
+class Reader:
+    """A user of the tree that has some requests in flight; submits where the tree is."""
+
+    def __init__(self, blk: BlockBackend, count: int) -> None:
+        self.blk = blk
+        self.outcomes = [Outcome() for _ in range(count)]
+
+    def submit(self) -> None:
+        for number, outcome in enumerate(self.outcomes):
+            self.blk.aio_preadv(512 * number, [memoryview(bytearray(512))], outcome)
+
+    @property
+    def pending(self) -> int:
+        return sum(outcome.pending for outcome in self.outcomes)
+
+    def finish(self, world: DeterministicWorld) -> None:
+        """Brings the tree home and waits there; each request must have completed once."""
+        self.blk.set_aio_context(world.main_context)
+        while self.pending:
+            world.main_context.poll(True)
+        assert [outcome.calls for outcome in self.outcomes] == [1] * len(self.outcomes)
+        self.blk.close()
+        world.main_context.close()
+
+
+def test_a_drained_section_waits_for_what_is_in_flight_and_lets_nothing_in() -> None:
+    def scenario(world: DeterministicWorld) -> None:
+        blk, disk = tree(world)
+        reader = Reader(blk, 2)
+        with IOThread("io0", world) as iothread:
+            blk.set_aio_context(iothread.ctx)
+            iothread.ctx.bh_schedule_oneshot(reader.submit)
+            bs = blk.bs
+            assert bs is not None
+            drain.drained_begin(bs)
+            asked = len(disk.asked("preadv"))
+            assert asked + reader.pending == 2, "drained, and something is in flight"
+            with iothread.ctx as ctx:
+                while ctx.poll(False):
+                    pass
+            assert len(disk.asked("preadv")) == asked, "a request came into a drained section"
+            drain.drained_end(bs)
+            blk.set_aio_context(world.main_context)
+        reader.finish(world)
+
+    must_hold(scenario, preemptions=1, watched=TREE)
+
+
+def test_a_tree_moves_away_from_an_iothread_that_submits() -> None:
+    def scenario(world: DeterministicWorld) -> None:
+        blk, _ = tree(world)
+        reader = Reader(blk, 1)
+        with IOThread("io0", world) as iothread:
+            blk.set_aio_context(iothread.ctx)
+            iothread.ctx.bh_schedule_oneshot(reader.submit)
+            with iothread.ctx as ctx:
+                while ctx.poll(False):
+                    pass
+            blk.set_aio_context(world.main_context)
+            with iothread.ctx as ctx:
+                assert not ctx.registrations(blk.bs), "the tree has left something behind"
+        reader.finish(world)
+
+    must_hold(scenario, preemptions=1, watched=TREE)
+
+
+def test_a_tree_moves_to_an_iothread_with_requests_in_flight_and_back() -> None:
+    def scenario(world: DeterministicWorld) -> None:
+        blk, disk = tree(world)
+        reader = Reader(blk, 2)
+        disk.parked = True
+        reader.submit()
+        world.main_context.bh_schedule_oneshot(disk.release)
+        with IOThread("io0", world) as iothread:
+            blk.set_aio_context(iothread.ctx)
+            reader.finish(world)
+
+    must_hold(scenario, preemptions=1, watched=TREE)
+
+
+def test_a_tree_moves_from_one_iothread_to_another() -> None:
+    def scenario(world: DeterministicWorld) -> None:
+        blk, _ = tree(world)
+        with IOThread("a", world) as a, IOThread("b", world) as b:
+            blk.set_aio_context(a.ctx)
+            blk.set_aio_context(b.ctx)
+            assert blk.aio_context is b.ctx
+            reader = Reader(blk, 1)
+            with b.ctx:
+                reader.submit()
+            reader.finish(world)
+
+    must_hold(scenario, preemptions=1, watched=TREE)
