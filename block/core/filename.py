@@ -131,7 +131,7 @@ def refresh_filename(bs: BlockDriverState) -> None:
         refresh_filename(child.bs)
     overridden = _backing_overridden(bs)
     strong = _strong_options(bs)
-    bs.full_open_options = {**strong, **_child_options(bs, overridden)}
+    bs.full_open_options = {**crumple(strong), **_child_options(bs, overridden)}
     bs.full_open_options.setdefault("driver", bs.drv.format_name)
     primary = primary_child(bs)
     if "refresh_filename" in bs.drv.hooks:
@@ -181,7 +181,7 @@ def _backing_overridden(bs: BlockDriverState) -> bool:
 
 
 def json_filename(options: dict[str, object]) -> str:
-    """The 'json:{...}' name for full options, in QEMU's spacing."""
+    """The 'json:{...}' name for full, nested options, in QEMU's spacing."""
     import json
 
-    return JSON_PREFIX + json.dumps(crumple(flatten(options)), ensure_ascii=False)
+    return JSON_PREFIX + json.dumps(options, ensure_ascii=False)
