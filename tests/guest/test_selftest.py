@@ -72,6 +72,15 @@ def test_it_passes_with_every_engine(vmm: Vmm, image: Path, engine: str, iothrea
     assert selftest(vmm, [disk]).skipped == NO_READ_ONLY
 
 
+@pytest.mark.parametrize("vmm", [QEMU_KVM, MINIQEMU_KVM], ids=str)
+@pytest.mark.parametrize("iothread", [False, True])
+def test_it_passes_on_a_disk_with_limits(vmm: Vmm, image: Path, iothread: bool) -> None:
+    limits = ",throttling.iops-total=500,throttling.iops-size=4096,bps_wr=50000000"
+    disk = Disk(image, drive=limits, iothread=iothread)
+
+    assert selftest(vmm, [disk]).skipped == NO_READ_ONLY
+
+
 def test_it_passes_with_several_queues(vmm: Vmm, image: Path) -> None:
     assert selftest(vmm, [Disk(image, device=",num-queues=4")]).skipped == NO_READ_ONLY
 
