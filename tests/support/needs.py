@@ -30,6 +30,7 @@ PACKAGES = {
     "qemu-io": "qemu-utils",
     "qemu-nbd": "qemu-utils",
     "qemu-system-x86_64": "qemu-system-x86",
+    "stdbuf": "coreutils",
     "unshare": "util-linux",
 }
 
