@@ -11,6 +11,7 @@ A queue belongs to one node, and its eventfd is a handler of the node's context.
 R1  What comes in one pass of the loop, or between plug and unplug, is handed over together; but
     no more than BATCH requests at a time, so that the disk works on one batch while we make the
     next and complete the last. (The kernel joins a batch's neighbours: small ones cost it more.)
+    A LARGE request has nothing to gain from company, and waits for nobody.
 R2  A slot is a number that travels through the kernel and back; a request has one while it is in
     flight. Without a free slot it waits in `pending`; each completion looks there again.
 R3  A request keeps its memory alive until its completion and no longer (`kept`, `qiov`; DESIGN.md,
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 
 READ, WRITE, FLUSH = range(3)
 BATCH = 16
+LARGE = 256 << 10
 TRY_AGAIN = frozenset((errno.EAGAIN, errno.EBUSY, errno.EINTR))
 
 
@@ -109,12 +111,12 @@ class KernelQueue:
         """Takes a request, to be awaited by its coroutine at once (R1, R4)."""
         pending = self.pending
         pending.append(request)
-        if len(pending) == 1:
+        if len(pending) == BATCH or request.nbytes >= LARGE:
+            self.submit_pending()
+        elif len(pending) == 1:
             bh = self.bh
             assert bh is not None, "R5"
             bh.ctx.defer_call(bh)
-        elif len(pending) == BATCH:
-            self.submit_pending()
         return request
 
     def run(self) -> None:

@@ -15,7 +15,7 @@ from block.aio import liburing_rings
 from block.aio.context import AioContext
 from block.aio.coroutine import Coroutine, current
 from block.aio.io_uring import IoUring, LuringState
-from block.aio.kernel_queue import BATCH, FLUSH, READ, WRITE, KernelQueue, KernelRequest
+from block.aio.kernel_queue import BATCH, FLUSH, LARGE, READ, WRITE, KernelQueue, KernelRequest
 from block.aio.linux_aio import LinuxAio, LinuxAioState
 from block.aio.world import World
 from tests.support import needs
@@ -209,6 +209,19 @@ def test_a_full_batch_goes_at_once(queue: KernelQueue, fd: int) -> None:
     assert calls(queue) == [BATCH]
     assert run.finish() == [PAGE] * (BATCH + 1)
     assert calls(queue) == [BATCH, 1]
+
+
+def test_a_large_request_goes_at_once_and_takes_along_what_waits(
+    queue: KernelQueue, fd: int
+) -> None:
+    run = Run(queue, fd)
+    run.start(READ, 0, [memory(LARGE - PAGE)])
+    assert calls(queue) == []
+    run.start(READ, 0, [memory(LARGE)])
+    assert run.rets == []
+    assert sum(calls(queue)) == 2
+    assert sorted(run.finish()) == [LARGE - PAGE, LARGE]
+    assert sum(calls(queue)) == 2
 
 
 def test_an_unplug_hands_over_at_once_and_nothing_goes_before(queue: KernelQueue, fd: int) -> None:
