@@ -3,9 +3,9 @@
 
 Options: filename, aio=threads, locking=auto|on|off; the core's cache.direct means O_DIRECT.
 
-R1  try_preadv answers from the page cache, at most 64 KiB, with RWF_NOWAIT; the first EOPNOTSUPP
-    turns it off for the node (tmpfs refuses it; ext4 refuses writes). A short answer is declined:
-    the engine goes on.
+R1  try_preadv answers from the page cache with RWF_NOWAIT, at most what the engine says (64 KiB,
+    with io_uring 1 MiB); the first EOPNOTSUPP turns it off for the node (tmpfs refuses it; ext4
+    refuses writes). A short answer is declined: co_preadv tries again, and its engine goes on.
 R2  With O_DIRECT, RWF_NOWAIT waits all the same, so there it is off.
 R3  The file may change behind our back: reads behind its end are zeroes, the status is asked anew.
 R4  Devices, FIFOs and directories are refused by name.
@@ -25,6 +25,7 @@ from block.core.filename import strip_protocol
 from block.core.options import Option, parse_enum, take_options
 from block.protocols.file import align, locks, perm
 from block.protocols.file.state import ENGINES, O_DIRECT, FileState, make_engine
+from block.protocols.file.syscalls import skip_bytes
 from block.protocols.file.threads import in_pool
 
 TYPE_CHECKING = False
@@ -46,7 +47,6 @@ CREATE_OPTS = (
     Option("extent_size_hint", "size", "Extent size hint for the image file, 0 to disable"),
 )
 
-NOWAIT_MAX = 65536
 RWF_NOWAIT: int = getattr(os, "RWF_NOWAIT", 0)
 
 
@@ -118,7 +118,7 @@ class FileDriver(BlockDriver):
             fd, open_flags = state.new_fd, state.new_open_flags
         direct = bool(open_flags & O_DIRECT)
         request, memory = align.probe(fd, direct)
-        bs.bl.fast_read = 0 if direct else NOWAIT_MAX  # R1, R2
+        bs.bl.fast_read = 0 if direct else state.engine.fast_read  # R1, R2
         bs.bl.request_alignment = request
         bs.bl.min_mem_alignment = memory
         bs.bl.opt_mem_alignment = max(memory, align.MAX_BLOCKSIZE)
@@ -161,23 +161,29 @@ class FileDriver(BlockDriver):
         self, bs: BlockDriverState, offset: int, nbytes: int, qiov: list[memoryview]
     ) -> int | None:
         state = bs.opaque
-        if nbytes > NOWAIT_MAX or not state.nowait:
+        if not state.nowait:
             return None
         try:
             return 0 if os.preadv(state.fd, qiov, offset, RWF_NOWAIT) == nbytes else None
         except OSError as error:
-            if error.errno != errno.EAGAIN:
-                state.nowait = False
+            not_cached(state, error)
             return None
 
     def co_preadv(
         self, bs: BlockDriverState, offset: int, nbytes: int, qiov: list[memoryview], flags: int
     ) -> Awaitable[None]:
         state = bs.opaque
-        if state.nowait and self.try_preadv(bs, offset, nbytes, qiov) is not None:
-            return DONE
-        done: Awaitable[None] = state.engine.co_preadv(offset, nbytes, qiov)
-        return done
+        if state.nowait and nbytes <= bs.bl.fast_read:
+            try:
+                done = os.preadv(state.fd, qiov, offset, RWF_NOWAIT)
+            except OSError as error:
+                not_cached(state, error)
+            else:
+                if done == nbytes:
+                    return DONE
+                offset, nbytes, qiov = offset + done, nbytes - done, skip_bytes(qiov, done)
+        rest: Awaitable[None] = state.engine.co_preadv(offset, nbytes, qiov)
+        return rest
 
     def co_pwritev(
         self, bs: BlockDriverState, offset: int, nbytes: int, qiov: list[memoryview], flags: int
@@ -236,6 +242,12 @@ class FileDriver(BlockDriver):
 
     def attach_aio_context(self, bs: BlockDriverState, ctx: AioContext) -> None:
         bs.opaque.engine.attach(ctx)
+
+
+def not_cached(state: FileState, error: OSError) -> None:
+    """RWF_NOWAIT was refused: nothing is cached, or the file system does not know it (R1)."""
+    if error.errno != errno.EAGAIN:
+        state.nowait = False
 
 
 def default_aio(flags: int) -> str:

@@ -36,7 +36,13 @@ ENGINES: dict[str, tuple[str, str]] = {
 
 
 class Engine:
-    """How reads, writes and flushes of one node reach the kernel (aio=...)."""
+    """How reads, writes and flushes of one node reach the kernel (aio=...).
+
+    fast_read  the longest read in bytes that the loop itself takes from the page cache: a longer
+               one is better copied by the engine
+    """
+
+    fast_read = 64 << 10
 
     def __init__(self, bs: BlockDriverState, state: FileState) -> None:
         self.bs = bs

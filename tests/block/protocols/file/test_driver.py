@@ -15,6 +15,7 @@ from block.aio.iothread import IOThread
 from block.core import flags as f
 from block.core.backend import BlockBackend
 from block.core.error import BlockError
+from block.core.io import try_preadv
 from block.core.open import bdrv_open, open_backend
 from block.core.wait import poll_while
 from block.protocols.file import driver, locks, syscalls, threads
@@ -118,14 +119,48 @@ def test_a_cached_read_is_answered_at_once(opener: Opener) -> None:
     assert buffer == b"\2" * 4096
 
 
-def test_a_long_read_is_left_to_the_engine(opener: Opener) -> None:
-    blk = opener()
+@needs.linux("RWF_NOWAIT")
+@pytest.mark.parametrize(("aio", "longest"), [("threads", 64 << 10), ("io_uring", 1 << 20)])
+def test_a_long_read_is_left_to_the_engine(
+    opener: Opener, image: Path, aio: str, longest: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    needs.engine(aio)
+    with image.open("r+b") as file:
+        file.truncate(longest + 4096)
+    blk = opener(aio=aio)
+    real, at_once = os.preadv, []
+
+    def preadv(fd: int, qiov: Any, offset: int, flags: int = 0) -> int:
+        if flags:
+            at_once.append(sum(map(len, qiov)))
+        return real(fd, qiov, offset, flags)
+
+    monkeypatch.setattr(os, "preadv", preadv)
     assert blk.root is not None
-    assert blk.root.bs.drv is not None
-    buffer = bytearray(driver.NOWAIT_MAX + 1)
-    drv = blk.root.bs.drv
-    assert drv.try_preadv(blk.root.bs, 0, len(buffer), [memoryview(buffer)]) is None
-    assert blk.pread(0, len(buffer))[4096:8192] == b"\1" * 4096
+    for nbytes, answer in [(longest, 0), (longest + 4096, None)]:
+        qiov = [memoryview(bytearray(nbytes))]
+        assert try_preadv(blk.root, 0, nbytes, qiov) == answer
+        assert blk.pread(0, nbytes)[4096:8192] == b"\1" * 4096
+    assert at_once == [longest, longest]
+
+
+@needs.linux("RWF_NOWAIT")
+def test_of_a_read_that_is_cached_in_part_the_engine_does_the_rest(
+    opener: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blk = opener()
+    real = os.preadv
+    asked = []
+
+    def preadv(fd: int, qiov: Any, offset: int, flags: int = 0) -> int:
+        asked.append((offset, sum(map(len, qiov)), flags))
+        if flags:
+            qiov = [qiov[0][:4096]]
+        return real(fd, qiov, offset)
+
+    monkeypatch.setattr(os, "preadv", preadv)
+    assert blk.pread(4096, 12288) == b"\1" * 4096 + b"\2" * 4096 + b"\3" * 4096
+    assert asked == [(4096, 12288, driver.RWF_NOWAIT), (8192, 8192, 0)]
 
 
 @needs.linux("RWF_NOWAIT")
