@@ -150,14 +150,17 @@ def check_update_perm(
 
 
 def _check_conflict(other: BdrvChild, perm: int, shared: int) -> None:
-    user = f"Conflicts with use by {other.klass.parent_desc(other)} as '{other.name}', which "
-    node = other.bs.node_name
     if perm & ~other.shared_perm:
-        names = perm_names(perm & ~other.shared_perm)
-        raise BlockError(errno.EPERM, f"{user}does not allow '{names}' on {node}", node)
+        raise _conflict(other, "does not allow", perm & ~other.shared_perm)
     if other.perm & ~shared:
-        names = perm_names(other.perm & ~shared)
-        raise BlockError(errno.EPERM, f"{user}uses '{names}' on {node}", node)
+        raise _conflict(other, "uses", other.perm & ~shared)
+
+
+def _conflict(other: BdrvChild, what: str, perm: int) -> BlockError:
+    node = other.bs.node_name
+    user = f"use by {other.klass.parent_desc(other)} as '{other.name}'"
+    message = f"Conflicts with {user}, which {what} '{perm_names(perm)}' on {node}"
+    return BlockError(errno.EPERM, message, node)
 
 
 def check_perm(bs: BlockDriverState, perm: int, shared: int, ignore: Ignore = _NOBODY) -> None:
