@@ -20,6 +20,7 @@ from benchmarks import (
     block_cases,
     engine_cases,
     guest_cases,
+    move_cases,
     picture,
     qcow2_cases,
     report,
@@ -40,7 +41,7 @@ def options() -> argparse.Namespace:
 
 def all_cases(quick: bool) -> list[Case]:
     """Returns every case, in the order of the table."""
-    parts = (block_cases, qcow2_cases, engine_cases, aio_cases, guest_cases)
+    parts = (block_cases, qcow2_cases, engine_cases, aio_cases, move_cases, guest_cases)
     return [case for part in parts for case in part.cases(quick)]
 
 
