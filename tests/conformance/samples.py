@@ -25,6 +25,7 @@ class NoSample(Exception):
 class Sample:
     """One driver, and what opens a node of it.
 
+    driver      its name, and which variant of it this is: "file aio=native"
     options     nested options of -blockdev, without a node name; takes an empty folder
     keeps_data  False: it forgets what is written
     close       after the last node is closed
@@ -54,32 +55,38 @@ def registered_rows() -> list[registry.Row]:
     return [row for row in registry.TABLE if row.module]
 
 
-def sample_of(row: registry.Row) -> Sample:
-    """Finds or makes the sample of a driver. Raises NoSample."""
+def samples_of(row: registry.Row) -> list[Sample]:
+    """Finds or makes the samples of a driver, the plain one first. Raises NoSample."""
     path = SAMPLES / f"{row.name.replace('-', '_')}.py"
     if path.exists():
         return _from_module(row.name, path)
     if row.load().create_opts:
-        return Sample(row.name, lambda folder: created(row.load(), folder))
+        return [Sample(row.name, lambda folder: created(row.load(), folder))]
     raise NoSample(
         f"driver '{row.name}' is registered, but has no create_opts "
         f"and no tests/samples/{path.name}"
     )
 
 
-def _from_module(driver: str, path: Path) -> Sample:
+def _from_module(driver: str, path: Path) -> list[Sample]:
     spec = importlib.util.spec_from_file_location(f"tests.samples.{path.stem}", path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return Sample(
-        driver,
-        module.options,
-        getattr(module, "KEEPS_DATA", True),
-        getattr(module, "close", lambda: None),
-        getattr(module, "READ_ONLY", True),
-    )
+    named = {driver: module.options}
+    for variant, options in getattr(module, "VARIANTS", {}).items():
+        named[f"{driver} {variant}"] = options
+    return [
+        Sample(
+            name,
+            options,
+            getattr(module, "KEEPS_DATA", True),
+            getattr(module, "close", lambda: None),
+            getattr(module, "READ_ONLY", True),
+        )
+        for name, options in named.items()
+    ]
 
 
 def created(driver: BlockDriver, folder: Path) -> dict[str, object]:

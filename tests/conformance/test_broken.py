@@ -12,7 +12,7 @@ from block.core import registry
 from tests.conformance import broken
 from tests.conformance import run as run_module
 from tests.conformance.run import Result, run
-from tests.conformance.samples import NoSample, Sample, sample_of
+from tests.conformance.samples import NoSample, Sample, samples_of
 from tests.conformance.trees import TREES
 
 ALONE = TREES[0]
@@ -88,4 +88,4 @@ def test_wrong_data_is_found(tmp_path: Path) -> None:
 def test_a_driver_without_a_sample_is_named() -> None:
     row = registry.Row("nobody-knows", broken.__name__, "Memory")
     with pytest.raises(NoSample, match="'nobody-knows' is registered, but has no create_opts"):
-        sample_of(row)
+        samples_of(row)

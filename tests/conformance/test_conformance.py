@@ -16,7 +16,7 @@ from block.core import registry
 from tests.conformance import __main__ as program
 from tests.conformance.cells import ALL_MOVES, MOVES, cells, gaps
 from tests.conformance.run import run
-from tests.conformance.samples import Sample, registered_rows, sample_of
+from tests.conformance.samples import Sample, registered_rows, samples_of
 from tests.conformance.trees import Tree
 
 each_cell = pytest.mark.parametrize(
@@ -27,7 +27,17 @@ each_cell = pytest.mark.parametrize(
 
 @pytest.mark.parametrize("row", registered_rows(), ids=lambda row: row.name)
 def test_every_registered_driver_has_a_sample(row: registry.Row) -> None:
-    assert sample_of(row).driver == row.name
+    assert samples_of(row)[0].driver == row.name
+
+
+def test_a_driver_may_have_several_samples() -> None:
+    row = registry.find_row("file")
+    assert row is not None
+    assert [each.driver for each in samples_of(row)] == [
+        "file",
+        "file aio=native",
+        "file aio=io_uring",
+    ]
 
 
 def test_a_tree_that_cannot_be_says_why() -> None:
