@@ -122,13 +122,18 @@ def primary_child(bs: BlockDriverState) -> BlockDriverState | None:
     return None
 
 
-def refresh_filename(bs: BlockDriverState) -> None:
+def refresh_filename(bs: BlockDriverState, just_opened: bool = False) -> None:
     """Recomputes filename, exact_filename and full_open_options of a tree
-    (bdrv_refresh_filename)."""
+    (bdrv_refresh_filename).
+
+    `just_opened`: the children that were opened together with the node have done so already.
+    Else each node of a chain would do it for all below once more.
+    """
     if bs.drv is None:
         return
     for child in bs.children:
-        refresh_filename(child.bs)
+        if not just_opened or child.bs.inherits_from is not bs:
+            refresh_filename(child.bs)
     overridden = _backing_overridden(bs)
     strong = _strong_options(bs)
     bs.full_open_options = {**crumple(strong), **_child_options(bs, overridden)}

@@ -186,7 +186,7 @@ def _open_node(
         open_backing_file(bs, options)
     _forget_child_options(bs)
     refuse_leftovers(bs, options)
-    refresh_filename(bs)
+    refresh_filename(bs, just_opened=True)
 
 
 def _is_format(bs: BlockDriverState) -> bool:

@@ -42,7 +42,7 @@ def open_common(
     if bs.force_share and bs.open_flags & f.BDRV_O_RDWR:
         raise invalid("force-share=on can only be used with read-only images")
     if file_bs is not None:
-        refresh_filename(file_bs)
+        refresh_filename(file_bs, just_opened=file_bs.inherits_from is bs)
         bs.filename = file_bs.filename
     elif isinstance(options.get("filename"), str):
         bs.filename = str(options["filename"])
