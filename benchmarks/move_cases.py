@@ -90,12 +90,11 @@ def wide(n: int) -> list[BlockDriverState]:
 
 
 def deep(n: int) -> list[BlockDriverState]:
-    """A chain, top first; the others belong to those above them."""
-    top = node("link0", "null-co", size=1 << 20)
-    for number in range(1, n):
-        below, top = top, node(f"link{number}", "raw", file=f"link{number - 1}")
-        below.unref()
-    return [top]
+    """A chain."""
+    options: dict[str, object] = {"driver": "null-co", "size": 1 << 20}
+    for _ in range(n - 2):
+        options = {"driver": "raw", "file": options}
+    return [node("top", "raw", file=options)]
 
 
 def beyond_the_slowest(moves: int) -> float:
