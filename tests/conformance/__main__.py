@@ -35,6 +35,7 @@ def results_of(row: Row, moves: int) -> Iterator[Result]:
     for sample in samples_of(row):
         for tree in TREES:
             with tempfile.TemporaryDirectory() as folder:
+                sample.require(Path(folder))
                 yield run(sample, tree, moves, Path(folder))
 
 

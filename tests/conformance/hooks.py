@@ -14,6 +14,7 @@ from pathlib import Path
 
 from block.aio.context import AioContext
 from block.core.backend import BlockBackend
+from block.core.error import BlockError
 from block.core.node import BlockDriverState
 from block.core.open import blockdev_add
 from block.core.wait import poll_while
@@ -44,18 +45,23 @@ class Moves:
     """
 
     def __init__(
-        self, driver: str, hooks: list[str], idle: set[str], busy: set[str], children: list[str]
+        self, hooks: list[str], idle: set[str], busy: set[str], children: list[str]
     ) -> None:
-        self.driver = driver
         self.hooks = hooks
         self.idle = idle
         self.busy = busy - idle
         self.children = children
 
 
-def all_moves() -> list[Moves]:
-    """Finds it out for every sample of every registered driver."""
-    return [moves_of(sample) for sample in samples().values()]
+def all_moves() -> dict[str, Moves | BlockError]:
+    """Finds it out for every sample of every registered driver; or why it cannot be opened here."""
+    found: dict[str, Moves | BlockError] = {}
+    for name, sample in samples().items():
+        try:
+            found[name] = moves_of(sample)
+        except BlockError as error:
+            found[name] = error
+    return found
 
 
 def moves_of(sample: Sample) -> Moves:
@@ -73,7 +79,7 @@ def moves_of(sample: Sample) -> Moves:
         finally:
             blk.unref()
             sample.close()
-    return Moves(sample.driver, hooks, idle, busy, children)
+    return Moves(hooks, idle, busy, children)
 
 
 def _held(ctx: AioContext, bs: BlockDriverState) -> set[str]:
@@ -108,13 +114,15 @@ def as_markdown() -> str:
         "| driver | hooks | what moves | children it walks itself | only while in flight |",
         "|---|---|---|---|---|",
     ]
-    return "\n".join(lines + [_line(moves) for moves in all_moves()])
+    return "\n".join(lines + [_line(*each) for each in all_moves().items()])
 
 
-def _line(moves: Moves) -> str:
+def _line(driver: str, moves: Moves | BlockError) -> str:
+    if isinstance(moves, BlockError):
+        return f"| `{driver}` | not on the machine that built this page: {moves} | | | |"
     hooks = [hook.removesuffix("_aio_context") for hook in moves.hooks]
     cells = (
-        f"`{moves.driver}`",
+        f"`{driver}`",
         ", ".join(hooks) or "none needed",
         _named(moves.idle),
         ", ".join(f"`{name}`" for name in moves.children),

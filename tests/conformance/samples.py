@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from block.core import registry
@@ -30,6 +31,7 @@ class Sample:
     keeps_data  False: it forgets what is written
     close       after the last node is closed
     read_only   False: it cannot be opened read-only, so it is no backing file
+    require     called by tests with a folder: skips them where the machine lacks something
     """
 
     def __init__(
@@ -39,12 +41,14 @@ class Sample:
         keeps_data: bool = True,
         close: Callable[[], None] = lambda: None,
         read_only: bool = True,
+        require: Callable[[Path], None] = lambda folder: None,
     ) -> None:
         self.driver = driver
         self.options = options
         self.keeps_data = keeps_data
         self.close = close
         self.read_only = read_only
+        self.require = require
 
     def __repr__(self) -> str:
         return f"<Sample {self.driver}>"
@@ -74,18 +78,17 @@ def _from_module(driver: str, path: Path) -> list[Sample]:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    named = {driver: module.options}
-    for variant, options in getattr(module, "VARIANTS", {}).items():
-        named[f"{driver} {variant}"] = options
+    require = getattr(module, "require", lambda variant, folder: None)
     return [
         Sample(
-            name,
+            f"{driver} {variant}".strip(),
             options,
             getattr(module, "KEEPS_DATA", True),
             getattr(module, "close", lambda: None),
             getattr(module, "READ_ONLY", True),
+            partial(require, variant),
         )
-        for name, options in named.items()
+        for variant, options in {"": module.options, **getattr(module, "VARIANTS", {})}.items()
     ]
 
 

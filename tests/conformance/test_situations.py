@@ -29,6 +29,7 @@ each_sample = pytest.mark.parametrize("sample", samples().values(), ids=lambda e
 @contextmanager
 def opened(sample: Sample, folder: Path) -> Iterator[BlockBackend]:
     """A backend over a node of a driver, in the main loop."""
+    sample.require(folder)
     blk = backend_on(blockdev_add({**sample.options(folder), "node-name": "tested"}))
     try:
         yield blk

@@ -129,7 +129,7 @@ def verified(site: Site) -> Options:
 
 
 def throttled_chain(site: Site) -> Options:
-    """A limit, an image, and a backing chain of CHAIN images with it at the bottom."""
+    """A limit, an image, and a backing chain of five with it at the bottom."""
     from block.objects.throttle_group import throttle_group_create
     from block.objects.throttle_options import config_of
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.support import needs
-
 DIRECT = {"cache": {"direct": True}}  # aio=native takes nothing else
 
 
@@ -17,14 +15,20 @@ def options(folder: Path) -> dict[str, object]:
 
 
 def native(folder: Path) -> dict[str, object]:
-    needs.engine("native")
-    needs.direct_io(folder)
     return {**options(folder), **DIRECT, "aio": "native"}
 
 
 def io_uring(folder: Path) -> dict[str, object]:
-    needs.engine("io_uring")
     return {**options(folder), "aio": "io_uring"}
+
+
+def require(variant: str, folder: Path) -> None:
+    from tests.support import needs
+
+    if variant:
+        needs.engine(variant.removeprefix("aio="))
+    if variant == "aio=native":
+        needs.direct_io(folder)
 
 
 VARIANTS = {"aio=native": native, "aio=io_uring": io_uring}
