@@ -114,7 +114,7 @@ $(VENV)/.fuzz: $(VENV)/.base
 	@touch $@
 
 $(VENV)/.docs: $(VENV)/.base
-	$(INSTALL) '.[docs]'
+	$(INSTALL) '.[docs,io-uring]'
 	@touch $@
 
 $(VENV)/.bench: $(VENV)/.base
