@@ -35,6 +35,7 @@ PATIENCE = 30.0
 SHARES = ((0.0, 0.5), (0.5, 1.0), (0.0, 1.0))  # two users with a region each, one with all
 DEPTH = 2
 PER_MOVE = (0, 0, 2, 4, 12)  # how many requests complete before the next move: often none
+CHECK_IN_FLIGHT = 8  # so often there is an audit between moves, too, while requests are in flight
 N_IOTHREADS = 3
 
 
@@ -181,7 +182,8 @@ class Run:
         self.load.start()
         while self.result.moves < moves and not self.result.findings:
             self.let_complete(self.random.choice(PER_MOVE))
-            self.check()
+            if self.result.moves % CHECK_IN_FLIGHT == 0:
+                self.check()
             if not self.result.findings:
                 self.move()
                 self.check()

@@ -602,3 +602,26 @@ def test_a_child_that_comes_within_drain_all_leaves_its_parent_free() -> None:
     assert blk.quiesce_counter == 0
     assert blk.pread(0, 1) == b"\0"
     blk.unref()
+
+
+def test_drain_all_looks_at_each_node_a_few_times_only(
+    iothread: IOThread, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once, when nothing is in flight: neither once for each context nor once for each parent."""
+    visits: list[BlockDriverState] = []
+    real = drain.drain_poll
+
+    def counted(bs: BlockDriverState, *args: object) -> bool:
+        visits.append(bs)
+        return real(bs, *args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(drain, "drain_poll", counted)
+    for n in (30, 120):
+        blks = [backend_on(pass_node(ram_node(Disk(512)))) for _ in range(n)]
+        for blk in blks[::2]:
+            blk.set_aio_context(iothread.ctx)
+        visits.clear()
+        drain.drain_all()
+        assert len(visits) == 2 * n
+        for blk in blks:
+            blk.unref()
