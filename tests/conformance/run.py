@@ -34,7 +34,7 @@ from tests.conformance.users import Load
 PATIENCE = 30.0
 SHARES = ((0.0, 0.5), (0.5, 1.0), (0.0, 1.0))  # two users with a region each, one with all
 DEPTH = 2
-PER_MOVE = (0, 0, 2, 4, 12)  # how many requests complete before the next move: often none
+PER_MOVE = (0, 0, 1, 2, 8)  # how many requests complete before the next move: often none
 CHECK_IN_FLIGHT = 8  # so often there is an audit between moves, too, while requests are in flight
 N_IOTHREADS = 3
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -54,6 +55,14 @@ def test_the_orders_in_the_picture_are_those_of_a_move() -> None:
         orders = tuple(left), tuple(came)
         throttle.unref()
     assert orders == (DETACH, ATTACH)
+
+
+def test_the_findings_on_the_page_name_lines_with_a_mistake() -> None:
+    page = (ROOT / "docs/moving.md").read_text()
+    named = re.findall(r"\((tests/conformance/broken\.py):(\d+)\)", page)
+    assert len(named) == 3
+    for path, number in named:
+        assert "# MISTAKE" in (ROOT / path).read_text().splitlines()[int(number) - 1]
 
 
 def test_the_table_has_a_line_for_each_sample() -> None:
