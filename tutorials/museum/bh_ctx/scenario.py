@@ -8,7 +8,7 @@ from block.aio.iothread import IOThread
 from block.testing.world import DeterministicWorld
 
 FIX = "924fe1293c"
-DATE = "2014-06"
+DATE = "2014-06-03"
 MISTAKE = "`bh.schedule` read `bh.ctx` after it had made the bottom half visible to its thread"
 SEEN = "QEMU crashes in aio_notify, once in many hours"
 FAILS_WITH = UsedAfterFree

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from block.aio.world import Lock
 
 FIX = "eabc977973"
-DATE = "2015-07"
+DATE = "2015-07-21"
 MISTAKE = "a flag of the context said that somebody is awake there, while another thread slept"
 SEEN = "the guest hangs until somebody presses a key; on one kind of machine only"
 FAILS_WITH = Deadlock

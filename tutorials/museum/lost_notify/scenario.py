@@ -8,7 +8,7 @@ from block.testing.failures import Deadlock
 from block.testing.world import DeterministicWorld
 
 FIX = "ca96ac44dc"
-DATE = "2015-07"
+DATE = "2015-07-28"
 MISTAKE = "two threads race for a context's lock; the winner sleeps and knows nothing of the other"
 SEEN = "QEMU hangs at its start, now and then"
 FAILS_WITH = Deadlock
