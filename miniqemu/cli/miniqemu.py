@@ -28,11 +28,21 @@ def console() -> int:
 
 
 def main(argv: list[str]) -> int:
-    """Runs the program with `argv[0]` as its name; the exit status."""
+    """Runs the program with `argv[0]` as its name; the exit status.
+
+    Leaves the process as it was, for those who call it inside of another program.
+    """
     fill_standard_descriptors()
-    program = program_name(argv[0])
-    report.program = program
-    report.on_mismatch = report.die
+    before = report.program, report.on_mismatch
+    report.program, report.on_mismatch = program_name(argv[0]), report.die
+    try:
+        return command(report.program, argv)
+    finally:
+        report.program, report.on_mismatch = before
+
+
+def command(program: str, argv: list[str]) -> int:
+    """Runs what the first word asks for, or the machine."""
     if argv[1:2] == ["create"]:
         from . import create
 

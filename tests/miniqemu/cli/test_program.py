@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from block.core import report
 from miniqemu.accel import kvm
 from miniqemu.cli.miniqemu import main, program_name
 from tests.support import boot, needs
@@ -51,6 +52,13 @@ def run(*arguments: str, **popen: object) -> subprocess.CompletedProcess[str]:
 
 
 # Texts
+
+
+def test_whoever_calls_it_finds_the_process_as_it_was(capfd: pytest.CaptureFixture[str]) -> None:
+    before = report.program, report.on_mismatch
+    assert main(["prog", "--version"]) == 0
+    assert main(["prog", "-no-such-option"]) == 1
+    assert (report.program, report.on_mismatch) == before
 
 
 @pytest.mark.parametrize("word", ["-h", "-help", "--help"])
