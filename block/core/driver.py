@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from typing import ClassVar
 
     from block.aio.context import AioContext
+    from block.core.check import BdrvCheckResult
     from block.core.edge import BdrvChild
     from block.core.iov import Iov
     from block.core.node import BlockDriverState
@@ -176,6 +177,23 @@ class BlockDriver:
 
     def reopen_abort(self, bs: BlockDriverState, prepared: object) -> None:
         """Throws away what reopen_prepare made ready (bdrv_reopen_abort)."""
+
+    # -- the image as a whole
+
+    def co_check(self, bs: BlockDriverState, result: BdrvCheckResult, fix: int) -> Awaitable[None]:
+        """Checks the image's tables, and repairs what `fix` allows (bdrv_co_check).
+
+        Fills `result`, which is new, as far as it gets; raises BlockError where it cannot go
+        on. `fix` holds check.FIX_*.
+        """
+        raise self._unsupported(bs, "checks")
+
+    def change_backing_file(
+        self, bs: BlockDriverState, backing_file: str, backing_fmt: str
+    ) -> None:
+        """Writes another name of a backing file into the header, '' for none; blocks
+        (bdrv_change_backing_file)."""
+        raise self._unsupported(bs, "changing the backing file")
 
     # -- children that come and go
 
