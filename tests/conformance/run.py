@@ -65,7 +65,7 @@ def run(sample: Sample, tree: Tree, moves: int, folder: Path, seed: int = 1) -> 
     if result.lacks:
         return result
     start = time.monotonic()
-    with fresh_world() as contexts:
+    with exceptions_caught(), fresh_world() as contexts:
         site = Site(folder, sample)
         Run(result, contexts, tree.build(site), sample.keeps_data, seed).go(moves)
         for undo in site.afterwards:
@@ -94,6 +94,16 @@ def fresh_world() -> Iterator[list[AioContext]]:
         with suppress(AssertionError):
             world.main_context.close()
         set_world(before)
+
+
+@contextmanager
+def exceptions_caught() -> Iterator[None]:
+    """Puts back who is told of a thread's exceptions: a Run sets that for itself."""
+    before = threading.excepthook
+    try:
+        yield
+    finally:
+        threading.excepthook = before
 
 
 class Run:
@@ -162,7 +172,7 @@ class Run:
 
     def go(self, moves: int) -> None:
         """Does it all, and closes what can be closed."""
-        before, threading.excepthook = threading.excepthook, self.raised
+        threading.excepthook = self.raised
         try:
             with Watchdog(self.give_up, self.progress):
                 self._use_and_move(moves)
@@ -171,7 +181,6 @@ class Run:
         except Exception as error:  # a driver's callback in the main loop
             self.found(self.audit.raised(error))
         finally:
-            threading.excepthook = before
             self.result.requests = self.load.completed
 
     def progress(self) -> tuple[int, int]:

@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from block.core import registry
-from tests.conformance import broken
+from block.core.driver import BlockDriver
+from tests.conformance import broken, hooks
 from tests.conformance import run as run_module
+from tests.conformance.cells import samples
 from tests.conformance.run import Result, run
 from tests.conformance.samples import NoSample, Sample, samples_of
 from tests.conformance.trees import TREES
@@ -76,6 +78,27 @@ def test_a_mistake_is_named_with_its_line(
     finding = run_of(driver, tmp_path).findings[0]
     assert (finding.driver, finding.kind) == (driver.format_name, kind)
     assert finding.where == line_of_the_mistake(driver), finding
+
+
+@pytest.mark.parametrize("sample", samples().values(), ids=lambda sample: sample.driver)
+def test_a_driver_with_something_to_move_fails_without_its_hooks(
+    sample: Sample,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
+) -> None:
+    """So no registered driver passes because nobody looked."""
+    sample.require(tmp_path)
+    moves = hooks.moves_of(sample)
+    must_fail = bool(moves.idle or moves.children)
+    if must_fail:
+        request.getfixturevalue("impatient")
+    row = registry.find_row(sample.driver.split()[0])
+    assert row is not None
+    for hook in ("detach_aio_context", "attach_aio_context"):
+        monkeypatch.setattr(type(row.load()), hook, getattr(BlockDriver, hook))
+    result = run(sample, ALONE, 30, tmp_path)
+    assert bool(result.findings) == must_fail, result.verdict
 
 
 @pytest.mark.usefixtures("impatient")

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +14,10 @@ from block.aio.iothread import IOThread
 from block.core.backend import BlockBackend
 from block.core.open import blockdev_add
 from block.core.wait import poll_while
+from tests.conformance.cells import MOVES
+from tests.conformance.run import run
+from tests.conformance.samples import Sample
+from tests.conformance.trees import TREES, Tree
 from tests.support import request_reply
 from tests.support.drivers import Outcome, backend_on
 from tests.support.request_reply import Peer, connected_node
@@ -105,3 +110,20 @@ def test_a_broken_connection_ends_what_is_in_flight_and_still_moves(
         with left:
             assert left.registrations(owner=blk.bs) == []
     blk.set_aio_context(ctx)
+
+
+@pytest.mark.parametrize("tree", [TREES[0], TREES[2]], ids=lambda tree: tree.name)
+def test_a_connection_passes_the_conformance_suite(tree: Tree, tmp_path: Path) -> None:
+    """As every registered driver with a connection will: three users, fifty moves."""
+    peers: list[Peer] = []
+
+    def options(folder: Path) -> dict[str, object]:
+        peers.append(Peer().start())
+        return {"driver": "request-reply", "peer": peers[-1].name}
+
+    with request_reply.registered():
+        result = run(Sample("request-reply", options), tree, MOVES, tmp_path)
+    for peer in peers:
+        peer.die()
+    assert result.verdict == "passed"
+    assert result.moves == MOVES
