@@ -27,6 +27,7 @@ class State:
         self.data = bytearray(LENGTH)
         self.first_context = ctx  # no driver should remember this
         self.thing: Any = None
+        self.n_requests = 0
         self.fds: list[int] = []
 
 
@@ -145,20 +146,27 @@ class CompletesTwice(Memory):
 
 
 class WrongThread(Memory):
-    """A library with a thread and a loop of its own answers from there."""
+    """A library with a thread and a loop of its own answers from there: once in a hundred times."""
 
     format_name = protocol_name = "wrong-thread"
 
     async def wait(self, bs: BlockDriverState) -> None:
         co = current()
         assert co is not None
+        bs.opaque.n_requests += 1
+        if bs.opaque.n_requests % 100:
+            await answer_later(bs)
+            return
 
         def library() -> None:
             its_own = AioContext("library")
             its_own.co_enter(co)  # MISTAKE
             its_own.close()
 
-        the_world().start_thread("library", library)
+        def begin() -> None:  # when we have yielded
+            the_world().start_thread("library", library)
+
+        bs.aio_context.bh_schedule_oneshot(begin, owner=bs)
         await co_yield()
 
 

@@ -37,6 +37,7 @@ DEPTH = 2
 PER_MOVE = (0, 0, 1, 2, 8)  # how many requests complete before the next move: often none
 CHECK_IN_FLIGHT = 8  # so often there is an audit between moves, too, while requests are in flight
 N_IOTHREADS = 3
+MOST_LEFT = 1000  # passes of a loop that ends
 
 
 class Result:
@@ -84,7 +85,9 @@ def fresh_world() -> Iterator[list[AioContext]]:
     nodes, backends = set(graph.all_states), set(graph.backends)
     try:
         with ExitStack() as stack:
-            threads = [stack.enter_context(IOThread(f"io{n}")) for n in range(N_IOTHREADS)]
+            threads = [IOThread(f"io{n}") for n in range(N_IOTHREADS)]
+            for thread in threads:
+                stack.callback(end, thread)
             yield [world.main_context, *(thread.ctx for thread in threads)]
     finally:
         for bs in set(graph.all_states) - nodes:
@@ -94,6 +97,18 @@ def fresh_world() -> Iterator[list[AioContext]]:
         with suppress(AssertionError):
             world.main_context.close()
         set_world(before)
+
+
+def end(thread: IOThread) -> None:
+    """Closes an IOThread, after what a broken driver has left in its thread pool."""
+    thread.stop()
+    with thread.ctx as ctx:
+        ctx.thread_pool.end_workers()
+        for _ in range(MOST_LEFT):
+            with suppress(Exception):
+                if not ctx.poll(False):
+                    break
+    thread.close()
 
 
 @contextmanager

@@ -21,7 +21,7 @@ ALONE = TREES[0]
 FILE = "tests/conformance/broken.py"
 
 
-HANGS = (broken.MainContext, broken.WrongThread, broken.LosesRequest)
+HANGS = (broken.MainContext, broken.LosesRequest)
 """They keep the main thread waiting for ever; what is found then does not depend on time."""
 
 
