@@ -11,7 +11,8 @@ R1  In two runs that differ only in the order of steps that can be swapped, the 
 R2  No number is used for two things in one run, so objects are kept alive until its end (`id` would
     be used again). Two containers that the same attribute has held one after the other share
     one: that makes fewer steps independent, never more.
-R3  What cannot be told apart, such as the kernel's buffers behind sockets, is one thing.
+R3  What cannot be told apart is one thing: the kernel's buffers behind sockets; all memory that
+    is seen through memoryviews, two of which may be of the same bytes.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ TRY = 3  # a read that does not wait for the release
 
 CONTAINERS = (list, dict, set, deque, bytearray)
 KERNEL = "kernel"
+MEMORY = "memory"
 
 
 class Names:

@@ -164,7 +164,7 @@ class Exploration:
         if not scheduler.dying:
             search.ended()
         abandoned = scheduler.dying and scheduler.failure is None
-        error = scheduler.failure or error or next(iter(self.reported), None)
+        error = next(iter(self.reported), None) or scheduler.failure or error
         n_steps = scheduler.n_steps
         world.close()
         self.lines.recorder.end()

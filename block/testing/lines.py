@@ -7,7 +7,9 @@ knows nothing of it and pays nothing.
 
 R1  The functions are the module's own as they are loaded, and are put back as they were.
 R2  `recorder` is called by the rewritten code of all threads: it must belong to one run at a time.
-R3  Class bodies and module bodies do not run again. A function that is made while another one runs
+R3  The helpers stay in the modules: a coroutine that a run has left suspended unwinds by rewritten
+    code, some time. Without a world they do nothing.
+R4  Class bodies and module bodies do not run again. A function that is made while another one runs
     (a closure) is rewritten with it.
 """
 
@@ -19,7 +21,7 @@ import sys
 from types import CodeType, FunctionType, ModuleType
 
 from block.lean import CO_ITERABLE_COROUTINE
-from block.testing.accesses import CONTAINERS, READ, WRITE
+from block.testing.accesses import CONTAINERS, MEMORY, READ, WRITE
 from block.testing.rewrite import rewritten
 
 TYPE_CHECKING = False
@@ -93,14 +95,20 @@ class Recorder:
         return owner
 
     def items(self, thing: Any) -> Any:
-        if type(thing) in CONTAINERS and self.world is not None:
-            self._touch(self._names.number(thing) << 2)
+        if self.world is not None:
+            self._content(thing, READ)
         return thing
 
     def change(self, thing: Any) -> Any:
-        if type(thing) in CONTAINERS and self.world is not None:
-            self._touch(self._names.number(thing) << 2 | WRITE)
+        if self.world is not None:
+            self._content(thing, WRITE)
         return thing
+
+    def _content(self, thing: Any, kind: int) -> None:
+        if type(thing) in CONTAINERS:
+            self._touch(self._names.number(thing) << 2 | kind)
+        elif type(thing) is memoryview:
+            self._touch(self._names.of(MEMORY) << 2 | kind)
 
     def variable(self, name: str, value: Any) -> Any:
         if self.world is not None:
@@ -134,7 +142,6 @@ class Lines:
         self.recorder = recorder
         self._codes: dict[tuple[str, bool], dict[str, CodeType]] = {}
         self._before: list[tuple[FunctionType, CodeType]] = []
-        self._modules: list[ModuleType] = []
 
     def install(self, modules: dict[str, bool]) -> None:
         """Rewrites modules: name -> whether with steps, or only to note what is touched."""
@@ -143,7 +150,6 @@ class Lines:
             codes = self._codes.get((name, steps))
             if codes is None:
                 codes = self._codes[name, steps] = self._compile(module, steps)
-            self._modules.append(module)
             vars(module).update(self._helpers())
             for function in functions_of(module):
                 code = codes.get(f"{function.__qualname__}:{function.__code__.co_firstlineno}")
@@ -157,11 +163,7 @@ class Lines:
         """Puts everything back (R1)."""
         for function, code in self._before:
             function.__code__ = code
-        for module in self._modules:
-            for name in self._helpers():
-                vars(module).pop(name, None)
         self._before.clear()
-        self._modules.clear()
 
     def _helpers(self) -> dict[str, object]:
         recorder = self.recorder

@@ -7,8 +7,8 @@ from block.aio.iothread import IOThread
 from block.core import drain
 from block.core.backend import BlockBackend
 from block.testing.world import DeterministicWorld
-from tests.support.drivers import Disk, Outcome, backend_on, pass_node, ram_node
-from tests.support.exploring import must_hold
+from tests.support.drivers import Disk, backend_on, pass_node, ram_node
+from tests.support.exploring import Reader, must_hold
 
 TREE = ("block.core", "tests.support.drivers")
 
@@ -17,31 +17,6 @@ def tree(world: DeterministicWorld) -> tuple[BlockBackend, Disk]:
     """A filter over a disk in memory, in the main loop."""
     disk = Disk(1 << 16)
     return backend_on(pass_node(ram_node(disk))), disk
-
-
-class Reader:
-    """A user of the tree that has some requests in flight; submits where the tree is."""
-
-    def __init__(self, blk: BlockBackend, count: int) -> None:
-        self.blk = blk
-        self.outcomes = [Outcome() for _ in range(count)]
-
-    def submit(self) -> None:
-        for number, outcome in enumerate(self.outcomes):
-            self.blk.aio_preadv(512 * number, [memoryview(bytearray(512))], outcome)
-
-    @property
-    def pending(self) -> int:
-        return sum(outcome.pending for outcome in self.outcomes)
-
-    def finish(self, world: DeterministicWorld) -> None:
-        """Brings the tree home and waits there; each request must have completed once."""
-        self.blk.set_aio_context(world.main_context)
-        while self.pending:
-            world.main_context.poll(True)
-        assert [outcome.calls for outcome in self.outcomes] == [1] * len(self.outcomes)
-        self.blk.close()
-        world.main_context.close()
 
 
 def test_a_drained_section_waits_for_what_is_in_flight_and_lets_nothing_in() -> None:

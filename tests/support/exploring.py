@@ -5,8 +5,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from block.core.backend import BlockBackend
 from block.testing.explore import Result, explore
 from block.testing.world import DeterministicWorld
+from tests.support.drivers import Outcome
 
 PATIENCE = 100.0  # for a machine that does much else; each takes a tenth of it alone
 
@@ -23,3 +25,45 @@ def must_hold(
     assert result.failure is None, str(result.failure)
     assert result.complete, f"the space is too large: {result}"
     return result
+
+
+class Reader:
+    """A user of a tree that has some requests in flight; submits in the thread where the tree is.
+
+    ret  what each request shall end with
+    """
+
+    def __init__(self, blk: BlockBackend, count: int, ret: int = 0) -> None:
+        self.blk = blk
+        self.ret = ret
+        self.outcomes = [Outcome() for _ in range(count)]
+
+    def submit(self) -> None:
+        """Submits, here or in a bottom half where the tree is now."""
+        ctx = self.blk.aio_context
+        if not ctx.is_home():
+            ctx.bh_schedule_oneshot(self.submit)
+            return
+        for number, outcome in enumerate(self.outcomes):
+            self.blk.aio_preadv(512 * number, [memoryview(bytearray(512))], outcome)
+
+    @property
+    def pending(self) -> int:
+        return sum(outcome.pending for outcome in self.outcomes)
+
+    def wait(self, world: DeterministicWorld) -> None:
+        """Brings the tree home and waits there; each request must have completed once."""
+        self.blk.set_aio_context(world.main_context)
+        while self.pending:
+            world.main_context.poll(True)
+        assert [outcome.calls for outcome in self.outcomes] == [1] * len(self.outcomes)
+        assert {outcome.ret for outcome in self.outcomes} == {self.ret}
+
+    def close(self, world: DeterministicWorld) -> None:
+        self.blk.close()
+        world.main_context.close()
+
+    def finish(self, world: DeterministicWorld) -> None:
+        """Waits, and closes all."""
+        self.wait(world)
+        self.close(world)

@@ -203,7 +203,6 @@ def test_the_event_loop_is_put_back_as_it_was() -> None:
     assert "__step__" in WakeUp.notify.__code__.co_names
     lines.remove()
     assert [{f: f.__code__ for f in functions_of(module)} for module in modules] == before
-    assert "__step__" not in vars(block.aio.bh)
 
 
 def test_the_event_loop_works_with_a_step_between_every_two_lines() -> None:

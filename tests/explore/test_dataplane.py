@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A device's start, stop and reset while its IOThread serves requests."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+from block.aio.iothread import IOThread
+from block.aio.poller import READ
+from block.testing.world import DeterministicWorld
+from miniqemu.hw import virtio_mmio as mmio
+from miniqemu.hw.virtio_blk_layout import S_OK, T_IN
+from tests.support.drivers import Disk, backend_on, ram_node
+from tests.support.exploring import must_hold
+from tests.support.virtio_rig import Rig
+
+MACHINE = ("block.core", "miniqemu.hw", "miniqemu.machine", "tests.support.drivers",
+           "tests.support.ring_driver", "tests.support.virtio_rig")  # fmt: skip
+
+
+class Bench:
+    """A device with an IOThread, a driver, and a request."""
+
+    def __init__(self, world: DeterministicWorld) -> None:
+        self.world = world
+        self.iothread = IOThread("plane", world, poll_max_ns=0)
+        self.blk = backend_on(ram_node(Disk(1 << 16)))
+        self.rig = Rig(self.blk, iothread=self.iothread)
+
+    def submit(self) -> list[tuple[int, int, bool]]:
+        chain = self.rig.chain(T_IN, 0, into=512)
+        self.rig.driver.queues[0].submit(chain)
+        self.rig.driver.kick()
+        return chain
+
+    def close(self) -> None:
+        with suppress(BufferError):  # the search keeps views of the memory until the run is over
+            self.rig.close()
+        self.blk.close()
+        self.iothread.close()
+        self.world.main_context.close()
+
+
+def test_a_request_beside_start_and_reset_is_served_once_or_not_at_all() -> None:
+    def scenario(world: DeterministicWorld) -> None:
+        bench = Bench(world)
+        ring = bench.rig.driver.start(num=8)
+        chain = bench.submit()
+        bench.rig.driver.set_reg(mmio.STATUS, 0)
+        assert bench.blk.aio_context is world.main_context
+        assert bench.blk.in_flight == 0
+        answered = bench.rig.status_of(chain) == S_OK
+        assert answered or bench.rig.status_of(chain) == 0xFF
+        assert len(ring.reap()) == answered
+        bench.close()
+
+    must_hold(scenario, preemptions=1, watched=MACHINE)
+
+
+def test_a_doorbell_that_rings_beside_stop_and_start_is_heard() -> None:
+    def scenario(world: DeterministicWorld) -> None:
+        bench = Bench(world)
+        ring = bench.rig.driver.start(num=8)
+        chain = bench.submit()
+        bench.rig.transport.vm_state_changed(False)
+        assert bench.blk.in_flight == 0
+        bench.rig.transport.vm_state_changed(True)
+        served = world.new_poller()
+        irqfd = bench.rig.irqs.irqfd
+        assert irqfd is not None
+        served.update(irqfd.fileno(), READ)
+        if not ring.used_idx:
+            served.wait(-1)
+        served.close()
+        assert bench.rig.status_of(chain) == S_OK
+        bench.close()
+
+    must_hold(scenario, preemptions=1, watched=MACHINE)

@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Throttled disks that move, and a group whose disks are served by two threads."""
+
+from __future__ import annotations
+
+from block.aio.iothread import IOThread
+from block.testing.world import DeterministicWorld
+from tests.support.exploring import Reader, must_hold
+from tests.support.throttled import group, throttled
+
+TREE = ("block.core", "block.objects", "block.filters.throttle", "block.protocols.null",
+        "tests.support.drivers")  # fmt: skip
+GROUP = ("block.aio", "block.objects.throttle_group", "block.objects.throttle_member")
+
+
+def test_a_tree_moves_with_requests_in_the_throttles_queue() -> None:
+    def scenario(world: DeterministicWorld) -> None:
+        with group(iops_total=1):
+            blk = throttled()
+            reader = Reader(blk, 3)
+            with IOThread("io0", world) as iothread:
+                blk.set_aio_context(iothread.ctx)
+                iothread.ctx.bh_schedule_oneshot(reader.submit)
+                reader.wait(world)
+            reader.close(world)
+
+    must_hold(scenario, preemptions=1, watched=TREE)
+
+
+def test_two_threads_share_a_group_and_every_request_gets_its_turn() -> None:
+    def scenario(world: DeterministicWorld) -> None:
+        with group(iops_total=1):
+            here, there = Reader(throttled(), 2), Reader(throttled(), 2)
+            with IOThread("io0", world) as iothread:
+                there.blk.set_aio_context(iothread.ctx)
+                iothread.ctx.bh_schedule_oneshot(there.submit)
+                here.submit()
+                while here.pending:
+                    world.main_context.poll(True)
+                there.wait(world)
+            there.blk.close()
+            here.close(world)
+
+    must_hold(scenario, preemptions=1, watched=TREE, steps=GROUP)
