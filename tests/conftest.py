@@ -30,6 +30,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="tests/block without what only Linux has (tests/support/portable.py)",
     )
+    parser.addoption(
+        "--keep-spaces",
+        action="store_true",
+        help="keep the counts of tests/explore in its spaces.json, for the documentation",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:

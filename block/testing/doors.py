@@ -74,6 +74,8 @@ class FakeLock:
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
         scheduler = self._scheduler
         scheduler.step("acquire")
+        if scheduler.closed:
+            return True
         deadline_ns = deadline(scheduler, timeout)
         while self.holder is not None:
             if not blocking or 0 <= deadline_ns <= scheduler.now_ns:

@@ -102,6 +102,11 @@ class Result:
         self.seconds = 0.0
         self.complete = False  # nothing is left within the limit of preemptions
 
+    @property
+    def tried(self) -> int:
+        """How many orders were begun."""
+        return self.interleavings + self.pruned
+
     def __str__(self) -> str:
         space = "all" if self.complete else "not all"
         return (

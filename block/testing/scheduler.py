@@ -19,7 +19,8 @@ R3  The main fake thread is whoever made the scheduler. It has number 1 and runs
 R4  A thread that looks again and again and finds nothing gives way to others, at no price;
     and when there are none, a microsecond passes.
 R5  When a run is decided, `dying` is set. From then on each step raises, in every thread, so
-    that its stack unwinds; locks and waits do nothing any more.
+    that its stack unwinds. When all have, the doors do nothing any more: a coroutine that was
+    left suspended may still unwind, when it is collected.
 """
 
 from __future__ import annotations
@@ -80,7 +81,7 @@ class Scheduler:
         self.now_ns = START_NS
         self.n_steps = 0
         self.most_steps = MOST_STEPS
-        self.dying = False
+        self.dying = self.closed = False
         self.failure: BaseException | None = None
         self._empty_looks = 0
 
@@ -95,6 +96,8 @@ class Scheduler:
         me = self.running
         me.label = label
         if self.dying:
+            if self.closed:
+                return
             raise Aborted
         self.n_steps += 1
         if self.n_steps > self.most_steps:
@@ -269,3 +272,4 @@ class Scheduler:
                 self.running = thread
                 thread.greenlet.throw(Aborted)
         self.running = self.threads[MAIN]
+        self.closed = True

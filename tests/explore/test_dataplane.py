@@ -49,6 +49,8 @@ def test_a_request_beside_start_and_reset_is_served_once_or_not_at_all() -> None
         bench.rig.driver.set_reg(mmio.STATUS, 0)
         assert bench.blk.aio_context is world.main_context
         assert bench.blk.in_flight == 0
+        with bench.iothread.ctx as ctx:
+            assert not ctx.registrations(bench.rig.device), "the device listens in the IOThread yet"
         answered = bench.rig.status_of(chain) == S_OK
         assert answered or bench.rig.status_of(chain) == 0xFF
         assert len(ring.reap()) == answered

@@ -158,7 +158,7 @@ def test_whoever_acquires_a_context_is_alone_in_it_and_gets_it_in_the_end() -> N
     must_hold(scenario, preemptions=1)
 
 
-def test_a_fair_lock_is_had_in_the_order_of_the_tickets() -> None:
+def test_an_iothread_lets_a_visitor_in_as_often_as_it_comes() -> None:
     def scenario(world: DeterministicWorld) -> None:
         with IOThread("io0", world) as iothread:
             with iothread.ctx as ctx:

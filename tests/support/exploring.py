@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 
 from block.core.backend import BlockBackend
@@ -10,7 +11,8 @@ from block.testing.explore import Result, explore
 from block.testing.world import DeterministicWorld
 from tests.support.drivers import Outcome
 
-PATIENCE = 100.0  # for a machine that does much else; each takes a tenth of it alone
+spaces: dict[str, dict[str, float]] = {}  # the test -> what was tried, for conftest.py
+PATIENCE = 330.0  # for a machine that does much else; alone, each takes a tenth of it at most
 
 
 def must_hold(
@@ -22,6 +24,13 @@ def must_hold(
     """Explores a scenario: every order within the limit must be tried, and pass."""
     result = explore(scenario, preemptions, PATIENCE, watched=watched, steps=steps)
     print(result)
+    spaces[inspect.stack()[1].function] = {
+        "orders": result.interleavings,
+        "beginnings": result.pruned,
+        "preemptions": result.preemptions,
+        "threads": result.threads,
+        "seconds": round(result.seconds, 1),
+    }
     assert result.failure is None, str(result.failure)
     assert result.complete, f"the space is too large: {result}"
     return result
