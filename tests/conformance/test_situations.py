@@ -126,3 +126,45 @@ def test_replies_that_come_during_the_move_end_their_requests(
     blk.unref()
     peer.die()
     assert not [t for t in threading.enumerate() if t.name == peer.name]
+
+
+def test_a_chain_of_200_images_moves_and_is_used_in_an_iothread(
+    tmp_path: Path, iothread: IOThread, main: AioContext
+) -> None:
+    """Its requests need a deep stack, in the IOThread's own thread, too."""
+    (tmp_path / "disk").write_bytes(bytes(1 << 16))
+    options: dict[str, object] = {"driver": "file", "filename": str(tmp_path / "disk")}
+    for _ in range(198):
+        options = {"driver": "raw", "file": options}
+    blk = backend_on(blockdev_add({"driver": "raw", "node-name": "top", "file": options}))
+    written, read, buffer = Outcome(), Outcome(), bytearray(4096)
+
+    def use() -> None:
+        blk.aio_pwritev(1000, [memoryview(b"deep")], written)
+        blk.aio_preadv(8192, [memoryview(buffer)], read)
+
+    blk.set_aio_context(iothread.ctx)
+    iothread.ctx.bh_schedule_oneshot(use)
+    poll_while(main, lambda: waking(iothread, main, written, read))
+    blk.set_aio_context(main)
+    assert (written.ret, read.ret) == (0, 0)
+    assert blk.pread(1000, 4) == b"deep"
+    blk.unref()
+
+
+def waking(iothread: IOThread, main: AioContext, *outcomes: Outcome) -> bool:
+    """Says whether outcomes are pending, and has the main loop look again after the IOThread."""
+    if not any(outcome.pending for outcome in outcomes):
+        return False
+    iothread.ctx.bh_schedule_oneshot(main.notify)
+    return True
+
+
+def test_a_chain_of_201_images_is_refused_by_name(tmp_path: Path) -> None:
+    options: dict[str, object] = {"driver": "null-co"}
+    for _ in range(199):
+        options = {"driver": "raw", "file": options}
+    bottom = blockdev_add({**options, "node-name": "below"})
+    with pytest.raises(OSError, match="The chain would be 201 nodes deep; at most 200 are supp"):
+        blockdev_add({"driver": "raw", "node-name": "over", "file": "below"})
+    bottom.unref()
