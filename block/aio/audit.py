@@ -71,8 +71,8 @@ def note_coroutine(co: Coroutine, ctx: AioContext, owner: object = None) -> None
 
 def waits_at(co: Coroutine) -> str:
     """Returns "file:line" of the innermost await outside block/aio, "" if it has ended."""
-    found, here = "", co.awaits()
-    for frame in here:
+    found = ""
+    for frame in co.awaits():
         if not found or os.path.dirname(frame.f_code.co_filename) != _HERE:
             found = f"{frame.f_code.co_filename}:{frame.f_lineno}"
     return found

@@ -68,10 +68,10 @@ def run(sample: Sample, tree: Tree, moves: int, folder: Path, seed: int = 1) -> 
     start = time.monotonic()
     with exceptions_caught(), fresh_world() as contexts:
         site = Site(folder, sample)
-        Run(result, contexts, tree.build(site), sample.keeps_data, seed).go(moves)
-        for undo in site.afterwards:
-            undo()
-        sample.close()
+        try:
+            Run(result, contexts, tree.build(site), sample.keeps_data, seed).go(moves)
+        finally:
+            site.close()
     result.seconds = time.monotonic() - start
     return result
 

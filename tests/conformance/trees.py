@@ -35,6 +35,12 @@ class Site:
         self.afterwards: list[Callable[[], None]] = []
         self._count = 0
 
+    def close(self) -> None:
+        """Takes back what the tree needed, once its nodes are closed."""
+        for undo in self.afterwards:
+            undo()
+        self.sample.close()
+
     def new_folder(self) -> Path:
         self._count += 1
         made = self.folder / str(self._count)
