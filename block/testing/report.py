@@ -17,6 +17,7 @@ R2  Rows are data first (Row), text second: docs/tools draw pictures from the sa
 from __future__ import annotations
 
 import linecache
+import os
 import sys
 from pathlib import Path
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from block.testing.scheduler import FakeThread
 
 WIDTH = 62
+HERE = os.path.dirname(__file__)
 
 
 class Row:
@@ -60,7 +62,7 @@ class Row:
 def place(thread: FakeThread, here: bool) -> tuple[str, int]:
     """Returns the file and the line that a thread is at, outside of this package."""
     frame: FrameType | None = sys._getframe(1) if here else thread.greenlet.gr_frame
-    while frame is not None and "/block/testing/" in frame.f_code.co_filename:
+    while frame is not None and os.path.dirname(frame.f_code.co_filename) == HERE:
         frame = frame.f_back
     return (frame.f_code.co_filename, frame.f_lineno) if frame is not None else ("", 0)
 
@@ -108,10 +110,10 @@ def table(threads: list[str], rows: list[Row], width: int = WIDTH) -> str:
     lines.append("   " + "-+-".join("-" * width for _ in used))
     for row in rows:
         text = f"{row.where:<18} {row.text}".strip()
-        if row.label:
-            text += f"   <{row.label}>"
-        if len(text) > width:
-            text = text[: width - 1] + "…"
+        door = f"  <{row.label}>" if row.label else ""
+        if len(text) + len(door) > width:
+            text = text[: width - len(door) - 1] + "…"
+        text += door
         cells = [(text if number == row.thread else "").ljust(width) for number in used]
         lines.append((("=> " if row.forced else "   ") + " | ".join(cells)).rstrip())
     return "\n".join(lines)
