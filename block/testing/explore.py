@@ -69,7 +69,8 @@ class Failure:
         self.preemptions = preemptions
         self.n_steps = n_steps
         self.threads: list[str] = []
-        self.rows: list[Row] = []
+        self.rows: list[Row] = []  # those that matter
+        self.all_rows: list[Row] = []
 
     def __str__(self) -> str:
         return (
@@ -204,7 +205,7 @@ class Exploration:
         rows = search.rows
         if again is not None and not isinstance(again.error, Deadlock | Livelock):
             rows = until(rows, again.error)
-        failure.rows = rows_that_matter(rows)
+        failure.all_rows, failure.rows = rows, rows_that_matter(rows)
         failure.threads = [thread.name for thread in search.scheduler.threads[1:]]
 
 

@@ -10,7 +10,7 @@
 
 R1  A line matters if it touches something that another thread touches too, one of the two changes
     it, and nothing else orders them; so does the last line of each thread, and both sides of a
-    switch by force.
+    switch by force; and each line of the modules that the caller wants to have shown.
 R2  Rows are data first (Row), text second: docs/tools draw pictures from the same rows.
 """
 
@@ -25,6 +25,7 @@ from block.testing.scheduler import MAIN
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from types import FrameType
     from typing import Any
 
@@ -67,13 +68,17 @@ def place(thread: FakeThread, here: bool) -> tuple[str, int]:
     return (frame.f_code.co_filename, frame.f_lineno) if frame is not None else ("", 0)
 
 
-def rows_that_matter(rows: list[Row]) -> list[Row]:
-    """Leaves out what no other thread sees, and joins the parts of one line (R1)."""
+def rows_that_matter(rows: list[Row], shown: Collection[str] = ()) -> list[Row]:
+    """Leaves out what no other thread sees, and joins the parts of one line (R1).
+
+    shown  the files of which nothing is left out
+    """
     last = {row.thread: row for row in rows}
     made: list[Row] = []
     for number, row in enumerate(rows):
         next_forced = number + 1 < len(rows) and rows[number + 1].forced
-        if not (row.in_race or row.forced or next_forced or last[row.thread] is row):
+        matters = row.in_race or row.forced or next_forced or last[row.thread] is row
+        if not matters and row.file not in shown:
             continue
         before = made[-1] if made else None
         if before is not None and _same_line(before, row) and not row.forced:
@@ -84,17 +89,17 @@ def rows_that_matter(rows: list[Row]) -> list[Row]:
 
 
 def until(rows: list[Row], error: BaseException) -> list[Row]:
-    """Leaves out what the main thread did after it had raised: it only cleared up."""
+    """Leaves out what came after the error: the threads only cleared up, or went on in vain."""
     places = []
     trace = error.__traceback__
     while trace is not None:
         places.append((trace.tb_frame.f_code.co_filename, trace.tb_lineno))
         trace = trace.tb_next
     for place_of_error in reversed(places):
-        for number in range(len(rows) - 1, -1, -1):
-            row = rows[number]
-            if row.thread == MAIN and (row.file, row.line) == place_of_error:
-                return rows[: number + 1]
+        there = [n for n, row in enumerate(rows) if (row.file, row.line) == place_of_error]
+        if there:
+            of_main = [number for number in there if rows[number].thread == MAIN]
+            return rows[: (of_main or there)[-1] + 1]
     return rows
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import re
 import textwrap
 from pathlib import Path
 
@@ -109,7 +110,7 @@ def words(rows: list[Row], failure: Failure, width: float) -> list[Words]:
         if row.file and function_at(row.file, row.line) != place:
             place = function_at(row.file, row.line)
             made.append(Words(f"~{place}, in {Path(row.file).name}"))
-        code = textwrap.wrap(row.text, room, subsequent_indent="    ")
+        code = wrapped(row.text, room)
         made += [Words("`" + each.replace(" ", "\xa0")) for each in code]
         if row.label:
             stuck = last[row.thread] is row and row.label in BLOCKING
@@ -119,6 +120,16 @@ def words(rows: list[Row], failure: Failure, width: float) -> list[Words]:
                 made.append(Words(""))
             made[-1].note = note
     return made
+
+
+def wrapped(code: str, room: int) -> list[str]:
+    """Breaks a line of code where a person would: behind a space, a bracket or a full stop."""
+    lines = [""]
+    for part in re.split(r"(?<=[ (\[,.])(?! )", code):
+        if len(lines[-1]) + len(part.rstrip()) > room and lines[-1].strip():
+            lines.append("    ")
+        lines[-1] += part
+    return [line.rstrip() for line in lines if line.strip()]
 
 
 def places(turns: list[list[Row]], texts: list[list[Words]]) -> tuple[list[float], float]:

@@ -22,6 +22,7 @@ from tutorials.museum.pieces import HERE, Piece, pieces
 DIFFERENCE = "[[museum:difference]]"
 INTERLEAVING = "[[museum:interleaving]]"
 NO_BREAK = "\xa0"
+MOSTLY_NEW = 0.4
 UPSTREAM = "https://gitlab.com/qemu-project/qemu/-/commit/"
 MONTHS = ("January", "February", "March", "April", "May", "June", "July", "August", "September",
           "October", "November", "December")  # fmt: skip
@@ -139,11 +140,16 @@ def block(name: str, code: str, lines: list[int]) -> str:
 
 
 def marked(then: str, now: str) -> tuple[list[int], list[int]]:
-    """Returns the numbers of the lines that only one of two texts has; comments do not count."""
+    """Returns the numbers of the lines that only one of two texts has; comments do not count.
+
+    Where nearly all has changed, marks would say nothing, and there are none.
+    """
     before, after = then.splitlines(), now.splitlines()
     lost: list[int] = []
     new: list[int] = []
     matcher = difflib.SequenceMatcher(None, before, after, autojunk=False)
+    if matcher.ratio() < MOSTLY_NEW:
+        return [], []
     for kind, a, a_end, b, b_end in matcher.get_opcodes():
         if kind != "equal":
             lost += [n + 1 for n in range(a, a_end) if is_code(before[n])]

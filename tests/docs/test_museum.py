@@ -50,6 +50,20 @@ def test_lines_that_differ_are_marked_and_comments_are_not() -> None:
     assert museum.marked(then, now) == ([3], [3])
 
 
+def test_where_nearly_all_has_changed_nothing_is_marked() -> None:
+    assert museum.marked("a\nb\nc\nd", "a\nx\ny\nz") == ([], [])
+
+
+def test_code_is_broken_where_a_person_would_break_it() -> None:
+    assert interleaving.wrapped("if a:", 20) == ["if a:"]
+    assert interleaving.wrapped("loop.ctx.schedule(loop.request_is_done)", 20) == [
+        "loop.ctx.schedule(",
+        "    loop.",
+        "    request_is_done)",
+    ]
+    assert interleaving.wrapped("a = b, c", 6) == ["a = b,", "    c"]
+
+
 def test_a_function_is_shown_without_its_docstring_and_the_type_of_self() -> None:
     piece = Piece("bh_ctx")
     [form] = piece.forms.values()

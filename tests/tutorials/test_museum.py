@@ -61,5 +61,13 @@ def test_each_piece_says_what_it_is(piece: Piece) -> None:
     assert piece.seen
 
 
+def test_a_piece_may_have_all_its_lines_in_the_table() -> None:
+    failure = Piece("early_callback").search(mistaken=True).failure
+    assert failure is not None
+    shown = [row.text for row in failure.rows]
+    order = ["self.callback()", "self.request = None", "request = self.request"]
+    assert [text for text in shown if text in order] == order
+
+
 def test_there_are_pieces() -> None:
     assert len(pieces.pieces()) >= 3

@@ -13,8 +13,16 @@ from tutorials.museum.pieces import Piece, pieces
 
 
 def cells(result: Result, verdict: str) -> str:
-    tried = result.interleavings + result.pruned
-    return f"{tried:7} {result.seconds:6.1f} s  {verdict:9}"
+    return f"{result.tried:7} {result.seconds:6.1f} s  {verdict:9}"
+
+
+def message(piece: Piece, result: Result) -> str:
+    """Returns what went wrong, and in which order of lines, where that matters."""
+    if result.failure is None:
+        return "Nothing was found."
+    if piece.in_one_run:
+        return f"In any order: {type(result.failure.error).__name__}: {result.failure.error}"
+    return str(result.failure)
 
 
 def show(piece: Piece, with_table: bool) -> bool:
@@ -27,7 +35,7 @@ def show(piece: Piece, with_table: bool) -> bool:
           f"{cells(mended, verdict)}", flush=True)  # fmt: skip
     if with_table:
         print(f"\n{piece.text}\nThe mistake: {piece.mistake}.\nWhat one saw: {piece.seen}.\n")
-        print(mistaken.failure)
+        print(message(piece, mistaken))
     elif mended.failure is not None:
         print(mended.failure)
     return found and quiet

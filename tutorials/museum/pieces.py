@@ -12,6 +12,7 @@ from types import ModuleType
 from block.testing.choices import Seeded
 from block.testing.explore import Failure, Result, explore, run_once
 from block.testing.replaced import replaced
+from block.testing.report import rows_that_matter
 
 HERE = Path(__file__).parent
 SECONDS = 30.0
@@ -35,6 +36,8 @@ class Piece:
         self.steps: tuple[str, ...] = getattr(self.scene, "STEPS", ("block.aio",))
         # A leak or a wrong count is there in every order: one run shows it.
         self.in_one_run: bool = getattr(self.scene, "IN_ONE_RUN", False)
+        # What one thread does by itself matters, too: all lines of the piece are in the table.
+        self.all_lines: bool = getattr(self.scene, "ALL_LINES", False)
 
     @property
     def text(self) -> str:
@@ -46,13 +49,17 @@ class Piece:
         with replaced(self.forms if mistaken else {}):
             if self.in_one_run:
                 return run_once(self.scene.scenario, Seeded(0))
-            return explore(
+            result = explore(
                 self.scene.scenario,
                 self.preemptions,
                 seconds,
                 steps=(*self.steps, f"tutorials.museum.{self.name}"),
                 watched=self.watched,
             )
+        if result.failure is not None and self.all_lines:
+            files = {str(self.before.__file__), str(self.scene.__file__)}
+            result.failure.rows = rows_that_matter(result.failure.all_rows, files)
+        return result
 
     def is_found(self, failure: Failure | None) -> bool:
         """Whether a failure is this piece's mistake, not some other."""
