@@ -134,7 +134,7 @@ def refresh_filename(bs: BlockDriverState, just_opened: bool = False) -> None:
     for child in bs.children:
         if not just_opened or child.bs.inherits_from is not bs:
             refresh_filename(child.bs)
-    overridden = _backing_overridden(bs)
+    overridden = backing_overridden(bs)
     strong = _strong_options(bs)
     bs.full_open_options = {**crumple(strong), **_child_options(bs, overridden)}
     bs.full_open_options.setdefault("driver", bs.drv.format_name)
@@ -178,7 +178,7 @@ def _child_options(bs: BlockDriverState, overridden: bool) -> dict[str, object]:
     return options
 
 
-def _backing_overridden(bs: BlockDriverState) -> bool:
+def backing_overridden(bs: BlockDriverState) -> bool:
     """True when the chain is another one than the image's header says."""
     if bs.backing is not None:
         return bs.backing.bs.filename != bs.auto_backing_file

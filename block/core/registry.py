@@ -121,6 +121,8 @@ TABLE: list[Row] = [
     Row("qed", magic=((0, b"QED\0", 100),)),
     Row(
         "vmdk",
+        "block.formats.vmdk.driver",
+        "VmdkDriver",
         magic=((0, b"KDMV", 100), (0, b"COWD", 100), (0, b"# Disk DescriptorFile", 100)),
     ),
     Row("vdi", magic=((0x40, b"\x7f\x10\xda\xbe", 100),)),
