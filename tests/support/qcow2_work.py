@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Random work on a qcow2 image, beside a plain bytearray that says what must come out.
+"""Random work on an image, of qcow2 mostly, beside a plain bytearray that says what must come out.
 
 Work       makes operations from a seed, applies them to an image and to the model
 qemu_io    the same operations as commands for qemu-io
@@ -80,16 +80,19 @@ class Work:
 class OurImage:
     """An image opened by us; `apply` does operations, and compares what it reads."""
 
-    def __init__(self, path: Path, work: Work, version: int = 3, **options: Any) -> None:
+    def __init__(
+        self, path: Path, work: Work, version: int = 3, fmt: str = "qcow2", **options: Any
+    ) -> None:
         self.path = path
         self.work = work
         self.version = version
+        self.fmt = fmt
         self.options = {"discard": "unmap", **options}
         self._open()
 
     def _open(self) -> None:
         self.disk = block.open(
-            os.fspath(self.path), format="qcow2", cache="unsafe", options=self.options
+            os.fspath(self.path), format=self.fmt, cache="unsafe", options=self.options
         )
         bs = self.disk.bs
         assert bs is not None

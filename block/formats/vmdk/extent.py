@@ -24,8 +24,6 @@ from __future__ import annotations
 import errno
 from array import array
 
-from construct import ConstructError
-
 from block.core.error import BlockError
 from block.formats.vmdk import layout as lay
 from block.formats.vmdk.tables import GrainTable, from_disk
@@ -129,16 +127,8 @@ def sparse_extent(file: BdrvChild) -> Extent:
     if head.startswith(lay.COWD_MAGIC):
         return _cowd_extent(file, head)
     if head.startswith(lay.SPARSE_MAGIC):
-        return _kdmv_extent(file, parse_sparse(head))
+        return _kdmv_extent(file, lay.SPARSE_HEADER.parse(head))
     raise refuse("Image not in VMDK format")
-
-
-def parse_sparse(head: bytes) -> Any:
-    """The fields of a KDMV header."""
-    try:
-        return lay.SPARSE_HEADER.parse(head)
-    except ConstructError:
-        raise refuse("Image not in VMDK format") from None
 
 
 # -- the two headers
@@ -194,7 +184,7 @@ def _footer(file: BdrvChild) -> Any:
     )
     if not good:
         raise refuse("Invalid footer")
-    return parse_sparse(foot.header)
+    return lay.SPARSE_HEADER.parse(foot.header)
 
 
 def _check_kdmv(file: BdrvChild, head: Any) -> None:

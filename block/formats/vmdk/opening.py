@@ -27,7 +27,7 @@ from block.core.open import open_child
 from block.core.open_node import apply_auto_read_only
 from block.formats.vmdk import descriptor
 from block.formats.vmdk import layout as lay
-from block.formats.vmdk.extent import Extent, flat_extent, parse_sparse, refuse, sparse_extent
+from block.formats.vmdk.extent import Extent, flat_extent, refuse, sparse_extent
 from block.formats.vmdk.state import DESCRIPTOR_SIZE, VmdkState
 
 TYPE_CHECKING = False
@@ -41,7 +41,7 @@ def open_image(bs: BlockDriverState, options: dict[str, object]) -> VmdkState:
     bs.file = open_child(None, options, "file", bs, f.BDRV_CHILD_IMAGE)
     assert bs.file is not None
     s = VmdkState(bs, bs.file)
-    head = _read(s.file, 0, lay.SECTOR)
+    head = _read(s.file, 0, lay.SECTOR).ljust(lay.SECTOR, b"\0")
     if head.startswith((lay.SPARSE_MAGIC, lay.COWD_MAGIC)):
         s.desc_place = lay.SECTOR
         _open_with_tables(s, head, options)
@@ -72,7 +72,7 @@ def _read(file: BdrvChild, place: int, most: int) -> bytes:
 
 def _open_with_tables(s: VmdkState, head: bytes, options: dict[str, object]) -> None:
     if head.startswith(lay.SPARSE_MAGIC):
-        fields = parse_sparse(head)
+        fields = lay.SPARSE_HEADER.parse(head)
         if not fields.capacity and fields.descriptorOffset:
             place = fields.descriptorOffset * lay.SECTOR
             _open_extents(s, _read(s.file, place, lay.MAX_DESCRIPTOR), options)
