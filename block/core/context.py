@@ -20,7 +20,9 @@ be held by the caller, the new one must not be.
     detached          attach    attached    backing and file, then driver.attach, notifiers.attached
 
 What once went wrong: a non-blocking poll in another thread "stole" the wake-up of the loop
-that was being left (b37548fcd1, 2018); so the old context is held until all have left it.
+that was being left (b37548fcd1, 2018). Here the old context was let go before the new one was
+taken, and a thread that was at home in the old one saw the tree go while it submitted a
+request. So both are held until the tree is in the new one.
 """
 
 from __future__ import annotations
@@ -133,11 +135,11 @@ def set_aio_context(
         tops = [node for node in nodes if not any(graph.parents_of(node))]
         for top in tops:
             detach_aio_context(top)
-    with new_context:
-        for top in tops:
-            attach_aio_context(top, new_context)
-        _tell_users(nodes, new_context)
-        drain.end_together(nodes)
+        with new_context:
+            for top in tops:
+                attach_aio_context(top, new_context)
+            _tell_users(nodes, new_context)
+            drain.end_together(nodes)
 
 
 def _drain_component(bs: BlockDriverState) -> dict[BlockDriverState, None]:

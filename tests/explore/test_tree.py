@@ -87,3 +87,18 @@ def test_a_tree_moves_from_one_iothread_to_another() -> None:
             reader.finish(world)
 
     must_hold(scenario, preemptions=1, watched=TREE)
+
+
+def test_a_thread_that_finds_the_tree_at_home_keeps_it_there_until_its_callback_ends() -> None:
+    """A move holds the old context until the tree is in the new one: there is no time between."""
+
+    def scenario(world: DeterministicWorld) -> None:
+        blk, _ = tree(world)
+        reader = Reader(blk, 1)
+        with IOThread("io0", world) as iothread:
+            blk.set_aio_context(iothread.ctx)
+            iothread.ctx.bh_schedule_oneshot(reader.submit)
+            blk.set_aio_context(world.main_context)
+        reader.finish(world)
+
+    must_hold(scenario, watched=("block.aio", *TREE), steps=("tests.support.exploring",))
