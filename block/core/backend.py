@@ -175,10 +175,11 @@ class BlockBackend(BackendRequests):
         root, bs = self.root, self.root.bs
         bs.ref()
         try:
-            self.drain()
-            # Before the edge goes: that may resume requests, which must not look for a tree.
-            self.root = None
+            # Held all the time: nobody submits between the drain and the end.
             with bs.aio_context:
+                self.drain()
+                # Before the edge goes: that may resume requests, which must not look for a tree.
+                self.root = None
                 edge.root_unref_child(root)
             # Who was told to go on in the tree's loop looks for it in the main loop now.
             self.resume()

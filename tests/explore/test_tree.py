@@ -102,3 +102,26 @@ def test_a_thread_that_finds_the_tree_at_home_keeps_it_there_until_its_callback_
         reader.finish(world)
 
     must_hold(scenario, watched=("block.aio", *TREE), steps=("tests.support.exploring",))
+
+
+def test_a_thread_that_finds_a_tree_keeps_it_until_its_callback_ends() -> None:
+    """To take the tree out, the context is held from the drain to the end."""
+
+    def scenario(world: DeterministicWorld) -> None:
+        blk, _ = tree(world)
+        outcomes: list[int] = []
+
+        def submit_if_there_is_a_tree() -> None:
+            if blk.bs is not None:
+                blk.aio_preadv(0, [memoryview(bytearray(512))], outcomes.append)
+
+        with IOThread("io0", world) as iothread:
+            blk.set_aio_context(iothread.ctx)
+            iothread.ctx.bh_schedule_oneshot(submit_if_there_is_a_tree)
+            blk.remove_bs()
+            assert blk.in_flight == 0, "the tree is gone, and a request is in flight"
+        blk.close()
+        world.main_context.close()
+        assert outcomes in ([], [0])
+
+    must_hold(scenario, watched=("block.aio", *TREE), steps=("block.core.backend",))
