@@ -295,9 +295,10 @@ def drain_all_begin() -> None:
     global _drain_all_count
     assert not in_coroutine(), "R5: drain_all belongs into the main loop"
     _drain_all_count += 1
-    for bs in list(graph.all_states):  # one that is made meanwhile has joined by itself
-        with bs.aio_context:
-            _quiesce_together([bs])
+    # A node that is made meanwhile has joined by itself.
+    for ctx, (nodes, _) in graph.by_context().items():
+        with ctx:
+            _quiesce_together(nodes)
     while _poll_contexts():
         pass
 
@@ -317,9 +318,10 @@ def drain_all_end() -> None:
     """Ends it (bdrv_drain_all_end)."""
     global _drain_all_count
     _drain_all_count -= 1
-    for bs in list(graph.all_states):
-        with bs.aio_context:
-            _unquiesce_together(bs)
+    for ctx, (nodes, _) in graph.by_context().items():
+        with ctx:
+            for bs in nodes:
+                _unquiesce_together(bs)
 
 
 def drain_all() -> None:

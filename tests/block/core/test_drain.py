@@ -484,6 +484,34 @@ def test_drain_all_polls_each_context_once_a_round(
         blk.unref()
 
 
+def test_drain_all_takes_a_context_as_often_for_many_nodes_as_for_one(
+    iothread: IOThread, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each time the IOThread is woken, stands aside, and wants it back."""
+    taken: list[str] = []
+    real = AioContext.acquire
+    main_thread = threading.get_ident()
+
+    def acquire(ctx: AioContext) -> None:
+        if ctx is iothread.ctx and not ctx.is_home() and threading.get_ident() == main_thread:
+            taken.append(ctx.name)
+        real(ctx)
+
+    monkeypatch.setattr(AioContext, "acquire", acquire)
+    counts: list[int] = []
+    blks: list[BlockBackend] = []
+    for number in (1, 20):
+        while len(blks) < number:
+            blks.append(backend_on(ram_node(Disk())))
+            blks[-1].set_aio_context(iothread.ctx)
+        taken.clear()
+        drain.drain_all()
+        counts.append(len(taken))
+    assert counts == [3, 3], "to begin, to wait, to end"
+    for blk in blks:
+        blk.unref()
+
+
 def test_close_all_takes_every_tree_out_in_its_own_context(iothread: IOThread) -> None:
     disk, other_disk = Disk(), Disk()
     blk, other = backend_on(ram_node(disk)), backend_on(ram_node(other_disk))
