@@ -14,6 +14,7 @@ from __future__ import annotations
 import errno
 
 from block.core.error import BlockError
+from block.core.flags import BDRV_O_NO_IO
 from block.core.keyval import parse_json_object
 from block.core.options import crumple, flatten
 
@@ -134,7 +135,8 @@ def refresh_filename(bs: BlockDriverState, just_opened: bool = False) -> None:
     for child in bs.children:
         if not just_opened or child.bs.inherits_from is not bs:
             refresh_filename(child.bs)
-    overridden = backing_overridden(bs)
+    # Who opens without I/O leaves the chain out to look at a header, not to change what is read.
+    overridden = backing_overridden(bs) and not bs.open_flags & BDRV_O_NO_IO
     strong = _strong_options(bs)
     bs.full_open_options = {**crumple(strong), **_child_options(bs, overridden)}
     bs.full_open_options.setdefault("driver", bs.drv.format_name)
@@ -186,7 +188,7 @@ def backing_overridden(bs: BlockDriverState) -> bool:
 
 
 def json_filename(options: dict[str, object]) -> str:
-    """The 'json:{...}' name for full, nested options, in QEMU's spacing."""
-    import json
+    """The 'json:{...}' name for full, nested options, in QEMU's order and spacing."""
+    from block.qapi.qjson import to_json
 
-    return JSON_PREFIX + json.dumps(options, ensure_ascii=False)
+    return JSON_PREFIX + to_json(options)
