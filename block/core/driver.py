@@ -163,6 +163,21 @@ class BlockDriver:
         """Tells cluster size and state of the image, or None (bdrv_get_info)."""
         return None
 
+    def get_specific_info(self, bs: BlockDriverState) -> dict[str, object] | None:
+        """Tells what only this format has, or None (bdrv_get_specific_info).
+
+        {'type': ..., 'data': {...}}: ImageInfoSpecific of QEMU's schema, its members in the
+        schema's order.
+        """
+        return None
+
+    def get_allocated_file_size(self, bs: BlockDriverState) -> int:
+        """Returns the bytes that the image takes on its disk (bdrv_get_allocated_file_size).
+
+        Without this hook a format takes what its children take, and a protocol does not know.
+        """
+        raise self._unsupported(bs, "telling what an image takes")
+
     def reopen_prepare(
         self, bs: BlockDriverState, options: dict[str, object], flags: int
     ) -> object:

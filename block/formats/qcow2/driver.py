@@ -90,6 +90,9 @@ class Qcow2Driver(BlockDriver):
         info.is_dirty = bool(s.incompatible_features & INCOMPAT_DIRTY)
         return info
 
+    def get_specific_info(self, bs: BlockDriverState) -> dict[str, object]:
+        return header.specific_info(bs.opaque)
+
     # -- requests
 
     def try_preadv(self, bs: BlockDriverState, offset: int, nbytes: int, qiov: Iov) -> int | None:

@@ -328,3 +328,15 @@ def _build_extension(kind: int, data: bytes) -> bytes:
 def update_header(s: Qcow2State, size: int) -> None:
     """Writes cluster 0 anew, and waits."""
     s.file.pwrite(0, build_header(s, size))
+
+
+def specific_info(s: Qcow2State) -> dict[str, object]:
+    """What only this format has (ImageInfoSpecificQCow2)."""
+    data: dict[str, object] = {"compat": "1.1" if s.version >= 3 else "0.10"}
+    if s.version >= 3:
+        data["extended-l2"] = False
+        data["lazy-refcounts"] = bool(s.compatible_features & lay.COMPAT_LAZY_REFCOUNTS)
+        data["corrupt"] = bool(s.incompatible_features & lay.INCOMPAT_CORRUPT)
+    data["refcount-bits"] = s.refcount_bits
+    data["compression-type"] = "zlib"
+    return {"type": "qcow2", "data": data}
