@@ -71,7 +71,7 @@ clean:           ## remove what was built; keeps .venv and the disk
 distclean: clean ## also remove .venv and the demo disk
 	rm -rf $(VENV) demo.img
 
-# The compiled code of all modules in one file: a fifth of a start (miniqemu/cli/start_image.py).
+# The compiled code of all modules in one file, for each command: a fifth of a start (miniqemu/cli/start_image.py).
 $(VENV)/lib/miniqemu.start: $(VENV)/.base $(wildcard $(BIN)/miniqemu) $(shell find block miniqemu -name '*.py')
 	@$(BIN)/python -m miniqemu.cli.start_image
 
@@ -92,7 +92,7 @@ $(BIN)/python:
 INSTALL = $(PIP) --config-settings editable_mode=compat --editable
 
 # With [tcg], so that the guest runs where there is no /dev/kvm: 16 MB to load, 56 on the disk.
-$(VENV)/.base: pyproject.toml bin/miniqemu | $(BIN)/python
+$(VENV)/.base: pyproject.toml bin/miniqemu bin/miniqemu-img | $(BIN)/python
 	$(INSTALL) '.[tcg]'
 	@touch $@
 

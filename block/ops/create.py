@@ -76,7 +76,7 @@ def help_text(fmt: str, filename: str | None) -> str:
             "Specify the target filename to include those options.\n"
         )
     _, declared = _declared(fmt, filename)
-    return "\n".join([f"Supported {fmt} options:", *format_help(declared.values())]) + "\n"
+    return "\n".join(["Supported options:", *format_help(declared.values())]) + "\n"
 
 
 def _creatable(fmt: str) -> BlockDriver:

@@ -24,7 +24,7 @@ from ctypes.util import find_library
 from block.aio.liburing_rings import has_avx512
 from block.aio.world import the_world
 
-from .miniqemu import write
+from .output import write
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

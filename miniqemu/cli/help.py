@@ -3,11 +3,11 @@
 
 from __future__ import annotations
 
+from miniqemu import VERSION
 from miniqemu.machine import debug
 
 from .options import GROUPS, Row
 
-VERSION = "0.1.0"
 INDENT = 16
 
 KEYS = """

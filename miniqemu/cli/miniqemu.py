@@ -8,7 +8,6 @@ program was called by, and exit status 1. A traceback is a bug of ours, always.
 from __future__ import annotations
 
 import gc
-import os
 import sys
 
 from block.core import report
@@ -16,6 +15,7 @@ from miniqemu.chardev.stdio import fill_standard_descriptors
 
 from . import options
 from .config import CliError
+from .output import program_name, write
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -62,12 +62,6 @@ def command(program: str, argv: list[str]) -> int:
         return 1
 
 
-def program_name(path: str) -> str:
-    """How messages begin: what the program was called as."""
-    name = os.path.basename(path)
-    return "miniqemu" if name == "__main__.py" else name
-
-
 def run(config: Config) -> int:
     """Builds the machine, runs it, takes it apart."""
     from .build import Emulator
@@ -95,17 +89,3 @@ def settle() -> None:
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)
     gc.enable()
-
-
-def write(fd: int, text: str) -> int:
-    """Writes it all, also to a descriptor that somebody made non-blocking; 0, or 1 if nobody
-    reads any more."""
-    data = text.encode(errors="surrogateescape")
-    while data:
-        try:
-            data = data[os.write(fd, data) :]
-        except BlockingIOError:
-            os.set_blocking(fd, True)
-        except OSError:
-            return 1
-    return 0

@@ -4,8 +4,9 @@
 Python looks for each module in several places, and opens a .pyc for each: with 120 modules that
 is a fifth of a start. With the image it is one read. It also says where packages are, so that
 the installed command does without Python's `site`, which searches for that, and where the
-library's C modules are, for which Python looks in each place, too. `make run` writes
-the image; after an installation by hand this does, with the command's path if it is elsewhere:
+library's C modules are, for which Python looks in each place, too. Each command has an image of
+its own. `make run` writes them; after an installation by hand this does, with a command's path if
+it is elsewhere:
 
     python -m miniqemu.cli.start_image [COMMAND]
 
@@ -41,15 +42,22 @@ else:
     from _frozen_importlib_external import ExtensionFileLoader  # as importlib.machinery has it
 
 PACKAGES = ("block", "miniqemu")
-# What a start imports inside of functions; the rest is imported by these.
-ROOTS = (
-    "miniqemu.cli.miniqemu", "miniqemu.cli.build", "miniqemu.cli.disks", "miniqemu.cli.iothreads",
-    "miniqemu.accel.kvm", "miniqemu.machine.microvm",
-    "miniqemu.chardev.create", "miniqemu.chardev.mux", "miniqemu.chardev.terminal",
-    "miniqemu.hw.virtio_blk", "miniqemu.hw.virtio_mmio", "miniqemu.hw.virtio_main_thread",
-    "block.aio.iothread", "block.core.open", "block.core.backend", "block.formats.raw",
-    "block.protocols.file.driver",
-)  # fmt: skip
+# What a start of each command imports inside of functions; the rest is imported by these.
+ROOTS = {
+    "miniqemu": (
+        "miniqemu.cli.miniqemu", "miniqemu.cli.build", "miniqemu.cli.disks",
+        "miniqemu.cli.iothreads", "miniqemu.accel.kvm", "miniqemu.machine.microvm",
+        "miniqemu.chardev.create", "miniqemu.chardev.mux", "miniqemu.chardev.terminal",
+        "miniqemu.hw.virtio_blk", "miniqemu.hw.virtio_mmio", "miniqemu.hw.virtio_main_thread",
+        "block.aio.iothread", "block.core.open", "block.core.backend", "block.formats.raw",
+        "block.protocols.file.driver",
+    ),
+    "miniqemu-img": (
+        "miniqemu.cli.img.main", "miniqemu.cli.img.help", "miniqemu.cli.img.info",
+        "block.core.backend", "block.formats.raw", "block.protocols.file.driver",
+        "block.qapi.qjson",
+    ),
+}  # fmt: skip
 SPEC = type(sys.__spec__)  # importlib.machinery.ModuleSpec, without importing that
 
 
@@ -178,20 +186,31 @@ def without_site(command: str) -> None:
         replace(command, first.rstrip() + b" -S\n" + rest, os.stat(command).st_mode & 0o777)
 
 
-def main(arguments: list[str]) -> None:
-    """Makes the command's start quick."""
-    for name in ROOTS:
+def main(arguments: list[str]) -> int:
+    """Makes a command's start quick; without a command, of all that are installed."""
+    if arguments:
+        write_for(os.path.realpath(arguments[0]))
+        return 0
+    # A process for each: an image holds what has been imported.
+    commands = [path for name in ROOTS if os.path.exists(path := f"{sys.prefix}/bin/{name}")]
+    line = [sys.executable, "-m", "miniqemu.cli.start_image"]
+    return max([os.spawnv(os.P_WAIT, line[0], [*line, path]) for path in commands], default=0)
+
+
+def write_for(command: str) -> None:
+    """Writes the image of one command."""
+    program = os.path.basename(command)
+    for name in ROOTS[program]:
         __import__(name)
     names = [
         name for name in sys.modules if name.partition(".")[0] in PACKAGES or is_extension(name)
     ]
-    command = os.path.realpath(arguments[0] if arguments else f"{sys.prefix}/bin/miniqemu")
     without_site(command)
-    write(f"{os.path.dirname(os.path.dirname(command))}/lib/miniqemu.start", names)
+    write(f"{os.path.dirname(os.path.dirname(command))}/lib/{program}.start", names)
 
 
 if __name__ == "__main__":
     try:
-        main(sys.argv[1:])
+        sys.exit(main(sys.argv[1:]))
     except OSError as error:
         sys.exit(f"miniqemu: no start image: {error}")

@@ -69,10 +69,11 @@ def test_a_line_that_is_none_is_refused(folder: Path, capfd: pytest.CaptureFixtu
     for line, complaint in (
         ("", "Expecting image file name"),
         ("x 1M 2M", "Unexpected argument: 2M"),
-        ("-z x 1M", "create: option -z not recognized"),
+        ("-z x 1M", "unrecognized option '-z'"),
     ):
         assert miniqemu.main(["prog", "create", *line.split()]) == 1
-        assert capfd.readouterr().err == f"prog: {complaint}\n"
+        advice = "Try 'prog --help' for more information"
+        assert capfd.readouterr().err == f"prog: {complaint}\n{advice}\n"
 
 
 @pytest.mark.parametrize("line", ["--help", "-h", "-f qcow2 --help x 1M"])

@@ -14,7 +14,8 @@ import pytest
 
 from block.core import report
 from miniqemu.accel import kvm
-from miniqemu.cli.miniqemu import main, program_name
+from miniqemu.cli.miniqemu import main
+from miniqemu.cli.output import program_name
 from tests.support import boot, needs
 from tests.support.terminal import TerminalSession
 

@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What the commands of miniqemu-img share: numbers, option lists, opening images (qemu-img.c)."""
+
+from __future__ import annotations
+
+from block.core import flags as f
+from block.core.cache import parse_cache_mode
+from block.core.error import BlockError
+from block.core.keyval import parse_opts
+from block.core.open import open_backend
+from block.core.options import size_of_text
+from miniqemu.cli.getopt import Words
+
+from .errors import Failure, Stop, because
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from block.core.backend import BlockBackend
+
+SUFFIXES = ("", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei")
+# Long options that most commands have.
+HELP = {"help": ("h", False), "object": ("object", True)}
+IMAGE = {**HELP, "image-opts": ("image-opts", False)}
+SHARED = {**IMAGE, "force-share": ("U", False)}
+FORMAT = {"format": ("f", True)}
+OUTPUT = {"output": ("output", True)}
+
+
+def options_of(program: str, words: Words) -> Iterator[tuple[str, str]]:
+    """A command's options, without those that mean the same to all commands."""
+    for option, value in words:
+        if option == "h":
+            from .help import help_text
+
+            raise Stop(help_text(program))
+        if option == "object":
+            _refuse_object(value)
+        yield option, value
+
+
+def _refuse_object(text: str) -> None:
+    kind = str(parse_opts(text, "qom-type").get("qom-type", ""))
+    raise Failure(f"object '{kind}' is not available in this version of miniqemu")
+
+
+def wants_json(output: str | None) -> bool:
+    """Whether --output asks for JSON."""
+    if output not in (None, "json", "human"):
+        raise Failure("--output must be used with human or json as argument.")
+    return output == "json"
+
+
+def cvtnum(name: str, text: str, least: int = 0, most: int = f.INT64_MAX, status: int = 1) -> int:
+    """A number of bytes from its text (cvtnum_full)."""
+    size = size_of_text(text)
+    if size is None:
+        raise Failure(
+            f"Invalid {name} specified. You may use k, M, G, T, P or E suffixes for",
+            "kilobytes, megabytes, gigabytes, terabytes, petabytes and exabytes.",
+            status=status,
+        )
+    if not least <= size <= most:
+        raise Failure(
+            f"Invalid {name} specified. Must be between {least} and {most}.", status=status
+        )
+    return size
+
+
+def size_to_str(size: int) -> str:
+    """A size as a person reads it: '10 MiB', '1.5 GiB' (size_to_str)."""
+    # Three digits at most: the next unit begins at 1000 of a lower one.
+    exponent = max(0, (size * 128 // 125).bit_length() - 1) // 10
+    return f"{size / (1 << exponent * 10):.3g} {SUFFIXES[exponent]}B"
+
+
+def add_options(options: list[str], text: str) -> None:
+    """Keeps one more -o, which may be given several times (accumulate_options).
+
+    Lists are joined by commas, so none may begin with one, or end with an odd number.
+    """
+    commas = len(text) - len(text.rstrip(","))
+    if not text or text.startswith(",") or commas % 2:
+        raise Failure(f"Invalid option list: {text}")
+    options.append(text)
+
+
+def has_help_option(options: list[str]) -> bool:
+    """Whether one of the options is a cry for help (has_help_option)."""
+    from block.core.keyval import is_help, split_opts
+
+    pairs = split_opts(",".join(options))
+    return any(is_help(name) for name, value in pairs if value == "on")
+
+
+def cache_flags(mode: str, what: str = "cache", status: int = 1) -> tuple[int, bool]:
+    """Open flags and `writethrough` of a cache mode."""
+    try:
+        return parse_cache_mode(mode)
+    except BlockError:
+        raise Failure(f"Invalid {what} option: {mode}", status=status) from None
+
+
+def img_open(
+    filename: str,
+    fmt: str | None,
+    flags: int,
+    *,
+    image_opts: bool = False,
+    writethrough: bool = False,
+    force_share: bool = False,
+    status: int = 1,
+) -> BlockBackend:
+    """Opens an image as the command line describes it (img_open); the caller closes it."""
+    options: dict[str, object] = {}
+    name: str | None = filename
+    if image_opts:
+        if fmt is not None:
+            raise Failure("--image-opts and --format are mutually exclusive", status=status)
+        options, name = parse_opts(filename, "file"), None
+        if force_share and options.get("force-share", "on") != "on":
+            raise Failure("--force-share/-U conflicts with image options", status=status)
+    elif fmt is not None:
+        options["driver"] = fmt
+    if force_share:
+        options["force-share"] = True
+    try:
+        return open_backend(name, options=options, flags=flags, writethrough=writethrough)
+    except BlockError as error:
+        raise because(error, f"Could not open '{filename}': ", status) from error

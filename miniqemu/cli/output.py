@@ -1,0 +1,26 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What every program of ours needs to talk: its own name, and lines that arrive whole."""
+
+from __future__ import annotations
+
+import os
+
+
+def program_name(path: str, default: str = "miniqemu") -> str:
+    """How messages begin: what the program was called as."""
+    name = os.path.basename(path)
+    return default if name == "__main__.py" else name
+
+
+def write(fd: int, text: str) -> int:
+    """Writes it all, also to a descriptor that somebody made non-blocking; 0, or 1 if nobody
+    reads any more."""
+    data = text.encode(errors="surrogateescape")
+    while data:
+        try:
+            data = data[os.write(fd, data) :]
+        except BlockingIOError:
+            os.set_blocking(fd, True)
+        except OSError:
+            return 1
+    return 0
