@@ -12,7 +12,7 @@ A *preemption* takes a thread's turn away although it could go on. Where a threa
 somebody else goes on in any case, and who does is a free choice. Nearly all bugs of this
 kind need one or two preemptions (Musuvathi and Qadeer, 2007). So the search goes by their
 number: first all orders with none, then with one, and so on. The first failure it finds needs
-the fewest.
+the fewest. Serving ready descriptors in another order than the system's counts as one, too.
 
 Of the many orders only those are run that can lead elsewhere; search.py says how.
 
@@ -21,7 +21,8 @@ R1  If the search is `complete`, each order with at most so many preemptions is 
     World's doors. What `steps` does not name has no steps between lines, and what neither
     `steps` nor `watched` names touches things unseen: between two doors only, but races on
     them are not looked for.
-R2  Wrong orders of a single processor are found, not those of a weak memory model: Python has none.
+R2  Orders of whole steps are tried, not those of a weak memory model: Python has none. Time passes
+    only when nobody can go on: a time-out does not come early.
 R3  A descriptor or a clock that somebody outside changes makes runs diverge, which is reported.
 R4  The same search gives the same numbers in each process.
 """

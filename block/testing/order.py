@@ -87,10 +87,12 @@ class Order:
         self.clocks.append(clock)
         self._hashes.append(hash((self._hashes[parent], child)))
         self._times.append(0)
+        self._add_to_fingerprint(self._hashes[child])
 
     def picked(self, thread: int, which: int) -> None:
         """A thread was given something else than what it would have got."""
         self._hashes[thread] = hash((self._hashes[thread], 7, which))
+        self._add_to_fingerprint(self._hashes[thread])
 
     def waited(self) -> None:
         """The clocks have jumped (R2)."""
@@ -98,6 +100,10 @@ class Order:
         for thread, clock in enumerate(self.clocks):
             clock.update(everything)
             self._hashes[thread] = hash((self._hashes[thread], self.fingerprint))
+        self._add_to_fingerprint(hash((self.fingerprint, 11)))
+
+    def _add_to_fingerprint(self, number: int) -> None:
+        self.fingerprint = (self.fingerprint + number) & MASK
 
     def next_time(self, thread: int) -> int:
         """Returns the number of a thread's next event."""
@@ -122,7 +128,7 @@ class Order:
                 parts.append(thing.reads_hash)
             things.append((kind, thing))
         mine = self._hashes[thread] = hash(tuple(parts))
-        self.fingerprint = (self.fingerprint + mine) & MASK
+        self._add_to_fingerprint(mine)
         snapshot = {**clock, thread: time}
         for kind, thing in things:
             if kind in (WRITE, RELEASE):

@@ -24,6 +24,8 @@ Op = tuple[str, int]
 Program = list[list[Op]]
 Outcome = tuple[object, ...]
 FOR_EVER = 1e9
+KINDS = ["read", "write", "copy", "wait", "either", "set", "lock"]
+WEIGHTS = [7, 7, 2, 2, 1, 1, 2]
 N_VARIABLES = 2
 N_LOCKS = 2
 N_NOTIFIERS = 2
@@ -53,7 +55,7 @@ def random_thread(dice: random.Random, n_ops: int, number: int) -> list[Op]:
     ops: list[Op] = []
     held = -1
     for _ in range(n_ops):
-        kind = dice.choices(["read", "write", "copy", "wait", "set", "lock"], [7, 7, 2, 2, 1, 2])[0]
+        kind = dice.choices(KINDS, WEIGHTS)[0]
         if kind != "lock":
             ops.append((kind, dice.randrange(2)))
         elif held < 0:
@@ -114,6 +116,16 @@ class Machine:
         poller.update(self.notifiers[which].fileno(), 1)
         poller.wait(-1)
         poller.close()
+
+    def either(self, thread: int, which: int) -> None:
+        """Waits for both; which comes first, if both are ready, is a choice as well."""
+        poller = self.world.new_poller()
+        for notifier in self.notifiers:
+            poller.update(notifier.fileno(), 1)
+        first = poller.wait(-1)[0][0]
+        poller.close()
+        self.seen[thread] += 7 * (first == self.notifiers[which].fileno())
+        self.write(thread, which)
 
 
 def outcomes(
