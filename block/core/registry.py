@@ -118,7 +118,7 @@ TABLE: list[Row] = [
     Row("quorum", "block.filters.quorum.driver", "QuorumDriver"),
     Row("qcow", magic=((0, QCOW_MAGIC + b"\0\0\0\1", 100),)),
     Row("qcow2", "block.formats.qcow2.driver", "Qcow2Driver", magic=((0, QCOW_MAGIC, 100),)),
-    Row("qed", magic=((0, b"QED\0", 100),)),
+    Row("qed", "block.formats.qed.driver", "QedDriver", magic=((0, b"QED\0", 100),)),
     Row(
         "vmdk",
         "block.formats.vmdk.driver",
