@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from block.core.driver import BlockDriver
     from block.core.edge import BdrvChild
 
+
 def bdrv_open(
     filename: str | None = None,
     reference: str | None = None,

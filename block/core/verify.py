@@ -35,18 +35,14 @@ class ContentsMismatch(BlockError):
     """Two copies differ; `offset` is the first byte that does, None where the outcomes differ."""
 
 
-def mismatch(
-    message: str, node: str, driver: str, offset: int | None = None
-) -> ContentsMismatch:
+def mismatch(message: str, node: str, driver: str, offset: int | None = None) -> ContentsMismatch:
     """Asks the process (R2), and returns the error to raise."""
     if report.on_mismatch is not None:
         report.on_mismatch(message)
     return ContentsMismatch(errno.EIO, message, node, driver, offset)
 
 
-def try_read_alike(
-    copies: Sequence[BdrvChild], offset: int, nbytes: int, qiov: Iov
-) -> int | None:
+def try_read_alike(copies: Sequence[BdrvChild], offset: int, nbytes: int, qiov: Iov) -> int | None:
     """Reads at once from all copies where all can and say the same; else declines (R3)."""
     first, *others = copies
     if io.try_preadv(first, offset, nbytes, qiov) is None:

@@ -94,9 +94,7 @@ class PreallocateDriver(FilterDriver):
 
     format_name = "preallocate"
     runtime_opts = (
-        Option(
-            "prealloc-align", "size", "what the length is rounded up to on preallocation", _MIB
-        ),
+        Option("prealloc-align", "size", "what the length is rounded up to on preallocation", _MIB),
         Option("prealloc-size", "size", "how much to preallocate", 128 * _MIB),
     )
     try_preadv = pass_try_preadv

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""A qcow2 image whose file is memory: every write is seen, can be held up, and can fail.
+"""An image whose file is memory: every write is seen, can be held up, and can fail.
 
-    with open_on(Tape(image_bytes)) as (disk, tape): ...
+    with open_on(Tape(image_bytes)) as disk: ...               a qcow2 image
+    with open_on(Tape(image_bytes), driver="qed") as disk: ...
 
 A Tape remembers each write and each flush in order. `cut` makes the image that a power cut
 leaves: everything up to a flush, and of what came later any part.
@@ -48,6 +49,23 @@ class Tape(Disk):
                 image.extend(bytes(max(0, offset + len(data) - len(image))))
                 image[offset : offset + len(data)] = data
         return bytes(image)
+
+
+class Flushed:
+    """What was safe when: how long the tape was after each flush, and the disk then."""
+
+    def __init__(self, size: int) -> None:
+        self.moments: list[tuple[int, bytes]] = [(0, bytes(size))]
+        self.changed: list[tuple[int, int, int]] = []  # when, from, to
+
+    def compare(self, at: int, found: bytes) -> None:
+        """Whatever nobody touched since the last flush before `at` is there."""
+        moment, expected = max((m for m in self.moments if m[0] <= at), key=lambda m: m[0])
+        image, wanted = bytearray(found), bytearray(expected)
+        for when, start, end in self.changed:
+            if when >= moment:
+                image[start:end] = wanted[start:end] = bytes(end - start)
+        assert image == wanted, f"flushed data are lost at write {at}"
 
 
 class TapeRam(Ram):

@@ -176,5 +176,6 @@ async def co_check(s: QedState, result: BdrvCheckResult, fix: bool) -> None:
         if result.corruptions_fixed:
             await s.file.co_flush()
         if fix and not result.corruptions:
+            s.sound = True
             await clear_need_check(s)
             await s.file.co_flush()

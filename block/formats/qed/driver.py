@@ -53,7 +53,8 @@ class QedDriver(BlockDriver):
         if writable:
             header.clear_autoclear(s)
         header.read_l1_table(s, s.header.image_size)
-        if writable and s.header.features & F_NEED_CHECK and not flags & f.BDRV_O_CHECK:
+        s.sound = not s.header.features & F_NEED_CHECK
+        if writable and not s.sound and not flags & f.BDRV_O_CHECK:
             run_sync(bs.aio_context, lambda: check.co_check(s, BdrvCheckResult(), True))
         need_check.attach_aio_context(bs, bs.aio_context)
 
@@ -61,7 +62,7 @@ class QedDriver(BlockDriver):
         """Clean: nobody needs to check this image (bdrv_qed_close)."""
         s: QedState = bs.opaque
         need_check.detach_aio_context(bs)
-        if bs.read_only or not s.header.features & F_NEED_CHECK:
+        if bs.read_only or not need_check.may_be_cleared(s):
             return
         try:
             run_sync(bs.aio_context, lambda: need_check.clear_need_check(s))
@@ -74,7 +75,7 @@ class QedDriver(BlockDriver):
     def reopen_prepare(self, bs: BlockDriverState, options: dict[str, object], flags: int) -> None:
         """An image that was opened read-only has not been repaired (R4)."""
         s: QedState = bs.opaque
-        if flags & f.BDRV_O_RDWR and bs.read_only and s.header.features & F_NEED_CHECK:
+        if flags & f.BDRV_O_RDWR and bs.read_only and not s.sound:
             message = "qed: the image was not closed properly: open it for writing to repair it"
             raise BlockError(errno.EACCES, message, bs.node_name, "qed")
 

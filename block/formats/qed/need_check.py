@@ -18,6 +18,8 @@ R3  With a backing file there is a flush between data and table instead (write.p
 R4  A drain does not wait five seconds: it lets the timer fire at once, and waits for the writes.
     What ends during the drain clears the bit at once, too.
 R5  Where clearing fails, the bit stays: the next allocation, or a move, arms the timer again.
+R6  An image that was opened dirty and could not be repaired keeps the bit, whoever closes it. (QEMU
+    clears it all the same.)
 Who may call it: at home in the node's context.
 
 What once went wrong: before patch 11 the timer stayed in the main loop, whose thread then wrote the
@@ -53,12 +55,12 @@ def detach_aio_context(bs: BlockDriverState) -> None:
 
 
 def attach_aio_context(bs: BlockDriverState, ctx: AioContext) -> None:
-    """It comes into another, armed if the bit is set (bdrv_qed_attach_aio_context)."""
+    """It comes into another, armed if there is a bit to clear (bdrv_qed_attach_aio_context)."""
     s: QedState = bs.opaque
     s.need_check_timer = ctx.timer_new(
         ClockType.VIRTUAL, partial(_need_check_timer_cb, s), owner=bs
     )
-    if s.header.features & F_NEED_CHECK and not bs.read_only:
+    if may_be_cleared(s) and not bs.read_only:
         start_need_check_timer(s)
 
 
@@ -67,6 +69,11 @@ def start_need_check_timer(s: QedState) -> None:
     timer = s.need_check_timer
     assert timer is not None, "R2: armed while detached"
     timer.mod(timer.ctx.clock_ns(timer.clock) + TIMEOUT_NS)
+
+
+def may_be_cleared(s: QedState) -> bool:
+    """Whether the bit is set, for nothing but what we do ourselves (R6)."""
+    return bool(s.header.features & F_NEED_CHECK) and s.sound
 
 
 # -- when it fires
@@ -92,7 +99,7 @@ async def _need_check_timer_entry(s: QedState) -> None:
 
 async def clear_need_check(s: QedState) -> None:
     """Makes all safe, then takes the bit away; with `allocating` (R1)."""
-    if s.header.features & F_NEED_CHECK:
+    if may_be_cleared(s):
         await s.file.co_flush()
         s.header.features &= ~F_NEED_CHECK
         try:
@@ -123,7 +130,7 @@ def begin_allocating(s: QedState) -> None:
 def end_allocating(s: QedState) -> None:
     """It is through (qed_aio_complete)."""
     s.allocating_writes -= 1
-    if s.allocating_writes or not s.header.features & F_NEED_CHECK:
+    if s.allocating_writes or not may_be_cleared(s):
         return
     if s.bs.quiesce_counter:
         _need_check_timer_cb(s)  # R4

@@ -40,7 +40,7 @@ class QedState:
         "allocating", "allocating_writes", "bs", "cluster_bits", "cluster_mask", "cluster_size",
         "file", "file_size", "header", "header_end", "l1_shift", "l1_table", "l2_cache", "lock",
         "need_check_timer", "slice_bytes", "slice_entries", "slice_mask", "slice_shift",
-        "table_bytes", "table_entries", "table_mask",
+        "sound", "table_bytes", "table_entries", "table_mask",
     )
     # fmt: on
 
@@ -52,6 +52,7 @@ class QedState:
         self.allocating = CoMutex()
         self.allocating_writes = 0  # those that hold `allocating`, or wait for it
         self.need_check_timer: Timer | None = None
+        self.sound = True  # False: left dirty by somebody, and not repaired (need_check.py, R6)
         self.l1_table = array("Q")
         self.file_size = 0
 

@@ -69,9 +69,7 @@ class StubbornWorld(World):
 
 
 @pytest.fixture(params=["native", "io_uring", "io_uring by the shared library"])
-def queue(
-    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[KernelQueue]:
+def queue(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[KernelQueue]:
     """A queue that is attached to a context of its own; both are gone after the test."""
     engine, _, by_library = request.param.partition(" ")
     if by_library:

@@ -17,7 +17,7 @@ import pytest
 import block
 from block.core import flags as f
 from tests.support import needs
-from tests.support.qcow2_disk import FLUSH, Tape, open_on
+from tests.support.qcow2_disk import FLUSH, Flushed, Tape, open_on
 from tests.support.qcow2_work import Op, Work
 
 ROOT = Path(__file__).parents[4]
@@ -38,23 +38,6 @@ def check(path: Path) -> int:
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode in (CLEAN, LEAKS), done.stdout + done.stderr
     return done.returncode
-
-
-class Flushed:
-    """What was safe when: how long the tape was after each flush, and the disk then."""
-
-    def __init__(self, size: int) -> None:
-        self.moments: list[tuple[int, bytes]] = [(0, bytes(size))]
-        self.changed: list[tuple[int, int, int]] = []  # when, from, to
-
-    def compare(self, at: int, found: bytes) -> None:
-        """Whatever nobody touched since the last flush before `at` is there."""
-        moment, expected = max((m for m in self.moments if m[0] <= at), key=lambda m: m[0])
-        image, wanted = bytearray(found), bytearray(expected)
-        for when, start, end in self.changed:
-            if when >= moment:
-                image[start:end] = wanted[start:end] = bytes(end - start)
-        assert image == wanted, f"flushed data are lost at write {at}"
 
 
 def record(tape: Tape, work: Work, count: int, **options: Any) -> Flushed:
