@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from block.aio.context import AioContext
 from block.aio.iothread import IOThread
 from block.testing.world import DeterministicWorld
@@ -10,6 +12,7 @@ from tests.support.drivers import backend_on
 from tests.support.exploring import Reader, must_hold
 from tests.support.request_reply import Peer, connected_node
 
+pytestmark = pytest.mark.full
 TREE = ("block.core", "tests.support.drivers", "tests.support.request_reply")
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from contextlib import suppress
 
+import pytest
+
 from block.aio.iothread import IOThread
 from block.aio.poller import READ
 from block.testing.world import DeterministicWorld
@@ -14,6 +16,7 @@ from tests.support.drivers import Disk, backend_on, ram_node
 from tests.support.exploring import must_hold
 from tests.support.virtio_rig import Rig
 
+pytestmark = pytest.mark.full
 MACHINE = ("block.core", "miniqemu.hw", "miniqemu.machine", "tests.support.drivers",
            "tests.support.ring_driver", "tests.support.virtio_rig")  # fmt: skip
 

@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
+import pytest
+
 from block.aio.iothread import IOThread
 from block.testing.world import DeterministicWorld
 from tests.support.exploring import Reader, must_hold
 from tests.support.throttled import group, throttled
 
+pytestmark = pytest.mark.full
 TREE = ("block.core", "block.objects", "block.filters.throttle", "block.protocols.null",
         "tests.support.drivers")  # fmt: skip
 GROUP = ("block.aio", "block.objects.throttle_group", "block.objects.throttle_member")

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from block.aio.iothread import IOThread
 from block.core import drain
 from block.core.backend import BlockBackend
@@ -10,6 +12,7 @@ from block.testing.world import DeterministicWorld
 from tests.support.drivers import Disk, backend_on, pass_node, ram_node
 from tests.support.exploring import Reader, must_hold
 
+pytestmark = pytest.mark.full
 TREE = ("block.core", "tests.support.drivers")
 
 
