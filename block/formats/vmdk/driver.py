@@ -15,13 +15,14 @@ from __future__ import annotations
 from block.core import flags as f
 from block.core.driver import BlockDriver, BlockDriverInfo
 from block.core.filename import backing_overridden
-from block.formats.vmdk import create, opening, read, write
+from block.formats.vmdk import check, create, opening, read, write
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
     from block.aio.context import AioContext
+    from block.core.check import BdrvCheckResult
     from block.core.iov import Iov
     from block.core.node import BlockDriverState
     from block.core.status import Status
@@ -62,6 +63,13 @@ class VmdkDriver(BlockDriver):
         if len(kinds) > 1:
             return None
         return BlockDriverInfo(next(iter(kinds))[2] if kinds else 0)
+
+    def get_specific_info(self, bs: BlockDriverState) -> dict[str, object]:
+        """The descriptor's facts, and the extents (vmdk_get_specific_info)."""
+        return {"type": "vmdk", "data": bs.opaque.specific_info()}
+
+    def co_check(self, bs: BlockDriverState, result: BdrvCheckResult, fix: int) -> Awaitable[None]:
+        return check.co_check(bs.opaque, result, fix)
 
     def gather_child_options(self, bs: BlockDriverState) -> dict[str, object]:
         """`file` names the image; what else belongs to it the descriptor knows

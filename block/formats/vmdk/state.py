@@ -19,6 +19,7 @@ import os
 
 from block.aio.co_lock import CoMutex
 from block.core.error import BlockError
+from block.core.filename import refresh_filename
 from block.formats.vmdk import descriptor
 from block.formats.vmdk.layout import DESCRIPTOR_SECTORS, SECTOR
 
@@ -79,6 +80,15 @@ class VmdkState:
             raise BlockError(errno.EINVAL, message, self.bs.node_name, "vmdk")
         self.cid_checked = True
 
+    def specific_info(self) -> dict[str, object]:
+        """ImageInfoSpecificVmdk of QEMU's schema, in the schema's order."""
+        return {
+            "create-type": self.create_type,
+            "cid": self.cid,
+            "parent-cid": self.parent_cid,
+            "extents": [_extent_info(extent) for extent in self.extents],
+        }
+
     async def update_cid(self) -> None:
         """Gives the disk a new CID, the first time (vmdk_write_cid, R2)."""
         if self.cid_updated:
@@ -99,6 +109,18 @@ class VmdkState:
         await self.file.co_pwritev(self.desc_place, len(after), [memoryview(after)])
         await self.file.co_flush()
         self.cid = cid
+
+
+def _extent_info(extent: Extent) -> dict[str, object]:
+    """An ImageInfo (vmdk_get_extent_info)."""
+    refresh_filename(extent.file.bs)
+    info: dict[str, object] = {"filename": extent.file.bs.filename, "format": extent.kind}
+    info["virtual-size"] = extent.length
+    if not extent.flat:
+        info["cluster-size"] = extent.grain
+    if extent.compressed:
+        info["compressed"] = True
+    return info
 
 
 def new_cid() -> int:

@@ -6,22 +6,23 @@ A write goes on run by run, a run being grains of one table that need the same:
     the entries say     what is done
     grains              the data go there, and that is all
     nothing, zeroes     new grains at the end of the file: 1. data, with all that else belongs into
-                        the grains  2. the entries  3. the entries of the redundant table
+                        the grains  2. a flush  3. the entries  4. those of the redundant table
     compressed          only where nothing is yet, grain by grain (compressed.py)
 
 After the first write of all the CID is written (state.py, R2).
 
-R1  Data are in the file before an entry names their grain. Where a grain holds bytes copied
-    from the backing file they are made safe before: the guest was told long ago that those are.
+R1  Data are safe in the file before an entry names their grain. Where the entry alone survived a
+    power cut, what was copied from the backing file would be lost. And the grain would lie
+    beyond the end of the file, where the next one is put: then two share it.
 R2  New grains are written with the lock held, whole, in one request.
 R3  A grain that is there is written without the lock: it never moves.
 R4  No grain is written that begins where the header says that there are tables.
 R5  Zeroes are written all in one way or not at all; ENOTSUP lets the core write them as data.
 Who may call it: coroutines in the node's context.
 
-Discussion: QEMU flushes after each change of a table, and not before. That keeps an entry from
-being lost which the guest has not flushed yet; it does not keep an entry from being there
-without its grain. One flush in the right place costs less (R1).
+Discussion: QEMU flushes as often, but after the entries. That keeps an entry from being lost
+which the guest has not flushed yet. It does not keep an entry from being there without its
+grain.
 """
 
 from __future__ import annotations
@@ -116,8 +117,7 @@ async def _write_new(s: VmdkState, extent: Extent, position: int, nbytes: int, p
     ]
     await debug.debug_event(extent.file.bs, debug.WRITE_AIO)
     await extent.file.co_pwritev(sector * SECTOR, count * extent.grain, whole)
-    if copies and (inside or tail):
-        await extent.file.co_flush()
+    await extent.file.co_flush()
     step = extent.grain_sectors
     await set_entries(extent, start, array("I", range(sector, sector + count * step, step)))
     return size
@@ -154,6 +154,7 @@ async def _write_compressed(
             raise BlockError(errno.EIO, message, s.bs.node_name, "vmdk", extent.start + position)
         guest_sector = (extent.start + position) // SECTOR
         sector = await write_grain(extent, guest_sector, iov_to_bytes(part, 0, size))
+        await extent.file.co_flush()
         await set_entries(extent, position, array("I", [sector]))
     return size
 
