@@ -99,7 +99,8 @@ class BottomHalf:
         self.state = 0
 
     def _gone(self) -> UsedAfterFree:
-        return UsedAfterFree(f"bottom half of {self.ctx.name}, owner {self.owner!r}, {self.where}")
+        where = f", {self.where}" if self.where else ""
+        return UsedAfterFree(f"bottom half of {self.ctx.name}, owner {self.owner!r}{where}")
 
 
 class BH(BottomHalf):

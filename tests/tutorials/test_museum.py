@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 import inspect
+import re
 
 import pytest
 
 from block.testing.replaced import owner_of, replaced
+from tutorials.museum import __main__ as command
 from tutorials.museum import pieces
 from tutorials.museum.pieces import Piece
 
@@ -67,6 +69,30 @@ def test_a_piece_may_have_all_its_lines_in_the_table() -> None:
     shown = [row.text for row in failure.rows]
     order = ["self.callback()", "self.request = None", "request = self.request"]
     assert [text for text in shown if text in order] == order
+
+
+def test_the_command_shows_one_piece_with_what_goes_wrong(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert command.main(["bh_ctx"]) == 0
+    said = capsys.readouterr().out
+    assert re.search(r"^bh_ctx +2014-06-03 .* found +\| .* all pass$", said, re.M)
+    assert "\nUsedAfterFree: " in said
+    assert "self.state = SCHEDULED" in said
+    assert "leaked_bh" not in said
+
+
+def test_the_command_says_which_pieces_there_are(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command.main(["bh_ctx", "nonsense"]) == 2
+    assert capsys.readouterr().out.startswith("no such piece: nonsense; there are: early_callback,")
+
+
+def test_the_command_fails_where_a_mistake_is_not_found(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Piece, "is_found", lambda self, failure: False)
+    assert command.main(["leaked_bh"]) == 1
+    assert "NOT FOUND" in capsys.readouterr().out
 
 
 def test_there_are_pieces() -> None:

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from block.aio.context import AioContext
+from block.aio.bh import SCHEDULED
+from block.aio.context import MAX_SKIPPED_WAITS, AioContext
+from block.aio.poller import READABLE
 from block.aio.wakeup import WakeUp
 
 _dispatching: dict[WakeUp, bool] = {}  # ctx->dispatching
@@ -21,21 +23,60 @@ def notify(self: WakeUp) -> None:
 
 
 def poll(self: AioContext, blocking: bool) -> bool:
-    was_dispatching = _dispatching.get(self, False)
+    current, bhs, fds = self._current, self._bhs, self.fds
+    assert current() == self._home, self.stranger()
     # If we do not sleep, all will be looked at before the next sleep.
+    was_dispatching = _dispatching.get(self, False)
     _dispatching[self] = not blocking
-    timeout_ns = self.timeout_ns() if blocking else 0
-    ready = self.fds.poller.wait(timeout_ns)
-    self.fds.pass_number = this_pass = self.fds.pass_number + 1
+
+    # Wait. A loop that is busy with bottom halves looks at descriptors only now and then,
+    # and one that is busy with descriptors need not prepare for a sleep.
+    ready: Iterable[tuple[int, int]] = ()
+    if bhs and self._skipped_waits < MAX_SKIPPED_WAITS:
+        self._skipped_waits += 1
+    else:
+        self._skipped_waits = 0
+        look = fds.poller.look
+        ready = look(0)
+        if blocking and not ready:
+            ready = self._wait()
+        elif self.polling.started:
+            ready = [*ready, *self.polling.look()]
+    fds.pass_number = this_pass = fds.pass_number + 1
+
     _dispatching[self] = True
     self._notifier.test_and_clear()
-    progress = self.run_bottom_halves()
+
+    # Bottom halves: those that are there now. A nested poll takes over what we have left.
+    progress = False
+    if bhs:
+        for _ in self._take_bhs():
+            bh = bhs.popleft()
+            if type(bh) is tuple:
+                progress = True
+                bh[0]()
+            elif bh.state == SCHEDULED:
+                bh.state = 0
+                progress = True
+                bh.callback()
+    if self._idle_bhs:
+        self._run_idle_bhs()
+
+    # Descriptors, then timers.
+    enabled = fds.enabled
     for fd, events in ready:
-        handler = self.fds.enabled.get(fd)
-        if handler is not None and handler.pass_number <= this_pass:
-            handler.pass_number = this_pass
-            progress = self.fds.call(handler, events, this_pass) or progress
-    progress = self._run_timers() or progress
+        handler = enabled.get(fd)
+        if handler is None or handler.pass_number > this_pass:
+            continue
+        handler.pass_number = this_pass
+        reader = handler.reader
+        if reader is not None and events & READABLE:
+            progress = True
+            reader()
+        elif fds.call(handler, events, this_pass):
+            progress = True
+    if self._timers_armed and self._run_timers():
+        progress = True
     _dispatching[self] = was_dispatching
     return progress
 
