@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 import time
+import warnings
 
 from block.testing.explore import Result
 from tutorials.museum.pieces import Piece, pieces
@@ -78,4 +79,6 @@ def main(wanted: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    # A run that failed leaves coroutines behind that were to begin later.
+    warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
     sys.exit(main(sys.argv[1:]))

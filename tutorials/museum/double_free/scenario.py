@@ -16,7 +16,7 @@ MISTAKE = "the data plane freed a request when it was complete; the common path 
 SEEN = "QEMU crashes when a request of a data-plane disk completes"
 FAILS_WITH = UsedAfterFree
 STEPS = ("miniqemu.hw.virtio_blk_request",)
-WATCHED = ("block.aio",)
+WATCHED = ("block.aio", "block.core", "block.protocols.null")
 ALL_LINES = True
 
 
