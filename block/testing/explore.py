@@ -232,7 +232,7 @@ def explore(
     own = inspect.unwrap(scenario).__module__
     modules = dict.fromkeys(loaded(watched), False)
     modules |= dict.fromkeys([*loaded(steps), own], True)
-    state = State(modules)
+    state = State(dict.fromkeys([*loaded(("block",)), *modules]))
     exploration = Exploration(scenario, lines, state, seconds)
     start = time.monotonic()
     hook, threading.excepthook = (
@@ -267,6 +267,7 @@ def run_once(scenario: Scenario, decider: Chooser) -> Result:
     """Runs a scenario in one order, which a seed or a recording chooses; without line steps."""
     result = Result()
     start = time.monotonic()
+    state = State(loaded(("block",)))
     world = DeterministicWorld(decider)
     before = set_world(world)
     try:
@@ -275,6 +276,7 @@ def run_once(scenario: Scenario, decider: Chooser) -> Result:
         result.failure = Failure(error, {}, 0, world.scheduler.n_steps)
     finally:
         world.close()
+        state.restore()
         set_world(before)
     result.interleavings, result.complete = 1, True
     result.steps, result.threads = world.scheduler.n_steps, len(world.scheduler.threads) - 1

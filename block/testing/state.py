@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """What modules remember: their global variables, put back after each run.
 
-A run that fails or is left in the middle leaves nodes, counters and running coroutines behind.
+A run that fails or is left in the middle leaves nodes, counters and running coroutines behind, in
+modules that are rewritten and in others.
 
 R1  Containers are put back in place, as others may hold them; of other variables, those that can
     change without anybody's notice are numbers, flags and None. Constants (CAPITALS) stay.

@@ -17,6 +17,7 @@ from block.testing.report import Row, rows_that_matter, table
 from block.testing.state import State
 from block.testing.world import DeterministicWorld
 from tests.support.descriptors import open_fds
+from tests.support.drivers import Disk, Ram, make_node
 
 
 class Counter:
@@ -189,6 +190,17 @@ def test_variables_of_modules_are_put_back_in_place() -> None:
     assert graph.all_states is states
     assert None not in states
     assert graph._counter == counter
+
+
+def test_nodes_that_broken_runs_leave_are_gone_afterwards() -> None:
+    def scenario(world: DeterministicWorld) -> None:
+        make_node(Ram(), Disk(512))
+        raise AssertionError("broken")
+
+    before = dict(graph.all_states), dict(graph._by_name)
+    assert explore(scenario, preemptions=0).failure is not None
+    assert run_once(scenario, Seeded(0)).failure is not None
+    assert (graph.all_states, graph._by_name) == before
 
 
 def test_rows_of_one_line_are_one_and_those_without_a_race_are_none() -> None:
