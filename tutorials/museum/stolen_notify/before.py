@@ -121,9 +121,9 @@ def set_aio_context(
 
 
 FORMS = {
-    "block.aio.wakeup:WakeUp.notify": notify,
     "block.aio.context:AioContext.poll": poll,
+    "block.core.context:set_aio_context": set_aio_context,
+    "block.aio.wakeup:WakeUp.notify": notify,
     "block.aio.home:Home.acquire": acquire,
     "block.aio.iothread:IOThread._run": _run,
-    "block.core.context:set_aio_context": set_aio_context,
 }
