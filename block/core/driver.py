@@ -178,6 +178,13 @@ class BlockDriver:
         """
         raise self._unsupported(bs, "telling what an image takes")
 
+    def has_zero_init(self, bs: BlockDriverState) -> bool:
+        """Says whether a new image reads as zeroes everywhere (bdrv_has_zero_init).
+
+        Whoever fills it then need not write those. Not asked where there is a backing file.
+        """
+        return False
+
     def reopen_prepare(
         self, bs: BlockDriverState, options: dict[str, object], flags: int
     ) -> object:

@@ -109,6 +109,10 @@ class RawDriver(BlockDriver):
     def get_info(self, bs: BlockDriverState) -> BlockDriverInfo | None:
         return _file(bs).bs.get_info()
 
+    def has_zero_init(self, bs: BlockDriverState) -> bool:
+        below = _file(bs).bs
+        return below.drv is not None and below.drv.has_zero_init(below)
+
     def child_resized(self, bs: BlockDriverState, child: BdrvChild) -> None:
         bs.length_changed()
 

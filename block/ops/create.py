@@ -52,11 +52,9 @@ class Request:
 
 def img_create(request: Request, say: Callable[[str], None]) -> None:
     """Makes the image. Raises BlockError."""
-    driver, declared = _declared(request.fmt, request.filename)
-    values = parse_options(request.options, declared)
-    _add_backing(request, driver, values)
-    if request.size is not None:
-        values["size"] = request.size
+    driver, values = prepare(request)
+    if values.get("backing_file") == request.filename:
+        raise invalid("Error: Trying to create an image with the same filename as the backing file")
     backing = str(values.get("backing_file") or "")
     if backing and not (request.unsafe and "size" in values):
         values.setdefault("size", _backing_size(request, backing, values.get("backing_fmt")))
@@ -64,6 +62,16 @@ def img_create(request: Request, say: Callable[[str], None]) -> None:
         raise invalid("Image creation needs a size parameter")
     say(_summary(request, driver, values))
     driver.create(request.filename, values)
+
+
+def prepare(request: Request) -> tuple[BlockDriver, dict[str, object]]:
+    """The driver that will make the image, and its options, converted. Nothing is made yet."""
+    driver, declared = _declared(request.fmt, request.filename)
+    values = parse_options(request.options, declared)
+    _add_backing(request, driver, values)
+    if request.size is not None:
+        values["size"] = request.size
+    return driver, values
 
 
 def help_text(fmt: str, filename: str | None) -> str:
@@ -120,8 +128,6 @@ def _add_backing(request: Request, driver: BlockDriver, values: dict[str, object
             raise invalid(f"{what} not supported for file format '{request.fmt}'")
         if value:
             values[name] = value
-    if values.get("backing_file") == request.filename:
-        raise invalid("Error: Trying to create an image with the same filename as the backing file")
 
 
 def _backing_size(request: Request, backing: str, fmt: object) -> int:

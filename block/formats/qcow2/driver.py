@@ -93,6 +93,13 @@ class Qcow2Driver(BlockDriver):
     def get_specific_info(self, bs: BlockDriverState) -> dict[str, object]:
         return header.specific_info(bs.opaque)
 
+    def has_zero_init(self, bs: BlockDriverState) -> bool:
+        s: Qcow2State = bs.opaque
+        below = s.data.bs
+        if not s.l1_table or not s.l1_table[0]:
+            return True  # nothing is allocated, or everything is: preallocation=metadata and more
+        return below.drv is not None and below.drv.has_zero_init(below)
+
     # -- requests
 
     def try_preadv(self, bs: BlockDriverState, offset: int, nbytes: int, qiov: Iov) -> int | None:

@@ -132,6 +132,9 @@ class FileDriver(BlockDriver):
     def get_info(self, bs: BlockDriverState) -> BlockDriverInfo:
         return BlockDriverInfo()
 
+    def has_zero_init(self, bs: BlockDriverState) -> bool:
+        return True
+
     # -- reopening and permissions
 
     def reopen_prepare(

@@ -110,9 +110,13 @@ def img_open(
     image_opts: bool = False,
     writethrough: bool = False,
     force_share: bool = False,
+    shared: int = f.BLK_PERM_ALL,
     status: int = 1,
 ) -> BlockBackend:
-    """Opens an image as the command line describes it (img_open); the caller closes it."""
+    """Opens an image as the command line describes it (img_open); the caller closes it.
+
+    `shared` is what others may do with it meanwhile (BLK_PERM_*).
+    """
     options: dict[str, object] = {}
     name: str | None = filename
     if image_opts:
@@ -126,6 +130,30 @@ def img_open(
     if force_share:
         options["force-share"] = True
     try:
-        return open_backend(name, options=options, flags=flags, writethrough=writethrough)
+        return open_backend(
+            name, options=options, flags=flags, writethrough=writethrough, shared_perm=shared
+        )
     except BlockError as error:
         raise because(error, f"Could not open '{filename}': ", status) from error
+
+
+def integer(text: str, least: int, most: int, complaint: str, status: int = 1) -> int:
+    """A whole number as C's strtol reads it: decimal, 0x or 0 octal (qemu_strtol)."""
+    digits = text.strip().lower().lstrip("+-")
+    octal = len(digits) > 1 and digits[0] == "0" and digits[1] != "x"
+    try:
+        number = int(text, 8 if octal else 16 if digits.startswith("0x") else 10)
+    except ValueError:
+        raise Failure(complaint, status=status) from None
+    if not least <= number <= most or "_" in text:
+        raise Failure(complaint, status=status)
+    return number
+
+
+def limit_rate(blk: BlockBackend, rate: int) -> None:
+    """Lets a backend write so many bytes a second at most (set_rate_limit)."""
+    from block.core.backend_limits import io_limits_enable, set_io_limits
+    from block.objects.throttle_options import config_of
+
+    io_limits_enable(blk, "img_throttle")
+    set_io_limits(blk, config_of({"bps-write": rate}))

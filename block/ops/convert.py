@@ -1,0 +1,325 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Copying images into one (ImgConvertState, convert_do_copy of qemu-img.c).
+
+    workers:   extent? -> read -> my turn? -> write what is not zeroes -> next
+               extent? ->     read     ->     my turn? -> write ...
+
+R1  Extents are asked of the sources, one worker at a time; what reads as zeroes is never read.
+    In what is read, zeroes are looked for (sparse.py): they are not written either.
+R2  A target that is new and reads as zeroes gets no zeroes at all. Another one gets them by
+    co_pwrite_zeroes, which may make holes.
+R3  With a backing file the target leaves out what the source's own backing file has: both are
+    taken to hold the same there.
+R4  Several workers read at once. They write in the order of the image, unless `in_order` is
+    False; so a file grows from its beginning to its end.
+R5  The first failure ends all workers. The sources are never written.
+Called in the main thread.
+"""
+
+from __future__ import annotations
+
+import os
+
+from block.aio.co_lock import CoMutex
+from block.aio.co_parallel import co_parallel
+from block.aio.coroutine import co_yield, current
+from block.core import flags as f
+from block.core.align import blockalign
+from block.core.error import errno_of
+from block.core.status import co_block_status_above
+from block.core.wait import run_sync
+from block.ops.sparse import runs
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from block.aio.coroutine import Coroutine
+    from block.core.backend import BlockBackend
+    from block.core.node import BlockDriverState
+
+DATA, ZERO, BACKING = range(3)
+BUFFER_SIZE = 2 << 20
+MAX_BUFFER_SIZE = 16 << 20
+MAX_WORKERS = 16
+SECTOR = f.SECTOR_SIZE
+
+
+class ConvertFailed(Exception):
+    """A request failed; `what` was being done at `offset` of the target, `errno` is positive."""
+
+    def __init__(self, what: str, offset: int, error: OSError) -> None:
+        self.what = what
+        self.offset = offset
+        self.errno = errno_of(error)
+        super().__init__(os.strerror(self.errno))
+
+
+class Source:
+    """One of the images that are put one behind the other."""
+
+    __slots__ = ("alignment", "blk", "bs", "length", "start")
+
+    def __init__(self, blk: BlockBackend, start: int) -> None:
+        assert blk.bs is not None
+        self.blk = blk
+        self.bs = blk.bs
+        self.start = start  # in the target
+        self.length = blk.length
+        info = self.bs.get_info()
+        cluster_size = info.cluster_size if info is not None else 0
+        self.alignment = max(self.bs.bl.request_alignment, cluster_size, SECTOR)
+
+
+class Convert:
+    """The work, and how far it is. All images are open, and stay the caller's."""
+
+    def __init__(
+        self,
+        sources: list[BlockBackend],
+        target: BlockBackend,
+        *,
+        min_sparse: int = 4096,
+        workers: int = 8,
+        in_order: bool = True,
+        target_is_new: bool = True,
+        target_is_zero: bool = False,
+        target_has_backing: bool = False,
+        salvage: bool = False,
+        progress: Callable[[float], None] | None = None,
+        warn: Callable[[str], None] | None = None,
+    ) -> None:
+        """`min_sparse` 0 writes everything, zeroes too. `progress` hears of percents, `warn`
+        of what `salvage` could not read."""
+        self.sources: list[Source] = []
+        for blk in sources:
+            self.sources.append(Source(blk, self.total))
+        self.target = target
+        self.min_sparse = min_sparse
+        self.workers = workers
+        self.in_order = in_order
+        self.target_has_backing = target_has_backing
+        self.salvage = salvage
+        self.progress = progress
+        self.warn = warn
+        self._look_at_target(target_is_new, target_is_zero)
+        self.position = 0  # what has been given to workers
+        self.written = 0  # whose turn it is to write
+        self.waiting: dict[int, Coroutine] = {}
+        self.known = (DATA, 0, 0)  # the extent that is asked for last: kind, start, end
+        self.to_copy = self.copied = 0
+        self.failed = False
+        self.lock = CoMutex()
+
+    @property
+    def total(self) -> int:
+        """How long all sources are together, in bytes."""
+        return self.sources[-1].start + self.sources[-1].length if self.sources else 0
+
+    def _look_at_target(self, is_new: bool, is_zero: bool) -> None:
+        bs = self.target.bs
+        assert bs is not None
+        limits = bs.bl
+        wanted = max(BUFFER_SIZE, limits.opt_transfer, limits.pdiscard_alignment)
+        self.buffer_size = min(MAX_BUFFER_SIZE, wanted)
+        # A power of two: what is written begins and ends where the target likes it best.
+        least = 1 << (self.min_sparse.bit_length() - 1) if self.min_sparse else SECTOR
+        self.alignment = max(least, limits.request_alignment)
+        self.reads_as_zero = is_zero
+        if is_new and self.min_sparse and not self.target_has_backing:
+            self.reads_as_zero = is_zero or has_zero_init(bs)
+        self.backing_length = -1  # unknown
+        if self.target_has_backing and is_new and bs.backing is not None:
+            self.backing_length = bs.backing.bs.getlength()
+
+    def run(self) -> None:
+        """Copies all. Raises ConvertFailed."""
+        run_sync(self.target.aio_context, self.co_run)
+
+    async def co_run(self) -> None:
+        """As run, in a coroutine."""
+        offset = 0
+        while offset < self.total:
+            kind, nbytes = await self._extent(offset)
+            if self._is_copied(kind):
+                self.to_copy += nbytes
+            offset += nbytes
+        self.known = (DATA, 0, 0)
+        await co_parallel(*(self._work() for _ in range(self.workers)))
+
+    def _is_copied(self, kind: int) -> bool:
+        return kind == DATA or (kind == ZERO and not self.min_sparse)
+
+    # -- what there is
+
+    def _source_at(self, offset: int) -> Source:
+        return next(it for it in self.sources if offset < it.start + it.length)
+
+    async def _extent(self, offset: int) -> tuple[int, int]:
+        """What is at an offset, and for how many bytes (convert_iteration_sectors)."""
+        kind, start, end = self.known
+        if not start <= offset < end:
+            kind, nbytes = await self._ask(offset)
+            self.known = (kind, offset, end := offset + nbytes)
+        nbytes = end - offset
+        return kind, min(nbytes, self.buffer_size) if kind == DATA else nbytes
+
+    async def _ask(self, offset: int) -> tuple[int, int]:
+        source = self._source_at(offset)
+        nbytes = min(source.start + source.length - offset, f.REQUEST_MAX_BYTES)
+        behind_backing = False
+        if self.backing_length >= 0:
+            behind_backing = offset >= self.backing_length
+            if not behind_backing:
+                nbytes = min(nbytes, self.backing_length - offset)
+        status, nbytes = await self._status(source, offset - source.start, nbytes)
+        # An extent that ends within a cluster of the source would cost a read of it twice.
+        tail = (offset - source.start + nbytes) % source.alignment
+        if nbytes > tail:
+            nbytes -= tail
+        if status & f.BDRV_BLOCK_ZERO:
+            return BACKING if behind_backing else ZERO, nbytes
+        if status & f.BDRV_BLOCK_DATA or not self.target_has_backing:
+            return DATA, nbytes
+        return BACKING, nbytes
+
+    async def _status(self, source: Source, offset: int, nbytes: int) -> tuple[int, int]:
+        base = None
+        if self.target_has_backing:
+            base = cow_bs(source.bs)
+        while True:
+            try:
+                status, found, _, _ = await co_block_status_above(
+                    source.bs, base, True, offset, nbytes
+                )
+            except OSError as error:
+                if not self.salvage:
+                    what = "reading block status at offset"
+                    raise ConvertFailed(what, offset, error) from error
+                if nbytes <= SECTOR:
+                    self._warn("block status at offset", offset, error)
+                    return f.BDRV_BLOCK_DATA, nbytes  # perhaps it can be read
+                nbytes = -(-nbytes // (4 * SECTOR)) * SECTOR
+            else:
+                return status, -(-found // SECTOR) * SECTOR
+
+    def _warn(self, what: str, offset: int, error: OSError) -> None:
+        if self.warn is not None:
+            reason = os.strerror(errno_of(error))
+            self.warn(f"error while reading {what} {offset}: {reason}")
+
+    # -- the workers
+
+    async def _work(self) -> None:
+        """Copies extent after extent (convert_co_do_copy)."""
+        buffer = blockalign(self.buffer_size)
+        try:
+            while (found := await self._take()) is not None:
+                await self._copy(*found, buffer)
+        except BaseException:
+            self.failed = True  # R5
+            for co in list(self.waiting.values()):
+                co.wake()
+            raise
+
+    async def _take(self) -> tuple[int, int, int] | None:
+        """The next extent for a worker: (kind, offset, bytes), or None."""
+        async with self.lock:
+            if self.failed or self.position >= self.total:
+                return None
+            offset = self.position
+            kind, nbytes = await self._extent(offset)
+            if self._is_copied(kind):
+                nbytes = min(nbytes, self.buffer_size)
+            self.position += nbytes
+        if self._is_copied(kind):
+            self.copied += nbytes
+            if self.progress is not None:
+                self.progress(100 * self.copied / self.to_copy)
+        return kind, offset, nbytes
+
+    async def _copy(self, kind: int, offset: int, nbytes: int, buffer: memoryview) -> None:
+        view = buffer[:nbytes]
+        if kind == DATA:
+            await self._read(offset, view)
+        elif kind == ZERO and not self.min_sparse:
+            view[:] = bytes(nbytes)
+            kind = DATA
+        if self.in_order:
+            await self._my_turn(offset)
+        if self.failed:
+            return
+        try:
+            if kind == DATA:
+                await self._write(offset, view)
+            elif kind == ZERO:
+                await self._write_zeroes(offset, nbytes)
+        except OSError as error:
+            raise ConvertFailed("writing at byte", offset, error) from error
+        if self.in_order:
+            self._next_turn(offset + nbytes)
+
+    async def _my_turn(self, offset: int) -> None:
+        """Waits until all before an offset is written (R4)."""
+        while self.written != offset and not self.failed:
+            me = current()
+            assert me is not None
+            self.waiting[offset] = me
+            await co_yield()
+        self.waiting.pop(offset, None)
+
+    def _next_turn(self, offset: int) -> None:
+        self.written = offset
+        if offset in self.waiting:
+            self.waiting[offset].wake()
+
+    async def _read(self, offset: int, view: memoryview) -> None:
+        """Fills a buffer from the source that has the offset (convert_co_read)."""
+        source = self._source_at(offset)
+        try:
+            await source.blk.co_preadv(offset - source.start, len(view), [view])
+        except OSError as error:
+            if not self.salvage:
+                raise ConvertFailed("reading at byte", offset, error) from error
+            await self._salvage(source, offset - source.start, view)
+
+    async def _salvage(self, source: Source, offset: int, view: memoryview) -> None:
+        """Reads sector by sector; those that cannot be read are zeroes."""
+        for start in range(0, len(view), SECTOR):
+            part = view[start : start + SECTOR]
+            try:
+                await source.blk.co_preadv(offset + start, len(part), [part])
+            except OSError as error:
+                self._warn("offset", offset + start, error)
+                part[:] = bytes(len(part))
+
+    async def _write(self, offset: int, view: memoryview) -> None:
+        """Writes a buffer, but not its zeroes (convert_co_write)."""
+        if not self.min_sparse:
+            await self.target.co_pwritev(offset, len(view), [view])
+            return
+        for is_data, start, end in runs(view, offset, self.min_sparse, self.alignment):
+            if is_data:
+                await self.target.co_pwritev(offset + start, end - start, [view[start:end]])
+            else:
+                await self._write_zeroes(offset + start, end - start)
+
+    async def _write_zeroes(self, offset: int, nbytes: int) -> None:
+        if not self.reads_as_zero:  # R2
+            await self.target.co_pwrite_zeroes(offset, nbytes, f.REQ_MAY_UNMAP)
+
+
+def cow_bs(bs: BlockDriverState) -> BlockDriverState | None:
+    """The backing file of an image, from below filters (bdrv_cow_bs, bdrv_skip_filters)."""
+    while bs.drv is not None and bs.drv.is_filter and (child := bs.file or bs.backing):
+        bs = child.bs
+    return bs.backing.bs if bs.backing is not None else None
+
+
+def has_zero_init(bs: BlockDriverState) -> bool:
+    """Whether a new image reads as zeroes everywhere (bdrv_has_zero_init)."""
+    if bs.drv is None:
+        return False
+    if bs.drv.is_filter and bs.file is not None:
+        return has_zero_init(bs.file.bs)
+    return bs.backing is None and bs.drv.has_zero_init(bs)
