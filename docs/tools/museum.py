@@ -98,11 +98,11 @@ def see(piece: Piece) -> str:
     scene = (HERE / piece.name / "scenario.py").read_text()
     _, _, scene = scene.partition('"""\n\n')
     code = textwrap.indent(scene.strip(), "    ")
+    how = "once" if piece.in_one_run else "in every order that matters"
     return (
         "\n## On your own screen\n\n"
         f"```console\n$ make museum ARGS={piece.name}\n```\n\n"
-        f"puts these functions back, and runs this program in every order that matters. "
-        f"{piece.text}\n\n"
+        f"puts these functions back, and runs this program {how}. {piece.text}\n\n"
         f'??? example "tutorials/museum/{piece.name}/scenario.py"\n\n'
         f"    ```python\n{code}\n    ```\n"
     )
@@ -176,6 +176,8 @@ def plain(function: object) -> str:
     me = node.args.args[0] if node.args.args else None
     if me is not None and me.arg == "self" and me.annotation is not None:
         lines[0] = lines[0].replace(f"self: {ast.unparse(me.annotation)}", "self")
+    if len(node.body) == 1 and ast.get_docstring(node) is not None:
+        lines.append("    pass")
     return "\n".join(lines)
 
 

@@ -71,6 +71,18 @@ def test_a_function_is_shown_without_its_docstring_and_the_type_of_self() -> Non
     assert '"""' not in museum.plain(Piece.search)
 
 
+def test_a_function_of_nothing_but_a_docstring_stays_a_function() -> None:
+    def nothing() -> None:
+        """Does nothing."""
+
+    assert museum.plain(nothing) == "def nothing() -> None:\n    pass"
+
+
+def test_a_page_says_in_how_many_orders_the_program_runs() -> None:
+    assert "runs this program once. " in museum.see(Piece("leaked_bh"))
+    assert "runs this program in every order that matters. " in museum.see(Piece("bh_ctx"))
+
+
 def test_what_a_piece_brings_along_is_shown_too() -> None:
     assert museum.helpers(Piece("dispatching")).startswith("_dispatching: dict[WakeUp, bool] = {}")
     assert museum.helpers(Piece("bh_ctx")).startswith("def context_of(")

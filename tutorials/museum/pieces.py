@@ -36,8 +36,8 @@ class Piece:
         self.steps: tuple[str, ...] = getattr(self.scene, "STEPS", ("block.aio",))
         # A leak or a wrong count is there in every order: one run shows it.
         self.in_one_run: bool = getattr(self.scene, "IN_ONE_RUN", False)
-        # What one thread does by itself matters, too: all lines of the piece are in the table.
-        self.all_lines: bool = getattr(self.scene, "ALL_LINES", False)
+        # The piece's files of which all lines are in the table, not only those of a race.
+        self.shown: tuple[str, ...] = getattr(self.scene, "SHOWN", ())
 
     @property
     def text(self) -> str:
@@ -56,8 +56,8 @@ class Piece:
                 steps=(*self.steps, f"tutorials.museum.{self.name}"),
                 watched=self.watched,
             )
-        if result.failure is not None and self.all_lines:
-            files = {str(self.before.__file__), str(self.scene.__file__)}
+        if result.failure is not None and self.shown:
+            files = {str(HERE / self.name / f"{name}.py") for name in self.shown}
             result.failure.rows = rows_that_matter(result.failure.all_rows, files)
         return result
 

@@ -12,7 +12,7 @@ DATE = "2014-06-03"
 MISTAKE = "`bh.schedule` read `bh.ctx` after it had made the bottom half visible to its thread"
 SEEN = "QEMU crashes in aio_notify, once in many hours"
 FAILS_WITH = UsedAfterFree
-ALL_LINES = True
+SHOWN = ("before", "scenario")
 
 
 def scenario(world: DeterministicWorld) -> None:

@@ -12,6 +12,7 @@ DATE = "2015-07-21"
 MISTAKE = "a flag of the context said that somebody is awake there, while another thread slept"
 SEEN = "the guest hangs until somebody presses a key; on one kind of machine only"
 FAILS_WITH = Deadlock
+SHOWN = ("scenario",)
 STEPS = ("block.aio", "tutorials.museum.main_loop")
 
 

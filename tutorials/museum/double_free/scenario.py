@@ -15,9 +15,9 @@ DATE = "2014-07-09"
 MISTAKE = "the data plane freed a request when it was complete; the common path frees it again"
 SEEN = "QEMU crashes when a request of a data-plane disk completes"
 FAILS_WITH = UsedAfterFree
+SHOWN = ("before", "scenario")
 STEPS = ("miniqemu.hw.virtio_blk_request",)
 WATCHED = ("block.aio", "block.core", "block.protocols.null")
-ALL_LINES = True
 
 
 def scenario(world: DeterministicWorld) -> None:

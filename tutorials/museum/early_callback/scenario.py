@@ -15,9 +15,9 @@ DATE = "2011-06-07"
 MISTAKE = "a driver called the completion callback before the call that had submitted returned"
 SEEN = "a device comes back into its own code before that is done, and uses a request that is freed"
 FAILS_WITH = UsedAfterFree
+SHOWN = ("before", "scenario")
 STEPS = ("block.core.aiocb",)
 WATCHED = ("block.aio", "block.core", "block.protocols.null")
-ALL_LINES = True
 
 
 class Device:

@@ -14,6 +14,7 @@ DATE = "2018-05"
 MISTAKE = "a disk's tree was taken out while a flush had yielded, and the flush came back to it"
 SEEN = "QEMU crashes when a busy disk is removed with drive_del"
 FAILS_WITH = UsedAfterFree
+SHOWN = ("before", "scenario")
 WATCHED = ("block.core", "block.protocols.null")
 
 

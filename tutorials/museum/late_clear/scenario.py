@@ -12,6 +12,7 @@ DATE = "2015-07-21"
 MISTAKE = "the notifier was cleared after the bottom halves had run, not before"
 SEEN = "the main loop sleeps for ever, though a request has come back"
 FAILS_WITH = Deadlock
+SHOWN = ("scenario",)
 STEPS = ("block.aio", "tutorials.museum.main_loop")
 
 

@@ -16,6 +16,7 @@ DATE = "2018-08"
 MISTAKE = "a poll that did not sleep took away the notify that another thread's sleep was to end by"
 SEEN = "of many machines that boot together one hangs: the firmware waits for its first sector"
 FAILS_WITH = Deadlock
+SHOWN = ("scenario",)
 PREEMPTIONS = 1
 WATCHED = ("block.core", "block.protocols.null")
 

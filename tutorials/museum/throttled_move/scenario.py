@@ -17,6 +17,7 @@ DATE = "2017-11"
 MISTAKE = "a limited disk's timers left their event loop while requests waited for them"
 SEEN = "after `stop` and `cont` the guest's disk stands still; only with -drive iops=..."
 FAILS_WITH = Deadlock
+SHOWN = ("scenario",)
 PREEMPTIONS = 1
 STEPS = ("block.objects",)
 WATCHED = ("block.aio", "block.core", "block.protocols.null")
