@@ -16,6 +16,7 @@ LINES = {
     "raw": "-f raw x 5M",
     "default": "x 1M",
     "qcow2": "-f qcow2 x 1M",
+    "qed": "-f qed -o table_size=2 x 1M",
     "options": "-f qcow2 -o preallocation=metadata,cluster_size=4k x 1M",
     "two -o": "-f qcow2 -o cluster_size=512 -o compat=0.10 x 1M",
     "size in -o": "-f qcow2 -o size=3M x",

@@ -18,30 +18,30 @@ from tests.block.formats.qed.conftest import CLUSTER, FIRST_DATA, FIRST_L2, L1_T
 from tests.support import needs
 from tests.support.qed_disk import FIELDS, NEED_CHECK, opened_for_check, poke, state_of
 
-# field, value, does QEMU say the same before the bracket
+# field, value
 LIES = [
-    ("magic", 0x01444551, True),
-    ("cluster_size", 0, True),
-    ("cluster_size", 2048, True),
-    ("cluster_size", 65537, True),
-    ("cluster_size", 1 << 27, True),
-    ("table_size", 0, True),
-    ("table_size", 3, True),
-    ("table_size", 32, True),
-    ("table_size", 0x80000000, True),
-    ("features", 1 << 3, True),
-    ("features", 1 << 63 | 2, True),
-    ("image_size", 513, True),
-    ("image_size", (1 << 46) + 512, True),
-    ("image_size", (1 << 64) - 512, True),
-    ("l1_table_offset", 0, True),
-    ("l1_table_offset", 512, True),
-    ("l1_table_offset", 2 * CLUSTER, True),
-    ("l1_table_offset", 1 << 40, True),
-    ("l1_table_offset", (1 << 64) - CLUSTER, True),
-    ("header_size", 2, True),
-    ("header_size", 1 << 31, True),
-    ("header_size", 0xFFFFFFFF, True),
+    ("magic", 0x01444551),
+    ("cluster_size", 0),
+    ("cluster_size", 2048),
+    ("cluster_size", 65537),
+    ("cluster_size", 1 << 27),
+    ("table_size", 0),
+    ("table_size", 3),
+    ("table_size", 32),
+    ("table_size", 0x80000000),
+    ("features", 1 << 3),
+    ("features", 1 << 63 | 2),
+    ("image_size", 513),
+    ("image_size", (1 << 46) + 512),
+    ("image_size", (1 << 64) - 512),
+    ("l1_table_offset", 0),
+    ("l1_table_offset", 512),
+    ("l1_table_offset", 2 * CLUSTER),
+    ("l1_table_offset", 1 << 40),
+    ("l1_table_offset", (1 << 64) - CLUSTER),
+    ("header_size", 2),
+    ("header_size", 1 << 31),
+    ("header_size", 0xFFFFFFFF),
 ]
 
 
@@ -58,17 +58,15 @@ def qemu_says(path: Path) -> str:
 
 
 @pytest.mark.full
-@pytest.mark.parametrize(("field", "value", "same"), LIES, ids=str)
-def test_a_header_that_lies_is_refused_in_qemus_words(
-    image: Path, field: str, value: int, same: bool
-) -> None:
+@pytest.mark.parametrize(("field", "value"), LIES, ids=str)
+def test_a_header_that_lies_is_refused_in_qemus_words(image: Path, field: str, value: int) -> None:
     poke(image, field, value)
     mine = str(refusal(image))
     assert mine.split(" (header")[0] == qemu_says(image)
 
 
-@pytest.mark.parametrize(("field", "value", "same"), LIES, ids=str)
-def test_the_field_at_fault_is_named(image: Path, field: str, value: int, same: bool) -> None:
+@pytest.mark.parametrize(("field", "value"), LIES, ids=str)
+def test_the_field_at_fault_is_named(image: Path, field: str, value: int) -> None:
     poke(image, field, value)
     before = image.read_bytes()
     named = "l1_table_offset" if field == "header_size" else field
