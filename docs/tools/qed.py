@@ -28,7 +28,7 @@ def file() -> Picture:
     over(made, l2.bottom(0.3), first.bottom(), 236, "~entry 0", 386)
     over(made, l2.bottom(0.9), second.bottom(), 236, "~entry 7", 568)
     over(made, l2.top(0.7), third.top(), 70, "~entry 1", 604)
-    made.text(18, 266, "~Nothing says which clusters are in use. All up to the end of the file are.")
+    made.text(18, 266, "~Nothing says which clusters are in use: all up to the end of the file.")
     made.text(18, 286, "~An entry of 0 means: read the backing file. An entry of 1 means: zeroes.")
     return made
 

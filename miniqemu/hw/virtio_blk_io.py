@@ -227,9 +227,7 @@ class BlkRequests(VirtioDevice):
         conf = self.conf
         zeroes = kind == layout.T_WRITE_ZEROES
         limit = conf.max_write_zeroes_sectors if zeroes else conf.max_discard_sectors
-        return (
-            not self.read_only and sectors <= limit and self._in_range(sector, sectors * SECTOR)
-        )
+        return not self.read_only and sectors <= limit and self._in_range(sector, sectors * SECTOR)
 
     # -- Starting requests -----------------------------------------------------------------
 

@@ -88,7 +88,7 @@ class _Reader:
                     raise self._error(f"{what}: p_filesz 0x{filesz:x} of notes is too large")
                 entry = self._pvh_entry(self._read(offset, filesz, what), align)
         if entry is None:
-            raise self._error("no PVH note (\"Xen\", type 18): not a kernel that boots by PVH")
+            raise self._error('no PVH note ("Xen", type 18): not a kernel that boots by PVH')
         if not segments:
             raise self._error("no PT_LOAD program header: nothing to load")
         return Kernel(self.path, entry, segments)

@@ -25,13 +25,19 @@ if TYPE_CHECKING:
 def try_preadv(bs: BlockDriverState, offset: int, nbytes: int, qiov: Iov) -> int | None:
     """Reads at once, or declines (R1)."""
     s: QedState = bs.opaque
+    l2_offset = s.l1_table[offset >> s.l1_shift]
     inside = offset & s.cluster_mask
-    cells = s.cached_slice(offset)
-    if cells is None or inside + nbytes > s.cluster_size:
+    if not l2_offset or inside + nbytes > s.cluster_size:
         return None
-    entry = cells[offset >> s.cluster_bits & s.slice_mask]
+    cluster = offset >> s.cluster_bits
+    cells = s.l2_cache.find(l2_offset + ((cluster & s.slice_first_mask) << 3))
+    if cells is None:
+        return None
+    entry = cells[cluster & s.slice_mask]
     if entry > 1:
-        return io.try_preadv(s.file, entry + inside, nbytes, qiov) if s.is_cluster(entry) else None
+        if entry & s.cluster_mask or not s.header_end <= entry < s.file_size:
+            return None
+        return io.try_preadv(s.file, entry + inside, nbytes, qiov)
     if entry or bs.backing is None:
         return None
     return io.try_preadv(bs.backing, offset, nbytes, qiov)

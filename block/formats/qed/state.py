@@ -39,8 +39,8 @@ class QedState:
     __slots__ = (
         "allocating", "allocating_writes", "bs", "cluster_bits", "cluster_mask", "cluster_size",
         "file", "file_size", "header", "header_end", "l1_shift", "l1_table", "l2_cache", "lock",
-        "need_check_timer", "slice_bytes", "slice_entries", "slice_mask", "slice_shift",
-        "sound", "table_bytes", "table_entries", "table_mask",
+        "need_check_timer", "slice_bytes", "slice_entries", "slice_first_mask", "slice_mask",
+        "slice_shift", "sound", "table_bytes", "table_entries", "table_mask",
     )
     # fmt: on
 
@@ -70,6 +70,7 @@ class QedState:
         self.slice_bytes = self.l2_cache.slice_bytes
         self.slice_entries = self.slice_bytes // ENTRY_SIZE
         self.slice_mask = self.slice_entries - 1
+        self.slice_first_mask = self.table_mask & ~self.slice_mask
         self.slice_shift = self.cluster_bits + self.slice_entries.bit_length() - 1
 
     # -- arithmetic
@@ -88,8 +89,7 @@ class QedState:
 
     def slice_place(self, l2_offset: int, offset: int) -> int:
         """Where in the file the slice for a guest offset is, of the L2 table at `l2_offset`."""
-        index = offset >> self.cluster_bits & self.table_mask & ~self.slice_mask
-        return l2_offset + index * ENTRY_SIZE
+        return l2_offset + (offset >> self.cluster_bits & self.slice_first_mask) * ENTRY_SIZE
 
     def is_cluster(self, offset: int) -> bool:
         """Whether a cluster can be there (qed_check_cluster_offset)."""
