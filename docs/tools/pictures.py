@@ -24,6 +24,7 @@ from docs.tools import (
     throttle,
     tree,
     two_ways,
+    vmdk,
 )
 from docs.tools.draw import Picture
 
@@ -57,4 +58,7 @@ PICTURES: tuple[Callable[[], Picture], ...] = (
     blkdebug.states,
     quorum.vote,
     quorum.own_children,
+    vmdk.files,
+    vmdk.tables,
+    vmdk.moving,
 )

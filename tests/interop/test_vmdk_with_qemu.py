@@ -13,7 +13,6 @@ import pytest
 
 import block
 from block.core import flags as f
-from tests.samples.vmdk import SIZE as SAMPLE_SIZE
 from tests.samples.vmdk import several_files
 from tests.support.qcow2_work import OurImage, Work, qemu_io
 from tests.support.qemu_tools import holds, is_clean, qemu, qemu_done
@@ -101,8 +100,10 @@ def test_what_qemu_writes_we_read_and_go_on_with(tmp_path: Path, kind: str, back
 
 @pytest.mark.full
 def test_a_disk_of_three_extents_reads_as_qemu_reads_it(tmp_path: Path) -> None:
-    image = several_files(tmp_path)
-    work = Work(9, SAMPLE_SIZE, GRAIN)
+    """Whole grains in each: at the end of half of one QEMU reads the wrong extent."""
+    pieces = (("SPARSE", 6 * GRAIN), ("FLAT", 3 * GRAIN), ("SPARSE", 7 * GRAIN))
+    image = several_files(tmp_path, pieces)
+    work = Work(9, 16 * GRAIN, GRAIN)
     do_work(image, work, 300)
     is_clean(image, "vmdk")
     holds(image, work.model, "vmdk")

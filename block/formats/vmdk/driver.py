@@ -4,7 +4,7 @@
 R1  The image is written by one node. What it knows of the files nobody else may change.
 R2  Extents that are files of their own are the driver's own children: none of them is `file`,
     so the driver walks them when the tree moves (patch 18 of the series). Where the one
-    extent is `file`, the core has walked it already.
+    extent is `file`, the core walks it.
 R3  Nothing of the driver's own is registered with the event loop.
 R4  The disk has one length for ever: it cannot be resized.
 Requests run in the thread of the node's context, opening and closing in the main thread.

@@ -12,6 +12,9 @@ R1  try_preadv answers where one grain holds all that is wanted and its table is
 R2  A table that is in memory is read without the lock (tables.py, R2).
 R3  Nothing is read from a backing file that is not the right one (state.py, R3).
 Who may call it: at home in the node's context.
+
+What goes wrong in QEMU, as its source reads: where an extent ends within a grain, a request goes
+on to the end of the grain, past the end of the extent. What the next extent holds is not read.
 """
 
 from __future__ import annotations

@@ -45,13 +45,13 @@ if TYPE_CHECKING:
 
 
 class GrainTable:
-    """A grain table in memory; `recent` says that it was used since somebody last looked."""
+    """A grain table in memory; `recent` says that it was used again since somebody last looked."""
 
     __slots__ = ("cells", "recent")
 
     def __init__(self, cells: array[int]) -> None:
         self.cells = cells
-        self.recent = True
+        self.recent = False
 
 
 def from_disk(data: bytes) -> array[int]:
@@ -79,11 +79,12 @@ async def table_at(extent: Extent, position: int) -> GrainTable | None:
     if not place:
         return None
     table = extent.tables.get(place)
-    if table is None:
-        table = await _load(extent, place)
-        _make_room(extent)
-        extent.tables[place] = table
-    table.recent = True
+    if table is not None:
+        table.recent = True
+        return table
+    table = await _load(extent, place)
+    _make_room(extent)
+    extent.tables[place] = table
     return table
 
 
@@ -108,10 +109,10 @@ def _make_room(extent: Extent) -> None:
 
 
 def run_of(extent: Extent, table: GrainTable | None, position: int, nbytes: int) -> Run:
-    """What holds at `position`, and for how many bytes: grains of the same kind in one table,
-    and of grains with data those that lie side by side."""
+    """What holds at `position`, and for how many of the bytes, which are the extent's: grains
+    of the same kind in one table, and of grains with data those that lie side by side."""
     index, inside = extent.split(position)
-    left = min(nbytes, extent.length - position, extent.table_end(position) - position)
+    left = min(nbytes, extent.table_end(position) - position)
     if table is None:
         return 0, left
     cells, limit = table.cells, -(-(inside + left) // extent.grain)

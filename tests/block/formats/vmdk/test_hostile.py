@@ -192,6 +192,15 @@ def test_a_grain_beyond_the_end_of_the_file_reads_as_zeroes_and_is_a_corruption(
             check(disk.bs)
 
 
+def test_an_entry_behind_the_end_of_the_disk_says_nothing(image: Path) -> None:
+    from block.core.check import check
+
+    set_word(image, entry_at(image, SIZE // GRAIN), 1 << 30)
+    with block.open(os.fspath(image), format="vmdk", read_only=True) as disk:
+        assert disk.bs is not None
+        assert check(disk.bs).corruptions == 0
+
+
 def test_a_table_beyond_the_end_of_the_file_is_an_error(image: Path) -> None:
     set_word(image, peek(image, "gdOffset") * 512, 1 << 30)
     with block.open(os.fspath(image), format="vmdk") as disk:

@@ -88,6 +88,17 @@ def test_what_is_copied_from_the_backing_file_is_safe_before_an_entry_names_it(
         assert tape.writes[0] == (FIRST, whole)
 
 
+def test_nothing_is_copied_from_behind_the_end_of_the_disk(image: Path, tmp_path: Path) -> None:
+    """The backing file is longer, and the last grain is not whole."""
+    with block.open(os.fspath(image), format="vmdk", cache="unsafe") as disk:
+        disk.pwrite(0, b"b" * GRAIN)
+    top = tmp_path / "top.vmdk"
+    block.create(os.fspath(top), "vmdk", 1024, backing_file="a.vmdk", backing_fmt="vmdk")
+    with on_tape(top, backing=backing_options(image)) as (disk, tape):
+        disk.pwrite(0, b"x" * 512)
+        assert tape.writes[0][1] == b"x" * 512 + b"b" * 512 + bytes(GRAIN - 1024)
+
+
 def test_a_zero_grain_is_only_an_entry(image: Path, tmp_path: Path) -> None:
     top = overlay(image, tmp_path, zeroed_grain=True)
     with on_tape(top) as (disk, tape):

@@ -63,7 +63,9 @@ def test_a_grain_that_is_there_is_written_while_another_one_is_made(image: Path)
 
 def test_a_cached_table_answers_at_once(image: Path) -> None:
     with opened(image) as disk:
+        disk.pwrite(GRAIN, b"y" * GRAIN)
         disk.pwrite(0, b"x" * GRAIN)
+        disk.pwrite(3 * GRAIN, b"z")
         child = disk.bs and disk.bs.parents[0]
         assert child is not None
         buffer = bytearray(512)
@@ -81,16 +83,16 @@ def test_no_more_tables_are_in_memory_than_there_may_be(tmp_path: Path) -> None:
     with opened(tmp_path / "a.vmdk") as disk:
         disk.pwrite(0, b"x" * 512)
         tables = state_of(disk).extents[0].tables
-        first = next(iter(tables))
+        ((first, table),) = tables.items()
         for number in range(1, 60):
             assert disk.pread(number * (32 << 20), 512) == bytes(512)
             assert disk.pread(0, 512) == b"x" * 512
             assert len(tables) <= CACHED_TABLES
-        assert first in tables
+            assert tables[first] is table, "it was forgotten, and loaded again"
 
 
 def test_an_extent_ends_where_it_ends(tmp_path: Path) -> None:
-    """The pieces are no whole numbers of grains, and differ in kind."""
+    """What stands behind it in its file is nobody's."""
     with opened(several_files(tmp_path)) as disk:
         source = random.Random(2)
         model = bytearray(SEVERAL)
@@ -104,6 +106,8 @@ def test_an_extent_ends_where_it_ends(tmp_path: Path) -> None:
                 disk.pwrite(offset, data)
             model[offset : offset + len(data)] = data
         assert disk.pread(0, SEVERAL) == model
+        for end in state_of(disk).ends[:-1]:
+            assert disk.pread(end - 512, 1024) == model[end - 512 : end + 512]
     with opened(tmp_path / "disk.vmdk", read_only=True) as disk:
         assert disk.pread(0, SEVERAL) == model
 
