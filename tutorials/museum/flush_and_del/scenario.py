@@ -10,7 +10,7 @@ from block.protocols.null import NullDriver
 from block.testing.world import DeterministicWorld
 
 FIX = "f45280cbf6"
-DATE = "2018-05"
+DATE = "2018-05-28"
 MISTAKE = "a disk's tree was taken out while a flush had yielded, and the flush came back to it"
 SEEN = "QEMU crashes when a busy disk is removed with drive_del"
 FAILS_WITH = UsedAfterFree

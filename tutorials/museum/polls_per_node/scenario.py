@@ -11,7 +11,7 @@ from block.core.open import bdrv_open
 from block.testing.world import DeterministicWorld
 
 FIX = "f406c03c09"
-DATE = "2015-06"
+DATE = "2015-06-10"
 MISTAKE = "drain_all polled the event loop of each node, though a thousand nodes share one loop"
 SEEN = "with thousands of disks, everything that drains all of them takes seconds"
 FAILS_WITH = AssertionError

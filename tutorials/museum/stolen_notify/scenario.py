@@ -12,7 +12,7 @@ from block.testing.failures import Deadlock
 from block.testing.world import DeterministicWorld
 
 FIX = "b37548fcd1"
-DATE = "2018-08"
+DATE = "2018-08-09"
 MISTAKE = "a poll that did not sleep took away the notify that another thread's sleep was to end by"
 SEEN = "of many machines that boot together one hangs: the firmware waits for its first sector"
 FAILS_WITH = Deadlock

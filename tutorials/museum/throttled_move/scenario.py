@@ -13,7 +13,7 @@ from block.testing.failures import Deadlock
 from block.testing.world import DeterministicWorld
 
 FIX = "dc868fb03b"
-DATE = "2017-11"
+DATE = "2017-11-10"
 MISTAKE = "a limited disk's timers left their event loop while requests waited for them"
 SEEN = "after `stop` and `cont` the guest's disk stands still; only with -drive iops=..."
 FAILS_WITH = Deadlock
