@@ -45,9 +45,9 @@ def test_the_difference_shows_every_function_of_then(name: str) -> None:
 
 
 def test_lines_that_differ_are_marked_and_comments_are_not() -> None:
-    then = "def f(self):\n    a()\n    b()"
+    then = "def f(self):\n    # as it was\n    a()\n    b()"
     now = "def f(self):\n    # first b\n    b()\n    a()"
-    assert museum.marked(then, now) == ([3], [3])
+    assert museum.marked(then, now) == ([4], [3])
 
 
 def test_where_nearly_all_has_changed_nothing_is_marked() -> None:
