@@ -12,12 +12,9 @@ Requests run in the thread of the node's context, opening and closing in the mai
 
 from __future__ import annotations
 
-import errno
-
 from block.core import flags as f
 from block.core.check import BdrvCheckResult
 from block.core.driver import BlockDriver, BlockDriverInfo
-from block.core.error import BlockError
 from block.core.open import open_child
 from block.core.report import warn_report
 from block.core.wait import run_sync
@@ -73,11 +70,9 @@ class QedDriver(BlockDriver):
         create.create(filename, options)
 
     def reopen_prepare(self, bs: BlockDriverState, options: dict[str, object], flags: int) -> None:
-        """An image that was opened read-only has not been repaired (R4)."""
-        s: QedState = bs.opaque
-        if flags & f.BDRV_O_RDWR and bs.read_only and not s.sound:
-            message = "qed: the image was not closed properly: open it for writing to repair it"
-            raise BlockError(errno.EACCES, message, bs.node_name, "qed")
+        """What is done to an image when it is opened for writing is not done later (R4)."""
+        if flags & f.BDRV_O_RDWR and bs.read_only:
+            header.check_writable(bs.opaque)
 
     def refresh_limits(self, bs: BlockDriverState) -> None:
         s: QedState = bs.opaque

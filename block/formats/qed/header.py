@@ -124,6 +124,18 @@ def clear_autoclear(s: QedState) -> None:
         s.file.bs.flush()
 
 
+def check_writable(s: QedState) -> None:
+    """Raises where a read-only image cannot become writable: it is repaired, and unknown autoclear
+    bits are cleared, only while it is opened (R2)."""
+    autoclear = s.header.autoclear_features
+    if autoclear & ~lay.AUTOCLEAR_FEATURES_KNOWN:
+        message = "Close the image and open it read/write: autoclear features must be cleared"
+        raise _refuse(s, message, f"autoclear_features: {autoclear:#x}")
+    if not s.sound:
+        message = "Close the image and open it read/write: it was left dirty, and must be repaired"
+        raise _refuse(s, message, f"features: {s.header.features:#x}", errno.EACCES)
+
+
 # -- writing
 
 

@@ -14,6 +14,7 @@ import pytest
 import block
 from block.core.check import check
 from block.core.error import BlockError
+from block.core.reopen import set_read_only
 from tests.block.formats.qed.conftest import CLUSTER, FIRST_DATA, FIRST_L2, L1_TABLE, SIZE, Opener
 from tests.support import needs
 from tests.support.qed_disk import FIELDS, NEED_CHECK, opened_for_check, poke, state_of
@@ -127,6 +128,16 @@ def test_unknown_autoclear_bits_are_cleared_before_the_first_write(
     assert image.read_bytes()[32:40] == b"\xf0" + bytes(7)
     opener().close()
     assert image.read_bytes()[32:40] == bytes(8)
+
+
+def test_an_image_with_unknown_autoclear_bits_does_not_become_writable(
+    image: Path, opener: Opener
+) -> None:
+    poke(image, "autoclear_features", 0xF0)
+    disk = opener(read_only=True)
+    assert disk.bs is not None
+    with pytest.raises(BlockError, match="autoclear_features: 0xf0"):
+        set_read_only(disk.bs, False)
 
 
 def test_unknown_compat_bits_are_kept(image: Path, opener: Opener) -> None:

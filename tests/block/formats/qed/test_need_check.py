@@ -302,7 +302,7 @@ def test_a_dirty_image_that_is_read_only_is_left_alone(tape: Tape, tmp_path: Pat
         assert disk.pread(0, 1) == b"x"
         let_pass(disk, 2 * TIMEOUT_NS)
         assert disk.bs is not None
-        with pytest.raises(BlockError, match="was not closed properly"):
+        with pytest.raises(BlockError, match=r"left dirty.*header.features: 0x2"):
             set_read_only(disk.bs, False)
     assert path.read_bytes() == crashed
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 import os
+import random
 from array import array
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 import block
 from block.core import flags as f
 from block.core.backing import change_backing_file
+from block.core.check import check
 from block.core.error import BlockError
 from block.core.registry import probe_all
 from block.formats.qed import l2_cache
@@ -22,7 +24,7 @@ from tests.support.blkdebug import Ear, heard
 from tests.support.blkdebug import opened as opened_over
 from tests.support.drivers import Disk, Outcome
 from tests.support.qcow2_disk import FLUSH, Tape
-from tests.support.qed_disk import entry, field, new_image, opened, poke, state_of
+from tests.support.qed_disk import entry, field, new_image, opened, opened_for_check, poke, state_of
 
 
 def places(tape: Tape) -> list[int]:
@@ -138,6 +140,31 @@ def test_two_writes_to_one_new_cluster_allocate_it_once(tmp_path: Path) -> None:
         assert len(tape.data) == FIRST_L2 + 4 * CLUSTER
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_many_requests_at_once_leave_each_its_bytes(tmp_path: Path, seed: int) -> None:
+    """Neighbours in one cluster too: the second waits for the first, and finds its cluster."""
+    path = tmp_path / "a.qed"
+    block.create(os.fspath(path), "qed", SIZE, cluster_size=4096, table_size=1)
+    source = random.Random(seed)
+    model = bytearray(SIZE)
+    with block.open(os.fspath(path), format="qed", cache="unsafe") as disk:
+        for _ in range(6):
+            places = source.sample(range(0, SIZE, 1536), 40)
+            outcomes = [Outcome() for _ in places]
+            for place, outcome in zip(places, outcomes, strict=True):
+                size = min(1536, SIZE - place)
+                data = bytes([source.randrange(1, 256)]) * size
+                model[place : place + size] = data
+                disk.aio_pwritev(place, [memoryview(data)], outcome)
+            disk.drain()
+            assert {outcome.ret for outcome in outcomes} == {0}
+            assert disk.pread(0, SIZE) == model
+    with opened_for_check(path, read_only=True) as disk:
+        assert disk.bs is not None
+        result = check(disk.bs)
+    assert (result.corruptions, result.leaks) == (0, 0)
+
+
 # -- zero clusters
 
 
@@ -245,6 +272,18 @@ def test_a_disk_grows_and_does_not_shrink(image: Path, opener: Opener) -> None:
     with opener() as disk:
         assert disk.length == 4 << 40
         assert disk.pread((4 << 40) - 2, 2) == b"\0y"
+
+
+def test_an_overlay_does_not_grow_over_what_its_backing_file_has(
+    tmp_path: Path, opener: Opener
+) -> None:
+    (tmp_path / "base.raw").write_bytes(b"b" * 2 * SIZE)
+    overlay = tmp_path / "o.qed"
+    block.create(os.fspath(overlay), "qed", SIZE, backing_file="base.raw", backing_fmt="raw")
+    disk = opener(overlay)
+    with pytest.raises(BlockError, match="Block driver does not support requested flags"):
+        disk.truncate(2 * SIZE)
+    assert disk.length == SIZE
 
 
 def test_a_length_that_cannot_be_written_is_the_old_one(tmp_path: Path) -> None:
