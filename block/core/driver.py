@@ -140,6 +140,17 @@ class BlockDriver:
         message = f"Driver '{self.format_name}' does not support image creation"
         raise BlockError(errno.ENOTSUP, message, driver=self.format_name)
 
+    def measure(
+        self, options: dict[str, object], in_bs: BlockDriverState | None
+    ) -> dict[str, int]:
+        """Tells how large a new image would be (bdrv_measure); blocks.
+
+        `options` are those of `create`, converted; `in_bs` is the image that would be copied,
+        or None: then the size is an option. The answer is BlockMeasureInfo of QEMU's schema.
+        """
+        message = f"Block driver '{self.format_name}' does not support size measurement"
+        raise BlockError(errno.ENOTSUP, message, driver=self.format_name)
+
     def refresh_filename(self, bs: BlockDriverState) -> None:
         """Sets bs.exact_filename anew where a name opens the same node (bdrv_refresh_filename)."""
 

@@ -13,6 +13,7 @@ What once went wrong: R3 is CVE-2008-2004.
 from __future__ import annotations
 
 import errno
+import sys
 
 from block.core import flags as f
 from block.core import io, permissions
@@ -26,7 +27,6 @@ from block.core.limits import inherit_supported_flags
 from block.core.open import open_child
 from block.core.options import Option, take_options
 from block.core.registry import PROBE_BUF_SIZE, find_protocol, probe_all
-from block.core.report import warn_report
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -79,11 +79,21 @@ class RawDriver(BlockDriver):
         inherit_supported_flags(bs, below)
         _check_range(bs, offset, size, below.getlength())
         if bs.probed and not bs.read_only:
-            warn_report(GUESSED.format(name=below.filename))
+            sys.stderr.write(GUESSED.format(name=below.filename))
+            sys.stderr.flush()
 
     def create(self, filename: str, options: dict[str, object]) -> None:
         """A raw image is whatever the protocol makes (raw_co_create_opts)."""
         find_protocol(filename).create(filename, options)
+
+    def measure(
+        self, options: dict[str, object], in_bs: BlockDriverState | None
+    ) -> dict[str, int]:
+        """The length, holes included (raw_measure)."""
+        size = options.get("size", 0) if in_bs is None else in_bs.getlength()
+        assert isinstance(size, int)
+        size = -(-size // f.SECTOR_SIZE) * f.SECTOR_SIZE
+        return {"required": size, "fully-allocated": size}
 
     def child_perm(
         self, bs: BlockDriverState, child: BdrvChild | None, role: int, perm: int, shared: int
@@ -172,10 +182,10 @@ class RawDriver(BlockDriver):
 
 
 GUESSED = (
-    "Image format was not specified for '{name}' and probing guessed raw.\n"
+    "WARNING: Image format was not specified for '{name}' and probing guessed raw.\n"
     "         Automatically detecting the format is dangerous for raw images, write operations"
     " on block 0 will be restricted.\n"
-    "         Specify the 'raw' format explicitly to remove the restrictions."
+    "         Specify the 'raw' format explicitly to remove the restrictions.\n"
 )
 
 

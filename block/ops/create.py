@@ -76,7 +76,7 @@ def prepare(request: Request) -> tuple[BlockDriver, dict[str, object]]:
 
 def help_text(fmt: str, filename: str | None) -> str:
     """What `-o help` prints."""
-    driver = _creatable(fmt)
+    driver = creatable(fmt)
     text = "\n".join([f"Supported {fmt} options:", *format_help(driver.create_opts)])
     if filename is None:
         return (
@@ -87,7 +87,8 @@ def help_text(fmt: str, filename: str | None) -> str:
     return "\n".join(["Supported options:", *format_help(declared.values())]) + "\n"
 
 
-def _creatable(fmt: str) -> BlockDriver:
+def creatable(fmt: str) -> BlockDriver:
+    """The driver of a format whose images can be made. Raises BlockError."""
     if find_row(fmt) is None:
         raise invalid(f"Unknown file format '{fmt}'")
     driver = find_format(fmt)
@@ -98,7 +99,7 @@ def _creatable(fmt: str) -> BlockDriver:
 
 def _declared(fmt: str, filename: str) -> tuple[BlockDriver, dict[str, Option]]:
     """The format's driver, and its options before the protocol's."""
-    driver, protocol = _creatable(fmt), find_protocol(filename)
+    driver, protocol = creatable(fmt), find_protocol(filename)
     if "create" not in protocol.hooks:
         name = protocol.format_name
         raise BlockError(errno.ENOTSUP, f"Protocol driver '{name}' does not support image creation")

@@ -16,7 +16,17 @@ from block.core.driver import BlockDriver, BlockDriverInfo
 from block.core.open import open_child
 from block.core.options import take_options
 from block.core.report import warn_report
-from block.formats.qcow2 import corrupt, create, header, options, read, truncate, write, zero
+from block.formats.qcow2 import (
+    corrupt,
+    create,
+    header,
+    measure,
+    options,
+    read,
+    truncate,
+    write,
+    zero,
+)
 from block.formats.qcow2.cache import TableCache
 from block.formats.qcow2.layout import AUTOCLEAR_KNOWN, INCOMPAT_DIRTY
 from block.formats.qcow2.refcount import TYPECODES
@@ -70,6 +80,16 @@ class Qcow2Driver(BlockDriver):
 
     def create(self, filename: str, opts: dict[str, object]) -> None:
         create.create(filename, opts)
+
+    def measure(
+        self, options: dict[str, object], in_bs: BlockDriverState | None
+    ) -> dict[str, int]:
+        return measure.measure(options, in_bs)
+
+    def change_backing_file(
+        self, bs: BlockDriverState, backing_file: str, backing_fmt: str
+    ) -> None:
+        header.change_backing_file(bs.opaque, backing_file, backing_fmt)
 
     def reopen_prepare(self, bs: BlockDriverState, opts: dict[str, object], flags: int) -> None:
         """What is dirty has been flushed by the core; a corrupt image stays read-only."""

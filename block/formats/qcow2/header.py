@@ -330,6 +330,23 @@ def update_header(s: Qcow2State, size: int) -> None:
     s.file.pwrite(0, build_header(s, size))
 
 
+def change_backing_file(s: Qcow2State, backing_file: str, backing_fmt: str) -> None:
+    """Writes another name of a backing file, or none (qcow2_change_backing_file).
+
+    What the header cannot hold leaves it as it was. Raises BlockError.
+    """
+    before = s.backing_name, s.backing_format
+    s.backing_name = backing_file.encode(errors="surrogateescape")
+    s.backing_format = backing_fmt.encode()
+    try:
+        if len(s.backing_name) > lay.MAX_BACKING_NAME:
+            raise BlockError(errno.EINVAL, "Backing file name too long", s.bs.node_name)
+        update_header(s, s.bs.total_sectors << f.SECTOR_BITS)
+    except OSError:
+        s.backing_name, s.backing_format = before
+        raise
+
+
 def specific_info(s: Qcow2State) -> dict[str, object]:
     """What only this format has (ImageInfoSpecificQCow2)."""
     data: dict[str, object] = {"compat": "1.1" if s.version >= 3 else "0.10"}
