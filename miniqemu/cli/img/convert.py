@@ -26,7 +26,7 @@ from .common import (
     limit_rate,
     options_of,
 )
-from .errors import Failure, because
+from .errors import Failure, because, no_snapshots
 from .progress import Progress
 
 TYPE_CHECKING = False
@@ -151,7 +151,10 @@ def _open_source(wishes: Wishes, name: str, flags: int, writethrough: bool) -> B
 def _make_target(wishes: Wishes, sources: list[BlockBackend], total: int) -> bool:
     """Makes the new image, unless it is there; returns whether it has a backing file."""
     if wishes.has("l"):
-        raise Failure(f"Failed to load snapshot: {_no_snapshots(sources[0])}")
+        source = sources[0].bs
+        assert source is not None
+        assert source.drv is not None
+        raise no_snapshots(source.drv.format_name)
     backing: object = wishes.given.get("B", "")
     if wishes.has("n"):
         _check_backing(wishes, backing, True)
@@ -193,15 +196,6 @@ def _check_backing(wishes: Wishes, backing: object, has_format: bool) -> None:
         if len(wishes.names) > 2:
             raise Failure("Copying bitmaps only possible with single source")
         raise Failure("Source lacks bitmap support")
-
-
-def _no_snapshots(blk: BlockBackend) -> str:
-    assert blk.bs is not None
-    assert blk.bs.drv is not None
-    return (
-        f"Block format '{blk.bs.drv.format_name}' used by device '' does not support "
-        "temporarily loading internal snapshots"
-    )
 
 
 def _open_target(wishes: Wishes, total: int) -> BlockBackend:
