@@ -75,15 +75,25 @@ class BlockLimits:
 
 
 class BlockDriverInfo:
-    """What get_info tells of an image (QEMU's BlockDriverInfo)."""
+    """What get_info tells of an image (QEMU's BlockDriverInfo).
 
-    __slots__ = ("cluster_size", "is_dirty", "subcluster_size", "vm_state_offset")
+    needs_compressed_writes: the image takes only clusters that it can compress.
+    """
+
+    __slots__ = (
+        "cluster_size",
+        "is_dirty",
+        "needs_compressed_writes",
+        "subcluster_size",
+        "vm_state_offset",
+    )
 
     def __init__(self, cluster_size: int = 0) -> None:
         self.cluster_size = cluster_size
         self.subcluster_size = 0
         self.vm_state_offset = 0
         self.is_dirty = False
+        self.needs_compressed_writes = False
 
 
 class BlockDriver:
@@ -287,6 +297,13 @@ class BlockDriver:
     ) -> Awaitable[None]:
         """Writes the vector (bdrv_co_pwritev); `flags` within bs.supported_write_flags."""
         raise self._unsupported(bs, "writes")
+
+    def co_pwritev_compressed(
+        self, bs: BlockDriverState, offset: int, nbytes: int, qiov: Iov
+    ) -> Awaitable[None]:
+        """Writes a whole cluster, or the last one of the disk, compressed where that pays
+        (bdrv_co_pwritev_compressed). Asked for by REQ_WRITE_COMPRESSED."""
+        raise self._unsupported(bs, "compressed writes")
 
     def co_pwrite_zeroes(
         self, bs: BlockDriverState, offset: int, nbytes: int, flags: int

@@ -258,6 +258,9 @@ async def aligned_pwritev(
         await debug.debug_event(bs, debug.PWRITEV_ZERO if is_zero else debug.PWRITEV)
         if qiov is None or is_zero:
             await zero.do_pwrite_zeroes(bs, offset, nbytes, flags)
+        elif flags & f.REQ_WRITE_COMPRESSED:
+            assert bs.drv is not None
+            await bs.drv.co_pwritev_compressed(bs, offset, nbytes, qiov)
         elif not 0 < bs.bl.max_transfer < nbytes and len(qiov) <= bs.bl.max_iov:
             await driver_pwritev(bs, offset, nbytes, qiov, flags)
         else:

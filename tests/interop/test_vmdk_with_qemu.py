@@ -16,6 +16,7 @@ from block.core import flags as f
 from tests.samples.vmdk import several_files
 from tests.support.qcow2_work import OurImage, Work, qemu_io
 from tests.support.qemu_tools import holds, is_clean, qemu, qemu_done
+from tests.support.vmdk_images import cowd, descriptor, exported
 
 GRAIN = 65536
 SIZE = (8 << 20) + 7 * 512  # no whole number of grains
@@ -226,6 +227,33 @@ def test_a_compressed_image_of_ours_is_read_by_qemu(tmp_path: Path) -> None:
     is_clean(image, "vmdk")
     holds(image, data, "vmdk")
     assert image.stat().st_size < len(data)
+
+
+@pytest.mark.full
+def test_an_export_of_vmwares_is_read_as_qemu_reads_it(tmp_path: Path) -> None:
+    """With its tables and its header at the end."""
+    data, image = packed_data(), tmp_path / "a.vmdk"
+    grains = {n: data[n * GRAIN :][:GRAIN] for n in range(0, 40, 3)}
+    image.write_bytes(exported(grains, len(data)))
+    model = bytearray(len(data))
+    for number, grain in grains.items():
+        model[number * GRAIN : (number + 1) * GRAIN] = grain
+    holds(image, model, "vmdk")
+    with block.open(os.fspath(image), format="vmdk", read_only=True) as disk:
+        assert disk.pread(0, len(data)) == model
+
+
+@pytest.mark.full
+def test_a_disk_of_esx_is_written_and_qemu_reads_it(tmp_path: Path) -> None:
+    """It has no table at first; each covers 16 MiB."""
+    sectors = (40 << 20) // 512
+    (tmp_path / "a-delta.vmdk").write_bytes(cowd(sectors, grain=8))
+    image = tmp_path / "a.vmdk"
+    image.write_text(descriptor("vmfsSparse", f'RW {sectors} VMFSSPARSE "a-delta.vmdk"'))
+    work = Work(31, sectors * 512, 4096)
+    do_work(image, work, 150)
+    is_clean(image, "vmdk")
+    holds(image, work.model, "vmdk")
 
 
 # -- chains

@@ -62,11 +62,20 @@ class VmdkDriver(BlockDriver):
         kinds = {(e.flat, e.compressed, 0 if e.flat else e.grain) for e in s.extents}
         if len(kinds) > 1:
             return None
-        return BlockDriverInfo(next(iter(kinds))[2] if kinds else 0)
+        _, compressed, grain = next(iter(kinds), (False, False, 0))
+        info = BlockDriverInfo(grain)
+        info.needs_compressed_writes = compressed
+        return info
 
     def get_specific_info(self, bs: BlockDriverState) -> dict[str, object]:
         """The descriptor's facts, and the extents (vmdk_get_specific_info)."""
         return {"type": "vmdk", "data": bs.opaque.specific_info()}
+
+    def has_zero_init(self, bs: BlockDriverState) -> bool:
+        """Whether the files of flat extents read as zeroes; tables are empty at first
+        (vmdk_has_zero_init)."""
+        files = [extent.file.bs for extent in bs.opaque.extents if extent.flat]
+        return all(file.drv is not None and file.drv.has_zero_init(file) for file in files)
 
     def co_check(self, bs: BlockDriverState, result: BdrvCheckResult, fix: int) -> Awaitable[None]:
         return check.co_check(bs.opaque, result, fix)
@@ -105,6 +114,13 @@ class VmdkDriver(BlockDriver):
     def co_pwritev(
         self, bs: BlockDriverState, offset: int, nbytes: int, qiov: Iov, flags: int
     ) -> Awaitable[None]:
+        return write.co_pwritev(bs.opaque, offset, nbytes, qiov)
+
+    def co_pwritev_compressed(
+        self, bs: BlockDriverState, offset: int, nbytes: int, qiov: Iov
+    ) -> Awaitable[None]:
+        """A streamOptimized image takes no other writes, and all others take no such ones; the
+        extent knows (vmdk_co_pwritev_compressed)."""
         return write.co_pwritev(bs.opaque, offset, nbytes, qiov)
 
     def co_pwrite_zeroes(

@@ -35,6 +35,14 @@ def test_the_disk_is_the_file(image: str) -> None:
     assert Path(image).read_bytes()[3:8] == b"hello"
 
 
+def test_it_takes_no_compressed_writes(image: str) -> None:
+    with (
+        block.open(image, format="raw") as disk,
+        pytest.raises(BlockError, match="'raw' does not support compressed writes"),
+    ):
+        disk.pwrite(0, bytes(512), f.REQ_WRITE_COMPRESSED)
+
+
 def test_a_part_of_the_file_is_shifted_and_bounded(image: str) -> None:
     with part(image, offset=4096, size=1024) as disk:  # type: ignore[attr-defined]
         assert disk.length == 1024

@@ -106,8 +106,11 @@ def test_an_extent_ends_where_it_ends(tmp_path: Path) -> None:
                 disk.pwrite(offset, data)
             model[offset : offset + len(data)] = data
         assert disk.pread(0, SEVERAL) == model
+        child = disk.bs and disk.bs.parents[0]
+        assert child is not None
         for end in state_of(disk).ends[:-1]:
             assert disk.pread(end - 512, 1024) == model[end - 512 : end + 512]
+            assert io.try_preadv(child, end - 512, 1024, [memoryview(bytearray(1024))]) is None
     with opened(tmp_path / "disk.vmdk", read_only=True) as disk:
         assert disk.pread(0, SEVERAL) == model
 
@@ -144,7 +147,8 @@ def test_what_only_this_format_has(tmp_path: Path) -> None:
     with opened(several_files(tmp_path)) as disk:
         assert disk.bs is not None
         assert disk.bs.get_info() is None  # the extents are not alike
-        assert state_of(disk).bs.drv is not None
+        assert disk.bs.drv is not None
+        assert disk.bs.drv.has_zero_init(disk.bs)
         extents = [
             {
                 "filename": os.fspath(tmp_path / f"disk-{n}.vmdk"),
@@ -154,11 +158,14 @@ def test_what_only_this_format_has(tmp_path: Path) -> None:
             | ({"cluster-size": GRAIN} if kind == "SPARSE" else {})
             for n, (kind, size) in enumerate(PIECES)
         ]
-        assert state_of(disk).specific_info() == {
-            "create-type": "twoGbMaxExtentSparse",
-            "cid": 1,
-            "parent-cid": 0xFFFFFFFF,
-            "extents": extents,
+        assert disk.bs.drv.get_specific_info(disk.bs) == {
+            "type": "vmdk",
+            "data": {
+                "create-type": "twoGbMaxExtentSparse",
+                "cid": 1,
+                "parent-cid": 0xFFFFFFFF,
+                "extents": extents,
+            },
         }
 
 
@@ -189,7 +196,10 @@ def test_a_grain_of_a_stream_is_written_once_and_whole(tmp_path: Path) -> None:
     path = tmp_path / "a.vmdk"
     block.create(os.fspath(path), "vmdk", 3 * GRAIN + 512, subformat="streamOptimized")
     with opened(path) as disk:
-        disk.pwrite(3 * GRAIN, b"e" * 512)
+        info = disk.bs and disk.bs.get_info()
+        assert info is not None
+        assert (info.cluster_size, info.needs_compressed_writes) == (GRAIN, True)
+        disk.pwrite(3 * GRAIN, b"e" * 512, f.REQ_WRITE_COMPRESSED)
         disk.pwrite(GRAIN, b"1" * GRAIN)
         for offset, nbytes in ((0, 512), (512, GRAIN), (2 * GRAIN, 512)):
             with pytest.raises(BlockError, match="Only whole grains"):
