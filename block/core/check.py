@@ -11,12 +11,15 @@ Who may call it: `check` in the main thread; `co_check` in coroutines in the nod
 from __future__ import annotations
 
 import errno
+import sys
 
 from block.core.error import BlockError
 from block.core.wait import run_sync
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from block.core.node import BlockDriverState
 
 # What may be repaired (BdrvCheckMode).
@@ -42,6 +45,11 @@ class BlockFragInfo:
         self.compressed_clusters = 0
 
 
+def say_on_stderr(line: str) -> None:
+    """Prints what a check has found, where nobody else wants to know."""
+    sys.stderr.write(f"{line}\n")
+
+
 class BdrvCheckResult:
     """What a check has found and repaired (BdrvCheckResult).
 
@@ -51,6 +59,7 @@ class BdrvCheckResult:
     *_fixed           what was repaired; it is not counted above any more
     image_end_offset  where in the file the image ends; 0: the format does not know
     bfi               how its clusters are filled
+    say               is called with a line for each finding; by default it goes to standard error
     """
 
     __slots__ = (
@@ -61,9 +70,11 @@ class BdrvCheckResult:
         "image_end_offset",
         "leaks",
         "leaks_fixed",
+        "say",
     )
 
-    def __init__(self) -> None:
+    def __init__(self, say: Callable[[str], None] = say_on_stderr) -> None:
+        self.say = say
         self.corruptions = 0
         self.leaks = 0
         self.check_errors = 0
@@ -87,8 +98,10 @@ async def co_check(bs: BlockDriverState, result: BdrvCheckResult, fix: int = FIX
         bs.in_flight -= 1
 
 
-def check(bs: BlockDriverState, fix: int = FIX_NOTHING) -> BdrvCheckResult:
-    """As co_check, with a new result, and waits (bdrv_check)."""
-    result = BdrvCheckResult()
+def check(
+    bs: BlockDriverState, fix: int = FIX_NOTHING, say: Callable[[str], None] = say_on_stderr
+) -> BdrvCheckResult:
+    """As co_check, with a new result, and waits (bdrv_check). `say` gets a line per finding."""
+    result = BdrvCheckResult(say)
     run_sync(bs.aio_context, lambda: co_check(bs, result, fix))
     return result
