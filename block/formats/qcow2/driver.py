@@ -10,9 +10,12 @@ Requests run in the thread of the node's context, opening and closing in the mai
 
 from __future__ import annotations
 
+import errno
+
 from block.core import debug
 from block.core import flags as f
 from block.core.driver import BlockDriver, BlockDriverInfo
+from block.core.error import BlockError
 from block.core.open import open_child
 from block.core.options import take_options
 from block.core.report import warn_report
@@ -28,7 +31,7 @@ from block.formats.qcow2 import (
     zero,
 )
 from block.formats.qcow2.cache import TableCache
-from block.formats.qcow2.layout import AUTOCLEAR_KNOWN, INCOMPAT_DIRTY
+from block.formats.qcow2.layout import AUTOCLEAR_BITMAPS, AUTOCLEAR_KNOWN, INCOMPAT_DIRTY
 from block.formats.qcow2.refcount import TYPECODES
 from block.formats.qcow2.state import Qcow2State
 
@@ -36,7 +39,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from block.core.error import BlockError
+    from block.core.check import BdrvCheckResult
     from block.core.iov import Iov
     from block.core.node import BlockDriverState
 
@@ -67,9 +70,13 @@ class Qcow2Driver(BlockDriver):
         bs.supported_truncate_flags = f.REQ_ZERO_WRITE
         if s.version >= 3:
             bs.supported_zero_flags = f.REQ_MAY_UNMAP | f.REQ_NO_FALLBACK
-        if s.autoclear_features & ~AUTOCLEAR_KNOWN and not bs.read_only:
-            s.autoclear_features &= AUTOCLEAR_KNOWN
+        known = AUTOCLEAR_BITMAPS if flags & f.BDRV_O_CHECK else AUTOCLEAR_KNOWN
+        if s.autoclear_features & ~known and not bs.read_only:
+            s.autoclear_features &= known
             header.update_header(s, head.size)
+        untouched = bs.read_only or flags & f.BDRV_O_CHECK
+        if s.incompatible_features & INCOMPAT_DIRTY and not untouched:
+            repair_dirty(bs)
 
     def close(self, bs: BlockDriverState) -> None:
         s: Qcow2State = bs.opaque
@@ -120,6 +127,11 @@ class Qcow2Driver(BlockDriver):
             return True  # nothing is allocated, or everything is: preallocation=metadata and more
         return below.drv is not None and below.drv.has_zero_init(below)
 
+    def co_check(self, bs: BlockDriverState, result: BdrvCheckResult, fix: int) -> Awaitable[None]:
+        from block.formats.qcow2 import check
+
+        return check.co_check(bs, result, fix)
+
     # -- requests
 
     def try_preadv(self, bs: BlockDriverState, offset: int, nbytes: int, qiov: Iov) -> int | None:
@@ -158,6 +170,23 @@ class Qcow2Driver(BlockDriver):
         self, bs: BlockDriverState, offset: int, exact: bool, prealloc: str, flags: int
     ) -> Awaitable[None]:
         return truncate.co_truncate(bs, offset, prealloc, flags)
+
+
+def repair_dirty(bs: BlockDriverState) -> None:
+    """Repairs an image that was not closed, before the first write (in qcow2_do_open).
+
+    Raises BlockError where that fails; the image can still be read.
+    """
+    from block.core import check
+
+    try:
+        result = check.check(bs, check.FIX_LEAKS | check.FIX_ERRORS)
+    except OSError as error:
+        message = f"Could not repair dirty image: {error}"
+        raise BlockError(error.errno or errno.EIO, message, bs.node_name, "qcow2") from error
+    if result.check_errors:
+        message = "Could not repair dirty image: Input/output error"
+        raise BlockError(errno.EIO, message, bs.node_name, "qcow2")
 
 
 def make_caches(s: Qcow2State, sizes: options.CacheSizes) -> None:

@@ -105,8 +105,8 @@ def _check_features(s: Qcow2State, head: Any, end: int, flags: int) -> None:
     if unknown:
         names = _feature_names(s, head.header_length, end)
         raise refuse(s, _unsupported_features(unknown, names), number=errno.ENOTSUP)
-    if flags & f.BDRV_O_RDWR:
-        check_writable(s)
+    if flags & f.BDRV_O_RDWR and not flags & f.BDRV_O_CHECK:
+        check_consistent(s)
     if head.refcount_order > 6:
         message = "Reference count entry width too large; may not exceed 64 bits"
         raise refuse(s, message, f"header.refcount_order = {head.refcount_order}")
@@ -115,13 +115,18 @@ def _check_features(s: Qcow2State, head: Any, end: int, flags: int) -> None:
         raise refuse(s, message, f"header.crypt_method = {head.crypt_method}", errno.ENOTSUP)
 
 
-def check_writable(s: Qcow2State) -> None:
-    """Raises where the image may only be read before it is repaired."""
+def check_consistent(s: Qcow2State) -> None:
+    """Raises where the image may only be read before somebody repairs it."""
     if s.incompatible_features & lay.INCOMPAT_CORRUPT:
         message = "qcow2: Image is corrupt; cannot be opened read/write"
         raise refuse(s, message, number=errno.EACCES)
+
+
+def check_writable(s: Qcow2State) -> None:
+    """Raises where an open image cannot become writable: a repair belongs to opening."""
+    check_consistent(s)
     if s.incompatible_features & lay.INCOMPAT_DIRTY:
-        message = "Could not repair dirty image: run 'qemu-img check -r all' on it"
+        message = "Close the image and open it read/write: a dirty image must be repaired first"
         raise refuse(s, message, "header.incompatible_features, bit 0", errno.ENOTSUP)
 
 

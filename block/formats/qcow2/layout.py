@@ -78,6 +78,7 @@ EXTENSION_HEAD = Struct("type" / Int32ub, "length" / Int32ub)
 EXT_END = 0
 EXT_BACKING_FORMAT = 0xE2792ACA
 EXT_FEATURE_TABLE = 0x6803F857
+EXT_BITMAPS = 0x23852875
 
 FEATURE = Struct("type" / Int8ub, "bit" / Int8ub, "name" / Bytes(46))
 FEATURES = GreedyRange(FEATURE)
@@ -92,6 +93,8 @@ INCOMPAT_KNOWN = INCOMPAT_DIRTY | INCOMPAT_CORRUPT | INCOMPAT_COMPRESSION
 """What this driver understands; any other bit means: do not open."""
 COMPAT_LAZY_REFCOUNTS = 1 << 0
 AUTOCLEAR_KNOWN = 0
+AUTOCLEAR_BITMAPS = 1 << 0
+"""Kept while an image is opened only to be checked: a repair changes nothing a guest sees."""
 
 FEATURE_NAMES = (
     (INCOMPATIBLE, 0, "dirty bit"),

@@ -76,7 +76,6 @@ LIES = [
     ("crypt_method", 3, False),
     ("l1_table_offset", 1 << 40, False),
     ("refcount_table_offset", 1 << 40, False),
-    ("incompatible_features", 1, False),
 ]
 
 

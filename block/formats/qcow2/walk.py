@@ -1,0 +1,308 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Counting who refers to which cluster (calculate_refcounts).
+
+    header, refcount table, refcount blocks
+    L1 table -> L2 tables -> data             of the disk, and of each internal snapshot
+    snapshot table, bitmap directory -> bitmap tables -> bitmaps
+
+R1  Entries that continue each other are one run, found by `map` and `bytes.find`: the price is
+    that of the runs, not of the clusters.
+R2  Nothing is believed. What lies beyond the end of the file is reported, and neither counted
+    nor read.
+R3  What is found is said as QEMU says it, and counted in the result.
+Who may call it: check.py, with the image's lock held.
+"""
+
+from __future__ import annotations
+
+from operator import ne
+
+from block.core import check as core
+from block.formats.qcow2 import corrupt
+from block.formats.qcow2.cache import from_disk
+from block.formats.qcow2.layout import (
+    ENTRY_SIZE,
+    MAX_L1_SIZE,
+    OFFSET_MASK,
+    OFLAG_COMPRESSED,
+    OFLAG_COPIED,
+    OFLAG_ZERO,
+)
+from block.formats.qcow2.refcount import compressed_place
+from block.formats.qcow2.refmap import RefcountMap
+from block.formats.qcow2.sidetables import read_bitmaps, read_snapshots
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from array import array
+    from collections.abc import Iterator
+
+    from block.formats.qcow2.sidetables import Snapshot
+    from block.formats.qcow2.state import Qcow2State
+
+L1_RESERVED = 0x7F00_0000_0000_01FF
+L2_RESERVED = 0x3F00_0000_0000_01FE
+REFTABLE_RESERVED = 0x1FF
+IN_USE = (OFLAG_ZERO).__lt__
+"""Whether an L2 entry is more than 'nothing' (0) or 'zeroes' (1)."""
+
+
+def l2_runs(table: array[int], cluster_bits: int) -> Iterator[tuple[int, int]]:
+    """(index, length) of the runs of an L2 table in which each entry continues the last (R1).
+
+    Entries that need no cluster are in no run. All flags are the same in a run.
+    """
+    used = bytes(map(IN_USE, table))
+    at = used.find(1)
+    if at < 0:
+        return
+    breaks = bytes(map(ne, table[1:], map((1 << cluster_bits).__add__, table))) + b"\1"
+    while at >= 0:
+        stop = breaks.find(1, at) + 1
+        offset = table[at] & OFFSET_MASK
+        room = OFFSET_MASK - offset >> cluster_bits  # or the sum would reach the flags
+        stop = min(stop, at + 1 + room) if offset else at + 1
+        yield at, stop - at
+        at = used.find(1, stop)
+
+
+class Walk:
+    """One count over the whole image; `rebuild`: only new refcount tables can mend it."""
+
+    def __init__(self, s: Qcow2State, result: core.BdrvCheckResult, fix: int) -> None:
+        self.s = s
+        self.result = result
+        self.fix = fix
+        self.rebuild = False
+        self.found = RefcountMap(s)
+        self.file_length = s.file_length()
+        self.nb_clusters = s.clusters(self.file_length)
+        self.claimed = 0  # where the last reference beyond the end of the file ends, in clusters
+        self._next = 0  # where the next cluster would lie if the disk were in one piece
+
+    def corruption(self, message: str) -> None:
+        """Counts one contradiction and says what it is."""
+        self.result.corruptions += 1
+        self.result.say(message)
+
+    async def read(self, offset: int, nbytes: int) -> bytearray:
+        """Bytes of the file; zeroes where it has ended (R2)."""
+        data = bytearray(nbytes)
+        if offset < self.file_length:
+            await self.s.file.co_preadv(offset, nbytes, [memoryview(data)])
+        return data
+
+    def add(self, offset: int, nbytes: int) -> None:
+        """Counts the clusters of a range of bytes (qcow2_inc_refcounts_imrt)."""
+        if nbytes <= 0:
+            return
+        if offset + nbytes - self.file_length >= self.s.cluster_size:
+            self.claimed = max(self.claimed, self.s.clusters(offset + nbytes))
+            self.corruption(
+                "ERROR: counting reference for region exceeding the end of the file by one "
+                f"cluster or more: offset {offset:#x} size {nbytes:#x}"
+            )
+            return
+        bits = self.s.cluster_bits
+        first = offset >> bits
+        count = (offset + nbytes - 1 >> bits) - first + 1
+        self.nb_clusters = max(self.nb_clusters, first + count)
+        for cluster in self.found.add(first, count):
+            self.corruption(f"ERROR: overflow cluster offset={cluster << bits:#x}")
+            self.result.say(
+                "Use qemu-img amend to increase the refcount entry width or qemu-img convert to "
+                "create a clean copy if the image cannot be opened for writing"
+            )
+
+    # -- everything there is
+
+    async def run(self) -> None:
+        """Counts all references (calculate_refcounts).
+
+        Raises BlockError where a table cannot be read: then nothing can be said about refcounts.
+        """
+        s = self.s
+        self.add(0, s.cluster_size)
+        await self._l1(s.l1_offset, len(s.l1_table), active=True)
+        for snapshot in await self._snapshots():
+            await self._l1(snapshot.l1_offset, snapshot.l1_size, active=False)
+        self.add(s.reftable_offset, ENTRY_SIZE * len(s.reftable))
+        await self._bitmaps()
+        self._refblocks()
+
+    async def _l1(self, l1_offset: int, entries: int, active: bool) -> None:
+        """An L1 table and what it leads to (check_refcounts_l1)."""
+        self.add(l1_offset, entries * ENTRY_SIZE)
+        try:
+            data = await self.read(l1_offset, entries * ENTRY_SIZE) if entries else b""
+        except OSError:
+            self._read_error("ERROR: I/O error in check_refcounts_l1")
+            raise
+        for entry in filter(None, from_disk("Q", data)):
+            if entry & L1_RESERVED:
+                self.corruption(f"ERROR found L1 entry with reserved bits set: {entry:x}")
+            place = entry & OFFSET_MASK
+            self.add(place, self.s.cluster_size)
+            if place & self.s.cluster_mask:
+                self.corruption(
+                    f"ERROR l2_offset={place:x}: Table is not cluster aligned; L1 entry corrupted"
+                )
+            await self._l2(place, active)
+
+    def _read_error(self, message: str) -> None:
+        self.result.check_errors += 1
+        self.result.say(message)
+
+    async def _l2(self, place: int, active: bool) -> None:
+        """The clusters of an L2 table (check_refcounts_l2)."""
+        s = self.s
+        try:
+            table = from_disk("Q", await self.read(place, s.cluster_size))
+        except OSError:
+            self._read_error("ERROR: I/O error in check_refcounts_l2")
+            raise
+        self._next = 0
+        for at, count in l2_runs(table, s.cluster_bits):
+            entry = table[at]
+            if entry & OFLAG_COMPRESSED:
+                for compressed in table[at : at + count]:
+                    self._compressed(compressed, active)
+            elif entry & (L2_RESERVED | s.cluster_mask & OFFSET_MASK):
+                for index in range(at, at + count):
+                    await self._odd(place + index * ENTRY_SIZE, table[index], active)
+            else:
+                self._data(entry & OFFSET_MASK, count, active)
+
+    def _compressed(self, entry: int, active: bool) -> None:
+        if entry & OFLAG_COPIED:
+            mask = (1 << 62 - (self.s.cluster_bits - 8)) - 1
+            self.corruption(
+                f"ERROR: coffset={entry & mask:#x}: copied flag must never be set for "
+                "compressed clusters"
+            )
+        self.add(*compressed_place(self.s, entry))
+        if active:
+            bfi = self.result.bfi
+            bfi.allocated_clusters += 1
+            bfi.compressed_clusters += 1
+            bfi.fragmented_clusters += 1  # they lie at bytes, and are read by sectors
+
+    def _data(self, offset: int, count: int, active: bool) -> None:
+        """A run of clusters with their places in the file."""
+        if not offset:
+            return  # flags without a place
+        size = self.s.cluster_size
+        if active:
+            bfi = self.result.bfi
+            bfi.allocated_clusters += count
+            bfi.fragmented_clusters += bool(self._next) and offset != self._next
+            self._next = offset + count * size
+        inside = min(count, max(0, -(-(self.file_length - offset) // size)))
+        self.add(offset, inside * size)
+        for number in range(inside, count):
+            self.add(offset + number * size, size)
+
+    async def _odd(self, where: int, entry: int, active: bool) -> None:
+        """An entry with bits that must be 0, or with a place in the middle of a cluster."""
+        if entry & L2_RESERVED:
+            self.corruption(f"ERROR found l2 entry with reserved bits set: {entry:x}")
+        offset = entry & OFFSET_MASK
+        if not offset & self.s.cluster_mask:
+            self._data(offset, 1, active)
+        elif not entry & OFLAG_ZERO:
+            self.corruption(
+                f"ERROR offset={offset:x}: Data cluster is not properly aligned; "
+                "L2 entry corrupted."
+            )
+            self._data(offset, 1, active)
+        elif not await self._unlink(where, offset, active):
+            self._data(offset, 1, active)
+
+    async def _unlink(self, where: int, offset: int, active: bool) -> bool:
+        """An entry that says zeroes: its impossible place can be dropped (fix_l2_entry_by_zero)."""
+        repair = self.fix & core.FIX_ERRORS
+        self.corruption(
+            f"{'Repairing' if repair else 'ERROR'} offset={offset:x}: Preallocated cluster is "
+            "not properly aligned; L2 entry corrupted."
+        )
+        if not repair:
+            return False
+        entry = OFLAG_ZERO.to_bytes(ENTRY_SIZE, "big")
+        await corrupt.check_overlap(
+            self.s, where, ENTRY_SIZE, corrupt.OL_ACTIVE_L2 if active else 0
+        )
+        try:
+            await self.s.file.co_pwritev(where, ENTRY_SIZE, [memoryview(entry)])
+            await self.s.file.co_flush()
+        except OSError as error:
+            self._read_error(f"ERROR: Failed to overwrite L2 table entry: {error}")
+            return False
+        self.result.corruptions -= 1
+        self.result.corruptions_fixed += 1
+        return True
+
+    # -- what belongs to no disk
+
+    async def _snapshots(self) -> list[Snapshot]:
+        """Those with an L1 table that can be; counts the snapshot table."""
+        s = self.s
+        if not s.nb_snapshots:
+            return []
+        try:
+            snapshots, size = await read_snapshots(self)
+        except OSError as error:
+            self._read_error(f"ERROR failed to read the snapshot table: {error}")
+            raise
+        self.add(s.snapshots_offset, size)
+        usable = []
+        for number, snapshot in enumerate(snapshots):
+            if s.version >= 3 and snapshot.extra_size < 16:
+                self.corruption(f"ERROR snapshot table entry {number} is incomplete")
+            who = f"ERROR snapshot {snapshot.id} ({snapshot.name})"
+            if snapshot.l1_offset & s.cluster_mask:
+                self.corruption(
+                    f"{who} l1_offset={snapshot.l1_offset:#x}: L1 table is not cluster "
+                    "aligned; snapshot table entry corrupted"
+                )
+            elif snapshot.l1_size > MAX_L1_SIZE // ENTRY_SIZE:
+                self.corruption(
+                    f"{who} l1_size={snapshot.l1_size:#x}: L1 table is too large; snapshot "
+                    "table entry corrupted"
+                )
+            else:
+                usable.append(snapshot)
+        return usable
+
+    async def _bitmaps(self) -> None:
+        """The bitmap directory, tables and bitmaps (qcow2_check_bitmaps_refcounts)."""
+        try:
+            async for offset, nbytes in read_bitmaps(self):
+                self.add(offset, nbytes)
+        except OSError as error:
+            self.corruption(f"ERROR failed to read the bitmaps: {error}")
+            raise
+
+    def _refblocks(self) -> None:
+        """Refcount blocks, of which none may be in use twice (check_refblocks)."""
+        s = self.s
+        for index, entry in enumerate(s.reftable):
+            if not entry:
+                continue
+            if entry & REFTABLE_RESERVED:
+                self._spoilt(f"ERROR refcount table entry {index} has reserved bits set")
+            elif entry & s.cluster_mask:
+                self._spoilt(
+                    f"ERROR refcount block {index} is not cluster aligned; "
+                    "refcount table entry corrupted"
+                )
+            elif entry >> s.cluster_bits >= self.nb_clusters:
+                self._spoilt(f"ERROR refcount block {index} is outside image")
+            else:
+                self.add(entry, s.cluster_size)
+                refcount = self.found.get(entry >> s.cluster_bits)
+                if refcount != 1:
+                    self._spoilt(f"ERROR refcount block {index} refcount={refcount}")
+
+    def _spoilt(self, message: str) -> None:
+        self.corruption(message)
+        self.rebuild = True
