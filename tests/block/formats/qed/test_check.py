@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 import errno
+import os
 from pathlib import Path
 
 import pytest
 
+import block
 from block.core import check as core
 from block.core.backend import BlockBackend
 from block.core.check import FIX_ERRORS, FIX_NOTHING, BdrvCheckResult, check
@@ -56,6 +58,15 @@ def test_a_sound_image_has_nothing_to_say(filled: Path) -> None:
     bfi = result.bfi
     assert (bfi.total_clusters, bfi.allocated_clusters, bfi.compressed_clusters) == (128, 8, 0)
     assert bfi.fragmented_clusters == 1, "the L2 table stands behind the first"
+
+
+def test_fragments_are_counted_within_a_table(tmp_path: Path, opener: Opener) -> None:
+    path = tmp_path / "two.qed"
+    block.create(os.fspath(path), "qed", 4 << 20, cluster_size=4096, table_size=1)
+    with opener(path) as disk:
+        disk.pwrite(0, b"x" * 3 * 4096)
+        disk.pwrite(2 << 20, b"x" * 3 * 4096)
+    assert found(path).bfi.fragmented_clusters == 0
 
 
 def test_clusters_that_nothing_points_to_are_leaks(filled: Path) -> None:
@@ -135,6 +146,8 @@ def test_a_checker_finds_a_dirty_image_as_it_was_left(filled: Path) -> None:
     with opened_for_check(filled, read_only=True) as disk:
         assert summary(checked(disk)) == (1, 0, 1)
     assert filled.read_bytes() == before
+    assert summary(found(filled, FIX_ERRORS)) == (0, 1, 1), "open has left it to the checker"
+    assert field(filled.read_bytes(), "features") == 0
 
 
 def test_what_was_repaired_is_known_at_once(filled: Path) -> None:
@@ -183,10 +196,8 @@ def test_the_map_of_used_clusters_costs_what_is_used() -> None:
 
 def test_clusters_are_counted_right_beyond_the_4095th(tmp_path: Path, opener: Opener) -> None:
     """QEMU 7.2 finds two leaks in such an image."""
-    import block
-
     path = tmp_path / "many.qed"
-    block.create(str(path), "qed", 20 << 20, cluster_size=4096)
+    block.create(os.fspath(path), "qed", 20 << 20, cluster_size=4096)
     with opener(path) as disk:
         disk.pwrite(0, b"x" * (20 << 20))
     assert summary(found(path)) == (0, 0, 0)

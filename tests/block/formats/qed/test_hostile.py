@@ -197,6 +197,9 @@ def test_an_entry_that_points_nowhere_is_neither_read_nor_written(
         with pytest.raises(BlockError, match="is no place in the file") as caught:
             work()
         assert caught.value.errno == errno.EINVAL
+    assert disk.root is not None
+    at_once = disk.root.try_preadv(0, 512, [memoryview(bytearray(512))])
+    assert at_once is None, "the short way believes no entry either"
     disk.close()
     assert image.read_bytes() == before
 

@@ -228,6 +228,7 @@ def test_another_backing_file_is_written_into_the_header(tmp_path: Path, opener:
         with opener(image) as disk:
             assert disk.bs is not None
             change_backing_file(disk.bs, name, fmt)
+            disk.pwrite(SIZE - 512, b"x")  # may write the header once more
         assert field(image.read_bytes(), "features") == features
         with opener(image) as disk:
             assert disk.pread(0, 1) == first
@@ -294,6 +295,8 @@ def test_a_length_that_cannot_be_written_is_the_old_one(tmp_path: Path) -> None:
             disk.truncate(2 * SIZE)
         tape.errors.clear()
         assert disk.length == SIZE
+        disk.pwrite(0, b"x")
+        assert field(tape.data, "image_size") == SIZE, "the next header has the old length"
 
 
 # -- status
