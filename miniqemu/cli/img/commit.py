@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""`miniqemu-img commit`: writes what an image holds into the one below it (img_commit).
+
+QEMU then empties the image, unless -d or -b is given, where its format can do that. None of ours
+can yet, so it keeps what it holds; it reads the same.
+"""
+
+from __future__ import annotations
+
+import os
+
+from block.core import flags as f
+from block.core.filename import node_backing_filename
+from block.ops.commit import Commit
+from miniqemu.cli.getopt import Words
+from miniqemu.cli.output import write
+
+from .common import IMAGE, cache_flags, cvtnum, img_open, limit_rate, options_of
+from .errors import Failure, misused
+from .progress import Progress
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from block.core.backend import BlockBackend
+
+
+def run(program: str, argv: list[str]) -> int:
+    """Runs the command; the exit status."""
+    words = Words(argv, "f:ht:b:dpqr:", IMAGE)
+    given: dict[str, str] = {}
+    rate = 0
+    for option, value in options_of(program, words):
+        given[option] = value
+        if option == "r":
+            rate = cvtnum("rate limit", value)
+    if len(words.rest) != 1:
+        raise misused(program, "Expecting one image file name")
+    flags, writethrough = cache_flags(given.get("t", "writeback"))
+    flags |= f.BDRV_O_RDWR | f.BDRV_O_UNMAP
+    quiet = "q" in given
+    # From here on the top, then what is below it, down to the base.
+    opened = [
+        img_open(
+            words.rest[0],
+            given.get("f"),
+            flags | f.BDRV_O_NO_BACKING,
+            image_opts="image-opts" in given,
+            writethrough=writethrough,
+        )
+    ]
+    with Progress("p" in given and not quiet, 1.0, "commit") as progress:
+        try:
+            open_chain(opened, given.get("b"), flags, words.rest[0])
+            if rate:
+                limit_rate(opened[-1], rate)
+            Commit(opened[-2::-1], opened[-1], progress).run()
+            progress(100)
+        finally:
+            for blk in opened:
+                blk.unref()
+    return 0 if quiet else write(1, "Image committed.\n")
+
+
+def open_chain(opened: list[BlockBackend], wanted: str | None, flags: int, top: str) -> None:
+    """Opens the layers below the top, each by itself, until that of the wanted name: the base,
+    which is opened for writing. None: the first."""
+    while True:
+        bs = opened[-1].bs
+        assert bs is not None
+        if not bs.backing_file:
+            if wanted is None:
+                raise Failure("Image does not have a backing file")
+            raise Failure(f"Did not find '{wanted}' in the backing chain of '{top}'")
+        name, fmt = node_backing_filename(bs), bs.backing_format or None
+        is_base = wanted is None or is_same(wanted, bs.backing_file, name)
+        how = flags | f.BDRV_O_RESIZE if is_base else flags & ~f.BDRV_O_RDWR
+        opened.append(img_open(name, fmt, how | (0 if is_base else f.BDRV_O_NO_BACKING)))
+        if is_base:
+            return
+
+
+def is_same(wanted: str, named: str, path: str) -> bool:
+    """Whether a person's name for an image is the one in a header (bdrv_find_backing_image)."""
+    return wanted in (named, path) or os.path.realpath(wanted) == os.path.realpath(path)
