@@ -6,6 +6,7 @@ R1  An error is raised, never reported here: whoever called decides. This is for
 R2  A program sets `program` to the name it was called by; the lines then begin with it, as QEMU's.
 R3  A program that cannot go on where two copies differ sets `on_mismatch` to `die`
     (block/core/verify.py).
+R4  A program for whoever exercises images by hand sets `on_line`: what a node tells then.
 
 Called from any thread; one write per line.
 """
@@ -24,6 +25,16 @@ program = ""
 
 on_mismatch: Callable[[str], None] | None = None
 """What is done with the message when two copies differ, before the exception (R3)."""
+
+
+on_line: Callable[[str], None] | None = None
+"""What is done with a line from a node that is no warning (R4)."""
+
+
+def tell(line: str) -> None:
+    """Says what a node has done, where somebody wants to hear it; printf in QEMU's drivers."""
+    if on_line is not None:
+        on_line(line)
 
 
 def warn_report(message: str, where: str = "") -> None:

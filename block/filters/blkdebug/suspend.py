@@ -11,6 +11,7 @@ Who may call it: the thread at home in the node's context.
 from __future__ import annotations
 
 from block.aio.coroutine import Coroutine, co_yield, current
+from block.core import report
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ class Suspended:
         me = current()
         assert me is not None, "only a coroutine can be stopped"
         for point in points:
+            report.tell(f"blkdebug: Suspended request '{point.tag}'")
             self.waiting.insert(0, (point.tag, me))
         for _ in points:
             await co_yield()
@@ -42,6 +44,7 @@ class Suspended:
         """Lets one go on (resume_req_by_tag); False: none stands there."""
         for entry in self.waiting:
             if entry[0] == tag:
+                report.tell(f"blkdebug: Resuming request '{tag}'")
                 self.waiting.remove(entry)
                 entry[1].wake()
                 return True
