@@ -26,11 +26,12 @@ if TYPE_CHECKING:
 
 
 class UnknownOption(Exception):
-    """There is no such option; the argument is the word that messages name."""
+    """There is no such option; the arguments are the word that messages of QEMU's name, and what
+    getopt itself says of it."""
 
 
 class MissingArgument(Exception):
-    """An option's value is missing; the argument is the word that messages name."""
+    """An option's value is missing; the arguments are as UnknownOption's."""
 
 
 class Words:
@@ -90,20 +91,25 @@ class Words:
         self._operands = (first, self.at)
 
     def _long_option(self) -> tuple[str, str]:
-        name, equals, value = self.argv[self.at][2:].partition("=")
+        word = self.argv[self.at]
+        name, equals, value = word[2:].partition("=")
         self.at += 1
-        found = {self.long[name]} if name in self.long else self._starting_with(name)
-        if len(found) != 1:
-            raise UnknownOption(self.argv[self.at - 1])
-        option, takes_value = found.pop()
-        if not takes_value:
-            if equals:
-                raise UnknownOption(self.argv[self.at - 1])
-            return option, ""
-        return option, value if equals else self._next_word()
+        names = [name] if name in self.long else self._starting_with(name)
+        if not names:
+            raise UnknownOption(word, f"unrecognized option '{word}'")
+        if len({self.long[full] for full in names}) > 1:
+            those = " ".join(f"'--{full}'" for full in names)
+            raise UnknownOption(word, f"option '{word}' is ambiguous; possibilities: {those}")
+        option, takes_value = self.long[names[0]]
+        if takes_value:
+            said = f"option '--{names[0]}' requires an argument"
+            return option, value if equals else self._next_word(said)
+        if equals:
+            raise UnknownOption(word, f"option '--{names[0]}' doesn't allow an argument")
+        return option, ""
 
-    def _starting_with(self, name: str) -> set[tuple[str, bool]]:
-        return {meaning for full, meaning in self.long.items() if full.startswith(name)}
+    def _starting_with(self, name: str) -> list[str]:
+        return [full for full in self.long if full.startswith(name)]
 
     def _short_option(self) -> tuple[str, str]:
         letters = self._rest_of_word or self.argv[self.at][1:]
@@ -112,18 +118,18 @@ class Words:
             self.at += 1
         place = self.short.find(letter) if letter not in ":;" else -1
         if place < 0:
-            raise UnknownOption(self.argv[self.at - 1])
+            raise UnknownOption(self.argv[self.at - 1], f"invalid option -- '{letter}'")
         if self.short[place + 1 : place + 2] != ":":
             return letter, ""
         if not self._rest_of_word:
-            return letter, self._next_word()
+            return letter, self._next_word(f"option requires an argument -- '{letter}'")
         value, self._rest_of_word = self._rest_of_word, ""
         self.at += 1
         return letter, value
 
-    def _next_word(self) -> str:
+    def _next_word(self, said: str) -> str:
         if self.at >= len(self.argv):
-            raise MissingArgument(self.argv[self.at - 1])
+            raise MissingArgument(self.argv[self.at - 1], said)
         self.at += 1
         return self.argv[self.at - 1]
 

@@ -75,4 +75,21 @@ def test_a_complaint_names_the_word_that_c_would_name(
 ) -> None:
     with pytest.raises(error) as caught:
         read(line)
-    assert caught.value.args == (word,)
+    assert caught.value.args[0] == word
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("-x", "invalid option -- 'x'"),
+        ("-Uf", "option requires an argument -- 'f'"),
+        ("--no=1", "unrecognized option '--no=1'"),
+        ("--fo", "option '--fo' is ambiguous; possibilities: '--format' '--force-share'"),
+        ("--force-share=1", "option '--force-share' doesn't allow an argument"),
+        ("--outp", "option '--output' requires an argument"),
+    ],
+)
+def test_a_complaint_has_the_words_of_c_itself(line: str, said: str) -> None:
+    with pytest.raises((UnknownOption, MissingArgument)) as caught:
+        read(line)
+    assert caught.value.args[1] == said
