@@ -92,7 +92,7 @@ $(BIN)/python:
 INSTALL = $(PIP) --config-settings editable_mode=compat --editable
 
 # With [tcg], so that the guest runs where there is no /dev/kvm: 16 MB to load, 56 on the disk.
-$(VENV)/.base: pyproject.toml bin/miniqemu bin/miniqemu-img | $(BIN)/python
+$(VENV)/.base: pyproject.toml bin/miniqemu bin/miniqemu-img bin/miniqemu-io | $(BIN)/python
 	$(INSTALL) '.[tcg]'
 	@touch $@
 

@@ -57,6 +57,12 @@ ROOTS = {
         "block.core.backend", "block.formats.raw", "block.protocols.file.driver",
         "block.qapi.qjson",
     ),
+    "miniqemu-io": (
+        "miniqemu.cli.io.main", "miniqemu.cli.io.texts", "miniqemu.cli.io.prompt",
+        "miniqemu.cli.io.process", "miniqemu.cli.io.read", "miniqemu.cli.io.write",
+        "miniqemu.cli.io.image", "block.core.backend", "block.formats.raw",
+        "block.protocols.file.driver",
+    ),
 }  # fmt: skip
 SPEC = type(sys.__spec__)  # importlib.machinery.ModuleSpec, without importing that
 

@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""One script, two programs: qemu-io and miniqemu-io say the same, and leave the same image.
+
+Times and rates are blanked. Standard output and standard error are compared each by itself, since
+both programs print one of them late.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from miniqemu.cli.io import main as io
+from tests.support import needs
+
+pytestmark = pytest.mark.full
+
+FIGURES = re.compile(r"[\d:.]+( sec)? \(.* ops/sec\)")
+NUMBERS = re.compile(r",\d+:\d\d:\d\d\.\d\d,[\d.]+,[\d.]+")
+
+SCRIPTS = {
+    "reads": "read 0 512 | r -P 1 0 512 | read -P 0 -s 512 0 512 | read -v 512 20 | read -C 0 512 |"
+    " readv 0 1 2 3 | readv -v -P 1 0 3 | read -q 0 1M | read -p 0 0 | read 2M 1 | readv 2M 1",
+    "writes": "write 0 64k | w -P 1 64k 512 | writev -P 2 1000 1 2 3 | write -f 70000 10 |"
+    " write -z 4k 4k | write -z -u 128k 64k | write -C 256k 512 | write -q -s pattern 300k 1000 |"
+    " writev -f 512k 1k | write 2M 1 | writev 2M 1 | write -z 2M 1 | flush | f",
+    "allocation": "write -q 64k 64k | write -q 512k 1 | map | alloc 0 1M | alloc 64k | a 2M |"
+    " alloc 0 5M | discard 64k 64k | map | length | truncate 2M | length | map",
+    "asynchronous": "aio_write -P 1 0 64k | aio_flush | aio_read -P 1 -v 0 20 | aio_flush |"
+    " aio_write -P 2 64k 1k 2k | aio_flush | aio_read -C 0 512 | aio_flush |"
+    " aio_read -P 9 0 4 | aio_flush | aio_read -q 0 1 | aio_flush | aio_read 9M 1 | aio_flush |"
+    " aio_write 9M 1 | aio_flush | aio_read -i 0 1 | aio_write -i 0 1 | length",
+    "about the image": "info | length | l | i | map | reopen -r | write 0 512 | reopen -w |"
+    " write 0 512 | reopen -c none | read 0 1 | reopen -c writethrough | write 0 1",
+    "mistakes": "read | read 0 | read 0 1 2 | read -x 0 1 | read -P | read -P 300 0 1 |"
+    " read -P 0x 0 1 | read -s 1 0 1 | read -P 0 -s 513 0 512 | read 1z 2 | read 9E 3 | read 0 3G |"
+    " read -b 1 1 | read -b 0 1 | write -b -z 0 1 | write -f -c 0 1 | write -n 0 1 | write -u 0 1 |"
+    " write -z -P 1 0 1 | write -s nosuch 0 1 | write -s /dev/null 0 1 | write -c 0 1 |"
+    " readv 0 3G | readv 0 1G 1G | writev 0 | writev x 1 | writev 0 x | aio_write -z 0 1k 2k |"
+    " aio_write -u 0 1 | aio_write -z -P 1 0 1 | aio_write -q | aio_read x 1 | aio_read 0 y |"
+    " discard 0 | discard 0 4G | discard x 1 | discard -Z 0 1 | discard 9M 1",
+    "more mistakes": "alloc x | alloc 0 y | alloc | alloc 1 2 3 | map x | truncate | truncate 2x |"
+    " truncate -m foo 1 | truncate -k 1 | reopen -r -w | reopen -w -w | reopen -c foo |"
+    " reopen -c none -o cache.direct=on | reopen -r -o read-only=on | reopen -o foo=1 | reopen x |"
+    " break a | break a b | remove_break a | resume a | sigraise 100 | sigraise x | sleep x |"
+    " sleep | help foo | help a b | open | open a | open -x | nosuch | close 1 | quit 1 | read 0 1",
+    "help": "help | ? | help map | help length | help wait_break | help a",
+    "one file after the other": "close | close | read 0 1 | open -o driver=raw,offset=512 pattern |"
+    " length | read -v 0 4 | c | open -t bad pattern | open -d bad pattern | open -i bad pattern |"
+    " open -r -o driver=raw pattern | length | write 0 1 | close | open -o driver=nope pattern |"
+    " open nosuch",
+}
+
+LINES = """
+-f nope disk | -t bad | -d bad | -i bad | -f raw --image-opts x | nosuch | -f raw | -c sleep | -c abc
+--image-opts -c length driver=raw,file.filename=disk | --image-opts -c length foo
+--image-opts -c length a=1,id=3 | --object nope | --object throttle-group | --object {"qom-type":"x"}
+-U --image-opts -c length driver=raw,file.filename=disk,force-share=off | -U -r -f raw -c length disk
+-r -f raw -c length disk | -n -f raw -c length disk | -m -n -f raw -c length disk
+-C -f raw -c length disk | -t none -d unmap -i threads -f raw -c length disk
+--image-opts -c open -c length driver=raw,file.filename=disk
+"""  # noqa: E501
+
+USAGE = "-Q | --foo | --cmd | --help=3 | --n -c | a b | --force-share=on | -c"
+
+BREAKS = (
+    "write -q 0 64k | break write_aio A | aio_write -q 0 64k | wait_break A | read -q 0 1 |"
+    " break read_aio B | aio_read -q 0 512 | wait_break B | resume B | resume A | aio_flush |"
+    " resume A | break nothing A | break pwritev C | remove_break C | remove_break C |"
+    " write -q 0 1k | read -P 0xcd 0 64k"
+)
+
+
+def blank(text: str) -> str:
+    return NUMBERS.sub(",T", FIGURES.sub("T", text))
+
+
+def split(script: str) -> list[str]:
+    return [part.strip() for part in script.replace("\n", " | ").split("|") if part.strip()]
+
+
+class Tools:
+    """Runs a line with both tools, each in a folder of its own with the same files."""
+
+    def __init__(
+        self, path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        self.theirs = path / "theirs"
+        self.ours = path / "ours"
+        self.monkeypatch = monkeypatch
+        self.capfd = capfd
+        for folder in (self.theirs, self.ours):
+            folder.mkdir()
+            (folder / "pattern").write_bytes(bytes(range(256)) * 4)
+
+    def image(self, fmt: str, size: str = "1M") -> None:
+        for folder in (self.theirs, self.ours):
+            command = [needs.program("qemu-img"), "create", "-q", "-f", fmt, "disk", size]
+            subprocess.run(command, check=True, cwd=folder)
+
+    def both(self, *words: str) -> tuple[tuple[int, str, str], tuple[int, str, str]]:
+        """(status, output, complaints) of ours, and of theirs."""
+        needs.program("qemu-io")
+        done = subprocess.run(
+            ["qemu-io", *words],
+            capture_output=True, text=True, timeout=60, check=False, cwd=self.theirs,
+            stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+        self.monkeypatch.chdir(self.ours)
+        status = io.main(["qemu-io", *words])
+        out, err = self.capfd.readouterr()
+        ours = status, blank(out), err
+        return ours, (done.returncode, blank(done.stdout), done.stderr)
+
+    def same_image(self, fmt: str) -> bool:
+        command = [needs.program("qemu-img"), "compare", "-f", fmt, "-F", fmt,
+                   str(self.theirs / "disk"), str(self.ours / "disk")]  # fmt: skip
+        return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+
+@pytest.fixture
+def tools(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Tools:
+    return Tools(tmp_path, monkeypatch, capfd)
+
+
+def chain(script: str) -> list[str]:
+    return [word for command in split(script) for word in ("-c", command)]
+
+
+@pytest.mark.parametrize("fmt", ["raw", "qcow2"])
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_a_script_does_and_says_the_same(tools: Tools, fmt: str, name: str) -> None:
+    tools.image(fmt)
+    ours, theirs = tools.both("-f", fmt, *chain(SCRIPTS[name]), "disk")
+    assert ours == theirs
+    assert tools.same_image(fmt)
+
+
+@pytest.mark.parametrize("fmt", ["raw", "qcow2"])
+def test_requests_stand_at_break_points_and_go_on(tools: Tools, fmt: str) -> None:
+    tools.image(fmt)
+    ours, theirs = tools.both("-f", fmt, *chain(BREAKS), "blkdebug::disk")
+    assert "blkdebug: Suspended request 'A'\n" in theirs[1]
+    assert ours == theirs
+    assert tools.same_image(fmt)
+
+
+@pytest.mark.parametrize("line", split(LINES))
+def test_a_command_line_is_answered_in_the_same_words(tools: Tools, line: str) -> None:
+    tools.image("raw")
+    ours, theirs = tools.both(*line.split(" "))
+    assert ours == theirs
+
+
+@pytest.mark.parametrize("line", split(USAGE))
+def test_a_command_line_that_is_none_shows_the_usage(tools: Tools, line: str) -> None:
+    ours, theirs = tools.both(*line.split(" "))
+    assert ours[0] == theirs[0] == 1
+    assert ours[2] == theirs[2]
+    assert ours[1].split("\n")[:2] == theirs[1].split("\n")[:2]
