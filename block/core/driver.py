@@ -150,9 +150,7 @@ class BlockDriver:
         message = f"Driver '{self.format_name}' does not support image creation"
         raise BlockError(errno.ENOTSUP, message, driver=self.format_name)
 
-    def measure(
-        self, options: dict[str, object], in_bs: BlockDriverState | None
-    ) -> dict[str, int]:
+    def measure(self, options: dict[str, object], in_bs: BlockDriverState | None) -> dict[str, int]:
         """Tells how large a new image would be (bdrv_measure); blocks.
 
         `options` are those of `create`, converted; `in_bs` is the image that would be copied,

@@ -86,9 +86,7 @@ class RawDriver(BlockDriver):
         """A raw image is whatever the protocol makes (raw_co_create_opts)."""
         find_protocol(filename).create(filename, options)
 
-    def measure(
-        self, options: dict[str, object], in_bs: BlockDriverState | None
-    ) -> dict[str, int]:
+    def measure(self, options: dict[str, object], in_bs: BlockDriverState | None) -> dict[str, int]:
         """The length, holes included (raw_measure)."""
         size = options.get("size", 0) if in_bs is None else in_bs.getlength()
         assert isinstance(size, int)

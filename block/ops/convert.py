@@ -13,11 +13,14 @@ R3  With a backing file the target leaves out what the source's own backing file
 R4  Several workers read at once. They write in the order of the image, unless `in_order` is
     False; so a file grows from its beginning to its end.
 R5  The first failure ends all workers. The sources are never written.
+R6  Compressed, whole clusters are written, or none: an extent that is shorter than a cluster of
+    the target counts as data with all that is beside it. Some targets take nothing else.
 Called in the main thread.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 
 from block.aio.co_lock import CoMutex
@@ -25,7 +28,7 @@ from block.aio.co_parallel import co_parallel
 from block.aio.coroutine import co_yield, current
 from block.core import flags as f
 from block.core.align import blockalign
-from block.core.error import errno_of
+from block.core.error import BlockError, errno_of
 from block.core.status import co_block_status_above
 from block.core.wait import run_sync
 from block.ops.sparse import runs
@@ -86,6 +89,7 @@ class Convert:
         target_is_zero: bool = False,
         target_has_backing: bool = False,
         salvage: bool = False,
+        compressed: bool = False,
         progress: Callable[[float], None] | None = None,
         warn: Callable[[str], None] | None = None,
     ) -> None:
@@ -102,6 +106,7 @@ class Convert:
         self.salvage = salvage
         self.progress = progress
         self.warn = warn
+        self.cluster = self._cluster_to_compress(compressed)  # 0: nothing is compressed
         self._look_at_target(target_is_new, target_is_zero)
         self.position = 0  # what has been given to workers
         self.written = 0  # whose turn it is to write
@@ -116,12 +121,24 @@ class Convert:
         """How long all sources are together, in bytes."""
         return self.sources[-1].start + self.sources[-1].length if self.sources else 0
 
+    def _cluster_to_compress(self, asked: bool) -> int:
+        """How many bytes of the target are compressed at once (R6)."""
+        assert self.target.bs is not None
+        info = self.target.bs.get_info()
+        if info is None or not (asked or info.needs_compressed_writes):
+            return 0
+        if not 0 < info.cluster_size <= MAX_BUFFER_SIZE:
+            raise BlockError(errno.EINVAL, "invalid cluster size")
+        return info.cluster_size
+
     def _look_at_target(self, is_new: bool, is_zero: bool) -> None:
         bs = self.target.bs
         assert bs is not None
         limits = bs.bl
         wanted = max(BUFFER_SIZE, limits.opt_transfer, limits.pdiscard_alignment)
         self.buffer_size = min(MAX_BUFFER_SIZE, wanted)
+        if self.cluster:
+            self.buffer_size = max(1, self.buffer_size // self.cluster) * self.cluster
         # A power of two: what is written begins and ends where the target likes it best.
         least = 1 << (self.min_sparse.bit_length() - 1) if self.min_sparse else SECTOR
         self.alignment = max(least, limits.request_alignment)
@@ -162,7 +179,16 @@ class Convert:
             kind, nbytes = await self._ask(offset)
             self.known = (kind, offset, end := offset + nbytes)
         nbytes = end - offset
-        return kind, min(nbytes, self.buffer_size) if kind == DATA else nbytes
+        nbytes = min(nbytes, self.buffer_size) if kind == DATA else nbytes
+        if self.cluster:
+            return self._whole_clusters(kind, offset, nbytes)
+        return kind, nbytes
+
+    def _whole_clusters(self, kind: int, offset: int, nbytes: int) -> tuple[int, int]:
+        """The same in whole clusters of the target (R6)."""
+        if nbytes < self.cluster:
+            return DATA, min(self.cluster, self.total - offset)
+        return kind, nbytes - nbytes % self.cluster
 
     async def _ask(self, offset: int) -> tuple[int, int]:
         source = self._source_at(offset)
@@ -274,14 +300,22 @@ class Convert:
             self.waiting[offset].wake()
 
     async def _read(self, offset: int, view: memoryview) -> None:
-        """Fills a buffer from the source that has the offset (convert_co_read)."""
-        source = self._source_at(offset)
+        """Fills a buffer from the sources that have the bytes (convert_co_read)."""
+        done = 0
+        while done < len(view):
+            source = self._source_at(offset + done)
+            start = offset + done - source.start
+            part = view[done : done + source.length - start]
+            await self._read_from(source, start, part)
+            done += len(part)
+
+    async def _read_from(self, source: Source, start: int, part: memoryview) -> None:
         try:
-            await source.blk.co_preadv(offset - source.start, len(view), [view])
+            await source.blk.co_preadv(start, len(part), [part])
         except OSError as error:
             if not self.salvage:
-                raise ConvertFailed("reading at byte", offset, error) from error
-            await self._salvage(source, offset - source.start, view)
+                raise ConvertFailed("reading at byte", source.start + start, error) from error
+            await self._salvage(source, start, part)
 
     async def _salvage(self, source: Source, offset: int, view: memoryview) -> None:
         """Reads sector by sector; those that cannot be read are zeroes."""
@@ -295,12 +329,14 @@ class Convert:
 
     async def _write(self, offset: int, view: memoryview) -> None:
         """Writes a buffer, but not its zeroes (convert_co_write)."""
+        flags = f.REQ_WRITE_COMPRESSED if self.cluster else 0
         if not self.min_sparse:
-            await self.target.co_pwritev(offset, len(view), [view])
+            await self.target.co_pwritev(offset, len(view), [view], flags)
             return
-        for is_data, start, end in runs(view, offset, self.min_sparse, self.alignment):
+        least, block = self.cluster or self.min_sparse, self.cluster or self.alignment
+        for is_data, start, end in runs(view, offset, least, block):
             if is_data:
-                await self.target.co_pwritev(offset + start, end - start, [view[start:end]])
+                await self.target.co_pwritev(offset + start, end - start, [view[start:end]], flags)
             else:
                 await self._write_zeroes(offset + start, end - start)
 

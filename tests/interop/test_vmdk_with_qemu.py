@@ -13,6 +13,7 @@ import pytest
 
 import block
 from block.core import flags as f
+from miniqemu.cli.img import main as img
 from tests.samples.vmdk import several_files
 from tests.support.qcow2_work import OurImage, Work, qemu_io
 from tests.support.qemu_tools import holds, is_clean, qemu, qemu_done
@@ -227,6 +228,38 @@ def test_a_compressed_image_of_ours_is_read_by_qemu(tmp_path: Path) -> None:
     is_clean(image, "vmdk")
     holds(image, data, "vmdk")
     assert image.stat().st_size < len(data)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("subformat", ["streamOptimized", "monolithicSparse", "monolithicFlat"])
+@pytest.mark.parametrize("words", [[], ["-c"], ["-S", "0"], ["-W", "-m", "16"]], ids=" ".join)
+def test_what_we_convert_is_read_by_qemu(tmp_path: Path, subformat: str, words: list[str]) -> None:
+    """A streamOptimized target takes whole grains only: data and holes end anywhere."""
+    plain, image = tmp_path / "plain", tmp_path / "a.vmdk"
+    source = random.Random(3)
+    size = (4 << 20) + 3 * 512
+    with plain.open("wb") as file:
+        for _ in range(30):
+            file.seek(source.randrange(size))
+            file.write(source.randbytes(source.randrange(1, 9000)))
+        file.truncate(size)
+    options = ["-O", "vmdk", "-o", f"subformat={subformat}"]
+    assert img.main(["miniqemu-img", "convert", *words, "-f", "raw", *options,
+                     os.fspath(plain), os.fspath(image)]) == 0  # fmt: skip
+    is_clean(image, "vmdk")
+    holds(image, plain.read_bytes(), "vmdk")
+
+
+@pytest.mark.full
+def test_two_images_become_one_compressed_one(tmp_path: Path) -> None:
+    """A grain may have bytes of both."""
+    first, second, image = (tmp_path / name for name in ("first", "second", "a.vmdk"))
+    first.write_bytes(b"1" * (3 * GRAIN + 512))
+    second.write_bytes(b"2" * (2 * GRAIN))
+    command = ["convert", "-f", "raw", "-O", "vmdk", "-o", "subformat=streamOptimized"]
+    names = [os.fspath(path) for path in (first, second, image)]
+    assert img.main(["miniqemu-img", *command, *names]) == 0
+    holds(image, first.read_bytes() + second.read_bytes(), "vmdk")
 
 
 @pytest.mark.full

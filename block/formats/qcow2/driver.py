@@ -88,9 +88,7 @@ class Qcow2Driver(BlockDriver):
     def create(self, filename: str, opts: dict[str, object]) -> None:
         create.create(filename, opts)
 
-    def measure(
-        self, options: dict[str, object], in_bs: BlockDriverState | None
-    ) -> dict[str, int]:
+    def measure(self, options: dict[str, object], in_bs: BlockDriverState | None) -> dict[str, int]:
         return measure.measure(options, in_bs)
 
     def change_backing_file(

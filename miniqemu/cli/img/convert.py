@@ -32,6 +32,7 @@ from .progress import Progress
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from block.core.backend import BlockBackend
+    from block.core.driver import BlockDriver
 
 LONG = {
     **SHARED,
@@ -170,6 +171,7 @@ def _make_target(wishes: Wishes, sources: list[BlockBackend], total: int) -> boo
     driver, values = prepare(request)
     backing = values.get("backing_file")
     _check_backing(wishes, backing, "backing_fmt" in values)
+    _check_compression(wishes, driver)
     try:
         driver.create(wishes.target, values)
     except BlockError as error:
@@ -190,12 +192,15 @@ def _check_backing(wishes: Wishes, backing: object, has_format: bool) -> None:
         )
     if backing and not has_format:
         raise Failure("Use of backing file requires explicit backing format")
-    if wishes.has("c"):
-        raise Failure("Compression not supported for this file format")
     if wishes.has("bitmaps"):
         if len(wishes.names) > 2:
             raise Failure("Copying bitmaps only possible with single source")
         raise Failure("Source lacks bitmap support")
+
+
+def _check_compression(wishes: Wishes, driver: BlockDriver | None) -> None:
+    if wishes.has("c") and (driver is None or "co_pwritev_compressed" not in driver.hooks):
+        raise Failure("Compression not supported for this file format")
 
 
 def _open_target(wishes: Wishes, total: int) -> BlockBackend:
@@ -208,6 +213,12 @@ def _open_target(wishes: Wishes, total: int) -> BlockBackend:
         image_opts=wishes.has("target-image-opts"),
         writethrough=writethrough,
     )
+    assert target.bs is not None
+    try:
+        _check_compression(wishes, target.bs.drv)
+    except Failure:
+        target.unref()
+        raise
     if target.length < total:
         target.unref()
         raise Failure("output file is smaller than input file")
@@ -233,6 +244,7 @@ def _copy(
         target_is_zero=wishes.has("target-is-zero"),
         target_has_backing=has_backing,
         salvage=wishes.has("salvage"),
+        compressed=wishes.has("c"),
         progress=progress,
         warn=None if wishes.has("q") else warn_report,
     )
