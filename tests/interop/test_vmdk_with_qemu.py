@@ -231,7 +231,7 @@ def test_a_compressed_image_of_ours_is_read_by_qemu(tmp_path: Path) -> None:
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("subformat", ["streamOptimized", "monolithicSparse", "monolithicFlat"])
+@pytest.mark.parametrize("subformat", ["streamOptimized", "monolithicSparse"])
 @pytest.mark.parametrize("words", [[], ["-c"], ["-S", "0"], ["-W", "-m", "16"]], ids=" ".join)
 def test_what_we_convert_is_read_by_qemu(tmp_path: Path, subformat: str, words: list[str]) -> None:
     """A streamOptimized target takes whole grains only: data and holes end anywhere."""
@@ -248,6 +248,22 @@ def test_what_we_convert_is_read_by_qemu(tmp_path: Path, subformat: str, words: 
                      os.fspath(plain), os.fspath(image)]) == 0  # fmt: skip
     is_clean(image, "vmdk")
     holds(image, plain.read_bytes(), "vmdk")
+
+
+@pytest.mark.full
+@pytest.mark.parametrize(
+    "words",
+    [["-c", "-O", "vmdk", "-o", "subformat=monolithicFlat"], ["-c", "-O", "raw"]],
+    ids=" ".join,
+)
+def test_what_cannot_be_compressed_is_refused_in_qemus_words(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], words: list[str]
+) -> None:
+    (tmp_path / "plain").write_bytes(b"x" * GRAIN)
+    line = ["convert", *words, "-f", "raw", os.fspath(tmp_path / "plain")]
+    status = img.main(["qemu-img", *line, os.fspath(tmp_path / "mine")])
+    theirs = qemu("qemu-img", *line, tmp_path / "theirs")
+    assert (status, capfd.readouterr().err) == (theirs.returncode, theirs.stderr)
 
 
 @pytest.mark.full

@@ -4,7 +4,7 @@
 R1  Nothing is repaired: the format has no second opinion about where a grain is. (The redundant
     tables repeat the first ones, mistakes too.)
 R2  A grain that begins behind the end of its file is a corruption, so is a table. All are
-    counted; the first is told, by the error with which the check ends.
+    counted; the first is told, and the check fails, as in QEMU.
 Who may call it: a coroutine in the node's context.
 """
 
@@ -37,7 +37,8 @@ async def co_check(s: VmdkState, result: BdrvCheckResult, fix: int) -> None:
                 told += await _check_table(extent, position)
     result.corruptions += len(told)
     if told:
-        raise BlockError(errno.EINVAL, told[0], s.bs.node_name, "vmdk")
+        result.say(f"ERROR: {told[0]}")
+        raise BlockError(errno.EINVAL, "", s.bs.node_name, "vmdk")
 
 
 async def _check_table(extent: Extent, position: int) -> list[str]:
