@@ -22,7 +22,7 @@ from block.formats.qed.create import Plan
 from tests.block.formats.qed.conftest import CLUSTER, FIRST_DATA, FIRST_L2, L1_TABLE, SIZE, Opener
 from tests.support.blkdebug import Ear, heard
 from tests.support.blkdebug import opened as opened_over
-from tests.support.drivers import Disk, Outcome
+from tests.support.drivers import Disk, FastRam, Outcome
 from tests.support.qcow2_disk import FLUSH, Tape
 from tests.support.qed_disk import entry, field, new_image, opened, opened_for_check, poke, state_of
 
@@ -365,17 +365,19 @@ def test_the_slice_that_was_found_longest_ago_goes() -> None:
     assert list(cache.slices) == [1, 3]
 
 
-def test_what_is_in_memory_is_read_at_once(image: Path, opener: Opener) -> None:
-    disk = opener()
-    disk.pwrite(0, b"x" * CLUSTER)
-    root = disk.root
-    assert root is not None
-    buffer = bytearray(512)
-    assert root.try_preadv(0, 512, [memoryview(buffer)]) == 0
-    assert buffer == b"x" * 512
-    assert root.try_preadv(CLUSTER, 512, [memoryview(buffer)]) is None, "nothing is there"
-    two = [memoryview(bytearray(1024))]
-    assert root.try_preadv(CLUSTER - 512, 1024, two) is None, "it ends in another cluster"
+def test_what_is_in_memory_is_read_at_once(tmp_path: Path) -> None:
+    below = Disk(0)
+    below.data[:] = new_image(tmp_path, SIZE)
+    with opened_over(below, {"driver": "qed", "file": "ram0"}, FastRam) as disk:
+        disk.pwrite(0, b"x" * CLUSTER)
+        root = disk.root
+        assert root is not None
+        buffer = bytearray(512)
+        assert root.try_preadv(0, 512, [memoryview(buffer)]) == 0
+        assert buffer == b"x" * 512
+        assert root.try_preadv(CLUSTER, 512, [memoryview(buffer)]) is None, "nothing is there"
+        two = [memoryview(bytearray(1024))]
+        assert root.try_preadv(CLUSTER - 512, 1024, two) is None, "it ends in another cluster"
 
 
 def test_the_node_below_hears_what_a_request_is_for(tmp_path: Path) -> None:
