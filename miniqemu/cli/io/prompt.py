@@ -4,6 +4,8 @@
 R1  While nobody types, the main loop runs: asynchronous requests go on, and print. From the first
     key to the end of the line they wait, as with QEMU's.
 R2  On a terminal the line can be edited, with a history; Tab completes the command's name.
+R3  The terminal hands over each key as it is typed, and shows none, also while nobody reads a
+    line: else it would keep what is typed before the editing begins, and its Ctrl-D would be lost.
 """
 
 from __future__ import annotations
@@ -33,11 +35,23 @@ class Prompt:
         self.readable = False
         self.pending = b""
         self.ended = False
-        if self.terminal:
-            _enable_editing()
 
     def loop(self) -> bool:
         """Does line after line, up to quit or the end; False: one of them has failed."""
+        if not (self.terminal and _enable_editing()):
+            return self._loop()
+        import termios
+
+        before = termios.tcgetattr(STDIN)
+        keys = termios.tcgetattr(STDIN)
+        keys[3] &= ~(termios.ECHO | termios.ICANON)  # R3
+        termios.tcsetattr(STDIN, termios.TCSANOW, keys)
+        try:
+            return self._loop()
+        finally:
+            termios.tcsetattr(STDIN, termios.TCSANOW, before)
+
+    def _loop(self) -> bool:
         fine = True
         while not self.session.over:
             sys.stdout.write(self.text)
@@ -83,14 +97,15 @@ class Prompt:
         self.readable = True
 
 
-def _enable_editing() -> None:
-    """Lets input() edit lines (R2), where Python has the module for it."""
+def _enable_editing() -> bool:
+    """Lets input() edit lines (R2); False where Python has no module for it."""
     try:
         import readline
     except ImportError:
-        return
+        return False
     readline.set_completer(_complete)
     readline.parse_and_bind("tab: complete")
+    return True
 
 
 def _complete(text: str, state: int) -> str | None:
