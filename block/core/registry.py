@@ -123,7 +123,12 @@ TABLE: list[Row] = [
         "vmdk",
         "block.formats.vmdk.driver",
         "VmdkDriver",
-        magic=((0, b"KDMV", 100), (0, b"COWD", 100), (0, b"# Disk DescriptorFile", 100)),
+        magic=(
+            (0, b"KDMV", 100),
+            (0, b"COWD", 100),
+            (0, b"# Disk DescriptorFile", 100),
+            *((0, b"version=%d%b" % (n, end), 100) for n in (1, 2, 3) for end in (b"\n", b"\r\n")),
+        ),
     ),
     Row("vdi", magic=((0x40, b"\x7f\x10\xda\xbe", 100),)),
     Row("vhdx", magic=((0, b"vhdxfile", 100),)),

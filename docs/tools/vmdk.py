@@ -9,7 +9,7 @@ from docs.tools.draw import Box, Picture
 
 def files() -> Picture:
     """Draws what each subformat makes of one disk of 5 GiB."""
-    made = Picture("vmdk-files", 860, 388, "One disk of 5 GiB as files, subformat by subformat")
+    made = Picture("vmdk-files", 860, 396, "One disk of 5 GiB as files, subformat by subformat")
     made.text(20, 46, "monolithicSparse")
     made.text(20, 64, "streamOptimized")
     one = made.region(210, 20, 470, 74, "", kind="none")
@@ -19,19 +19,19 @@ def files() -> Picture:
         made.box(222 + (0, 80, 178)[n], 32, width, 34, words, kind=kind)
     made.box(480, 32, 188, 34, "grains", kind="amber")
     made.text(one.x + 12, 86, "`disk.vmdk`")
-    made.text(20, 142, "monolithicFlat")
-    flat = descriptor(made, 120)
-    bytes_of = made.box(380, 120, 300, 40, "the bytes", kind="amber")
-    made.text(692, 145, "`disk-flat.vmdk`")
+    made.text(20, 147, "monolithicFlat")
+    flat = descriptor(made, 122)
+    bytes_of = made.box(380, 122, 300, 40, "the bytes", kind="amber")
+    made.text(692, 147, "`disk-flat.vmdk`")
     made.arrow(flat.right(), bytes_of.left())
-    made.text(20, 202, "twoGbMaxExtentFlat")
-    many(made, 186, "f", ("bytes",), ("amber",))
-    made.text(20, 286, "twoGbMaxExtentSparse")
-    many(made, 270, "s", ("header", "tables", "grains"), ("violet", "blue", "amber"))
+    made.text(20, 227, "twoGbMaxExtentFlat")
+    many(made, 202, "f", ("bytes",), ("amber",))
+    made.text(20, 307, "twoGbMaxExtentSparse")
+    many(made, 282, "s", ("header", "tables", "grains"), ("violet", "blue", "amber"))
     made.text(
-        20, 340, "~An extent is a part of the disk in a file. A flat one is nothing but bytes,"
+        20, 364, "~An extent is a part of the disk in a file. A flat one is nothing but bytes,"
     )
-    made.text(20, 376, "~a sparse one has tables of its own, and holds what was written.")
+    made.text(20, 382, "~a sparse one has tables of its own, and holds what was written.")
     return made
 
 
@@ -72,10 +72,10 @@ def tables() -> Picture:
     made.arrow(first.bottom(), directory.top())
     made.arrow(second.bottom(), table.top())
     made.arrow(third.bottom(), grain.top(0.5))
-    made.arrow(directory.right(), (440, 131), (440, 184))
-    made.text(448, 148, "~sector of the table")
-    made.arrow(table.right(), (650, 211), (650, 264))
-    made.text(608, 202, "~sector")
+    made.arrow(directory.right(), (410, 131), (410, 184))
+    made.text(416, 152, "~its sector")
+    made.arrow(table.right(), (680, 211), (680, 264))
+    made.text(606, 202, "~its sector")
     spare = made.box(160, 264, 150, 46, "redundant", "directory", kind="none")
     copy = made.box(380, 264, 150, 46, "redundant", "tables", kind="none")
     made.arrow(spare.right(), copy.left(), dashed=True)
