@@ -96,9 +96,9 @@ class Tools:
             folder.mkdir()
             (folder / "pattern").write_bytes(bytes(range(256)) * 4)
 
-    def image(self, fmt: str, size: str = "1M") -> None:
+    def image(self, fmt: str, *options: str) -> None:
         for folder in (self.theirs, self.ours):
-            command = [needs.program("qemu-img"), "create", "-q", "-f", fmt, "disk", size]
+            command = [needs.program("qemu-img"), "create", "-q", "-f", fmt, *options, "disk", "1M"]
             subprocess.run(command, check=True, cwd=folder)
 
     def both(self, *words: str) -> tuple[tuple[int, str, str], tuple[int, str, str]]:
@@ -148,6 +148,26 @@ def test_requests_stand_at_break_points_and_go_on(tools: Tools, fmt: str) -> Non
     assert "blkdebug: Suspended request 'A'\n" in theirs[1]
     assert ours == theirs
     assert tools.same_image(fmt)
+
+
+@pytest.mark.parametrize("fmt", ["raw", "qcow2"])
+def test_a_snapshot_takes_all_writes(tools: Tools, fmt: str) -> None:
+    tools.image(fmt)
+    script = "write -P 1 0 64k | read -P 1 0 1k | map | info | length | alloc 0 1M | write 9M 1"
+    ours, theirs = tools.both("-s", "-f", fmt, *chain(script), "disk")
+    assert ours == theirs
+    script = f"open -s -o driver={fmt} disk | write 0 1k | close | open -o driver={fmt} disk | map"
+    ours, theirs = tools.both(*chain(f"{script} | read -P 0 0 64k"))
+    assert ours == theirs
+    assert ours[0] == 0, "nothing of it is left"
+
+
+def test_clusters_are_written_compressed(tools: Tools) -> None:
+    tools.image("vmdk", "-o", "subformat=streamOptimized")
+    script = "write -c -P 7 0 64k | write -c -P 8 64k 64k | write -c 1 1 | map"
+    ours, theirs = tools.both("-f", "vmdk", *chain(script), "disk")
+    assert ours == theirs
+    assert tools.same_image("vmdk")
 
 
 @pytest.mark.parametrize("line", split(LINES))

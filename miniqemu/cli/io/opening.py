@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import TypeVar
 
+    from block.core.backend import BlockBackend
+
     from .session import Session
 
     T = TypeVar("T")
@@ -107,13 +109,21 @@ def open_file(
         options[FORCE_SHARE] = "on"
     flags = mode.flags if mode.read_only else mode.flags | f.BDRV_O_RDWR
     try:
-        session.blk = open_backend(
-            filename, options=options, flags=flags, writethrough=mode.writethrough
-        )
+        session.blk = _open_tree(filename, options, flags, mode.writethrough)
     except BlockError as error:
         device = "" if filename is None else f" device {filename}"
         session.report_error(error, f"can't open{device}: ")
         raise Failed from None
+
+
+def _open_tree(
+    filename: str | None, options: dict[str, object], flags: int, writethrough: bool
+) -> BlockBackend:
+    if flags & f.BDRV_O_SNAPSHOT:
+        from block.ops.snapshot_overlay import open_with_overlay
+
+        return open_with_overlay(filename, options, flags, writethrough)
+    return open_backend(filename, options=options, flags=flags, writethrough=writethrough)
 
 
 def do_open(session: Session, argv: list[str]) -> None:

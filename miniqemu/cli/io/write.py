@@ -33,8 +33,9 @@ def do_write(session: Session, argv: list[str]) -> None:
         ns = measured(session, "write", lambda: disk.pwrite_zeroes(offset, count, flags))
     else:
         buffer = _content(session, given, count)
-        if "b" in given or "c" in given:
+        if "b" in given:
             raise Failed(f"write failed: {os.strerror(errno.ENOTSUP)}")
+        flags |= f.REQ_WRITE_COMPRESSED if "c" in given else 0
         ns = measured(session, "write", lambda: disk.pwrite(offset, [buffer], flags))
     _tell(session, given, "wrote", offset, count, ns)
 

@@ -122,6 +122,11 @@ def test_length_map_and_alloc(run: Run) -> None:
     assert run.disk.stat().st_size == 1536
 
 
+def test_a_snapshot_is_thrown_away(run: Run) -> None:
+    assert run.commands("write -q 0 1", "read -q -P 0xcd 0 1", options=("-s",)) == (0, "", "")
+    assert run.disk.read_bytes() == bytes(KIB * KIB)
+
+
 def test_a_file_can_be_closed_and_opened(run: Run) -> None:
     opened = f"open -o driver=raw {run.disk}"
     assert run.commands("close", "length", opened, "length", opened) == (
