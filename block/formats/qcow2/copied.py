@@ -96,6 +96,9 @@ class CopiedCheck:
             return 0
         first = (entry & OFFSET_MASK) >> self._s.cluster_bits
         refcounts = self._stored.refcounts
+        if count == 1:
+            wrong = self._wrong(entry, refcounts.get(first))
+            return self._piece(table, range(at, at + 1)) if wrong else 0
         changed = 0
         for index, start, stop in refcounts.pieces(first, count):
             expected = stop - start if entry & OFLAG_COPIED else 0

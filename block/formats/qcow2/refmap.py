@@ -73,6 +73,8 @@ class RefcountMap:
 
     def add(self, first: int, count: int) -> list[int]:
         """Counts a range up by one; returns the clusters where that does not fit (R3)."""
+        if count == 1:
+            return self._add_one(first)
         full: list[int] = []
         for index, start, stop in self.pieces(first, count):
             cells = self.blocks.get(index)
@@ -87,6 +89,16 @@ class RefcountMap:
             for at in range(start, stop):
                 cells[at] = min(cells[at] + 1, self.maximum)
         return full
+
+    def _add_one(self, cluster: int) -> list[int]:
+        cells = self.blocks.get(cluster >> self.block_bits)
+        if cells is None:
+            cells = self.blocks[cluster >> self.block_bits] = self.empty()
+        at = cluster & self.per_block - 1
+        if cells[at] == self.maximum:
+            return [cluster]
+        cells[at] += 1
+        return []
 
     # -- as on the disk
 

@@ -15,6 +15,9 @@ Who may call it: check.py, with the image's lock held.
 
 from __future__ import annotations
 
+import functools
+import sys
+from array import array
 from operator import ne
 
 from block.core import check as core
@@ -34,7 +37,6 @@ from block.formats.qcow2.sidetables import read_bitmaps, read_snapshots
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from array import array
     from collections.abc import Iterator
 
     from block.formats.qcow2.sidetables import Snapshot
@@ -47,15 +49,47 @@ IN_USE = (OFLAG_ZERO).__lt__
 """Whether an L2 entry is more than 'nothing' (0) or 'zeroes' (1)."""
 
 
+def _one_run(table: array[int], cluster_bits: int) -> tuple[int, int] | None:
+    """The run, if the table has only one (length 0: none at all); None: that is not so.
+
+    The table is taken as one long number with 64 bits to an entry. So is the run that its first
+    entry would begin, and to compare the two takes no longer than to read them.
+    """
+    data = table.tobytes()
+    stop = -(-len(data.rstrip(b"\0")) // ENTRY_SIZE)
+    at = (len(data) - len(data.lstrip(b"\0"))) // ENTRY_SIZE
+    if not stop:
+        return 0, 0
+    entry, count = table[at], stop - at
+    offset = entry & OFFSET_MASK
+    if not offset or count - 1 > OFFSET_MASK - offset >> cluster_bits or sys.byteorder != "little":
+        return None
+    ones, steps = _ladder(len(table), cluster_bits)
+    expected = (entry * ones + steps) & (1 << 64 * count) - 1
+    found = int.from_bytes(data[at * ENTRY_SIZE : stop * ENTRY_SIZE], "little")
+    return (at, count) if found == expected else None
+
+
+@functools.lru_cache(maxsize=2)
+def _ladder(entries: int, cluster_bits: int) -> tuple[int, int]:
+    """Two long numbers of 64 bits to an entry: 1, 1, 1, ... and 0, 1, 2, ... clusters."""
+    ones = int.from_bytes(array("Q", [1]) * entries, "little")
+    steps = array("Q", (number << cluster_bits for number in range(entries)))
+    return ones, int.from_bytes(steps, "little")
+
+
 def l2_runs(table: array[int], cluster_bits: int) -> Iterator[tuple[int, int]]:
     """(index, length) of the runs of an L2 table in which each entry continues the last (R1).
 
     Entries that need no cluster are in no run. All flags are the same in a run.
     """
+    whole = _one_run(table, cluster_bits)
+    if whole is not None:
+        if whole[1]:
+            yield whole
+        return
     used = bytes(map(IN_USE, table))
     at = used.find(1)
-    if at < 0:
-        return
     breaks = bytes(map(ne, table[1:], map((1 << cluster_bits).__add__, table))) + b"\1"
     while at >= 0:
         stop = breaks.find(1, at) + 1
@@ -198,7 +232,8 @@ class Walk:
             bfi.fragmented_clusters += bool(self._next) and offset != self._next
             self._next = offset + count * size
         inside = min(count, max(0, -(-(self.file_length - offset) // size)))
-        self.add(offset, inside * size)
+        if inside:
+            self.add(offset, inside * size)
         for number in range(inside, count):
             self.add(offset + number * size, size)
 
