@@ -81,6 +81,9 @@ class RefcountMap:
             if cells is None:
                 cells = self.blocks[index] = self.empty()
             now = cells[start:stop]
+            if not now.tobytes().strip(b"\0"):
+                cells[start:stop] = array(self.typecode, [1]) * (stop - start)
+                continue
             if max(now) < self.maximum:
                 cells[start:stop] = array(self.typecode, map(PLUS_ONE, now))
                 continue
