@@ -123,7 +123,7 @@ class Comparison:
         first, first_bytes = await self._status(0, offset)
         second, second_bytes = await self._status(1, offset)
         nbytes = min(first_bytes, second_bytes)
-        if self.strict and (first ^ second) & ~f.BDRV_BLOCK_OFFSET_VALID:
+        if self.strict and first != second:
             return nbytes, Difference("status", offset)
         if first & second & f.BDRV_BLOCK_ZERO:
             return nbytes, None
