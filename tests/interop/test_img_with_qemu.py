@@ -497,3 +497,51 @@ def test_what_commit_and_rebase_refuse(work: Path, tools: Tools, line: str) -> N
     assert status != 0
     assert err
     qemu_img("compare", "before.qcow2", "top.qcow2")
+
+
+def broken(name: str, event: str, fmt: str = "raw") -> str:
+    """Options of an image of which one sector, at 1 MiB, cannot be read or written."""
+    error = f"file.inject-error.0.event={event},file.inject-error.0.sector=2048"
+    return f"driver={fmt},file.driver=blkdebug,file.image.filename={name},{error}"
+
+
+@pytest.mark.parametrize("flags", ["", "-W", "-m 1", "--salvage", "--salvage -q"])
+def test_a_source_that_cannot_be_read_is_told(work: Path, tools: Tools, flags: str) -> None:
+    source = ["--image-opts", broken("disk.raw", "read_aio")]
+    before = Path("disk.raw").read_bytes()
+    Path("disk.raw").write_bytes(bytes(b | 1 for b in before[: 2 << 20]))  # nothing is a hole
+    said, made = [], []
+    for tool in (tools.theirs, tools.mine):
+        said.append(tool(["convert", *flags.split(), *source, "copy.raw"]))
+        made.append(Path("copy.raw").read_bytes())
+    assert said[0] == said[1]
+    assert said[0][0] == (0 if "salvage" in flags else 1)
+    if "salvage" in flags:
+        assert made[0] == made[1]
+        assert made[0][1 << 20 : (1 << 20) + 512] == bytes(512)
+        assert made[0].count(0) == 512
+
+
+def test_a_target_that_cannot_be_written_is_told(work: Path, tools: Tools) -> None:
+    Path("full.raw").write_bytes(b"x" * (7 << 20))
+    before = Path("full.raw").read_bytes()
+    qemu_img("create", "-f", "raw", "copy.raw", "7M")
+    target = ["--target-image-opts", broken("copy.raw", "write_aio")]
+    status, _, err = tools.agree("convert", "-n", "-f", "raw", *target[:1], "full.raw", target[1])
+    assert status == 1
+    assert err == b"qemu-img: error while writing at byte 0: Input/output error\n"
+    assert Path("full.raw").read_bytes() == before
+
+
+def test_images_that_cannot_be_compared_end_with_4(work: Path, tools: Tools) -> None:
+    Path("full.raw").write_bytes(b"x" * (7 << 20))
+    whole, half = "driver=raw,file.filename=full.raw", broken("full.raw", "read_aio")
+    assert tools.agree("compare", "--image-opts", whole, half)[0] == 4
+    assert tools.agree("compare", "--image-opts", half, whole)[0] == 4
+
+
+@pytest.mark.parametrize("line", ["-x", "-Ux", "--nothing", "-f", "--size", "--image-opts=a"])
+def test_measure_answers_a_wrong_option_with_the_help(work: Path, tools: Tools, line: str) -> None:
+    theirs, mine = tools.theirs(["measure", line]), tools.mine(["measure", line])
+    assert (mine[0], mine[2]) == (theirs[0], theirs[2])
+    assert b"Command syntax:" in mine[1]

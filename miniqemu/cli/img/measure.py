@@ -48,9 +48,9 @@ def run(program: str, argv: list[str]) -> int:
     """Runs the command; the exit status."""
     try:
         wishes = Wishes(program, argv)
-    except (UnknownOption, MissingArgument) as error:  # no failure for this one command
-        what = "option requires an argument" if isinstance(error, MissingArgument) else None
-        write(2, f"{argv[0]}: {what or 'unrecognized option'} '{error.args[0]}'\n")
+    except (UnknownOption, MissingArgument) as error:
+        # To this one command QEMU gives the help instead of a complaint of its own.
+        write(2, f"{argv[0]}: {error.args[1]}\n")
         return write(1, help_text(program))
     info = measured(wishes)
     if wishes.given.get("output") == "json":
