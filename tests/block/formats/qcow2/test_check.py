@@ -119,6 +119,28 @@ def test_without_a_listener_findings_go_to_standard_error(
     assert capfd.readouterr().err == "Leaked cluster 14 refcount=1 reference=0\n"
 
 
+def test_one_shared_cluster_in_a_long_run_is_found(image: Path, opener: Opener) -> None:
+    """Eight clusters in order, from guest cluster 40 on; the fourth looks shared."""
+    with opener() as disk:
+        disk.pwrite(40 * CLUSTER, b"x" * 8 * CLUSTER)
+    broken = Image(image)
+    broken.refcount(8, 2)
+    broken.save()
+    result, lines = run_check(image)
+    assert lines == [
+        "Leaked cluster 8 refcount=2 reference=1",
+        "ERROR OFLAG_COPIED data cluster: l2_entry=8000000000080000 refcount=2",
+    ]
+    assert (result.bfi.allocated_clusters, result.bfi.fragmented_clusters) == (8, 0)
+    assert counts(run_check(image, LEAKS)[0]) == (0, 0, 0)
+    broken.entry(43, 8 * CLUSTER)
+    broken.refcount(8, 1)
+    broken.save()
+    result, lines = run_check(image, ALL)
+    assert lines == ["Repairing OFLAG_COPIED data cluster: l2_entry=80000 refcount=1"]
+    assert Image(image).data[4 * CLUSTER + 8 * 43] == 0x80, "the flag is set"
+
+
 def test_how_the_clusters_are_filled(tmp_path: Path) -> None:
     path = tmp_path / "a.qcow2"
     make_whole(path)
