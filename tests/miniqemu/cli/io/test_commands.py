@@ -92,6 +92,55 @@ def test_an_asynchronous_request_is_reported_when_it_ends(run: Run, command: str
     assert "wrote" in out.split("1 MiB\n")[1]
 
 
+@pytest.mark.parametrize("wait", ["aio_flush", "sleep 1"])
+def test_who_waits_lets_requests_end(run: Run, wait: str) -> None:
+    # A disk without a file: its requests need one pass of the loop, and no time.
+    words = ["--image-opts", "-c", "aio_read 0 1", "-c", wait, "-c", "length", "driver=null-co"]
+    assert run.line(*words) == (
+        0,
+        "read 1/1 bytes at offset 0\n1 bytes, 1 ops; T\n1 GiB\n",
+        "",
+    )
+
+
+def test_a_break_point_stops_a_request_until_it_is_resumed(run: Run) -> None:
+    chain = ["break write_aio A", "aio_write -q 0 1", "wait_break A", "length", "resume A"]
+    words = [word for command in chain for word in ("-c", command)]
+    assert run.line("-f", "raw", *words, f"blkdebug::{run.disk}") == (
+        0,
+        "blkdebug: Suspended request 'A'\n1 MiB\nblkdebug: Resuming request 'A'\n",
+        "",
+    )
+
+
+def test_nobody_waits_for_a_break_point_where_there_can_be_none(run: Run) -> None:
+    status, out, err = run.commands("wait_break A", "resume A", "break write_aio A")
+    assert status == 1
+    assert out == (
+        "Could not resume request: Operation not supported\n"
+        "Could not set breakpoint: Operation not supported\n"
+    )
+    assert err.endswith("knows break points: there is no blkdebug\n")
+
+
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [
+        ("read 0", "bad argument count 1 to read, expected at least 2 arguments"),
+        ("r", "bad argument count 0 to r, expected at least 2 arguments"),
+        ("length 1", "bad argument count 1 to length, expected 0 arguments"),
+        ("alloc 1 2 3", "bad argument count 3 to alloc, expected between 1 and 2 arguments"),
+        ("read -x 0 1", "read: invalid option -- 'x'"),
+        ("read 0 -P", "read: option requires an argument -- 'P'"),
+    ],
+)
+def test_words_that_are_missing_or_too_many_are_counted(
+    run: Run, command: str, expected: str
+) -> None:
+    status, _, err = run.commands(command)
+    assert (status, err) == (1, f"{expected}\n")
+
+
 def test_an_asynchronous_failure_fails_nobody(run: Run) -> None:
     assert run.commands("aio_read 2M 1", "aio_flush", "aio_write 2M 1", "aio_flush") == (
         0,
