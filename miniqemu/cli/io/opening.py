@@ -166,9 +166,7 @@ def do_reopen(session: Session, argv: list[str]) -> None:
     if not change.flags & f.BDRV_O_RDWR:
         # Who reads only must not hold on to what it once asked for.
         disk.drain()
-        disk.set_perm(
-            disk.perm & ~(f.BLK_PERM_WRITE | f.BLK_PERM_WRITE_UNCHANGED), disk.shared_perm
-        )
+        disk.set_perm(disk.perm & ~WRITES, disk.shared_perm)
     reopen.reopen(disk.bs, change.complete())
     disk.enable_write_cache = not change.writethrough
 
