@@ -6,9 +6,11 @@ functions in place, so that whoever has a reference to one runs the new code. Th
 knows nothing of it and pays nothing.
 
 R1  The functions are the module's own as they are loaded, and are put back as they were.
-R2  `recorder` is called by the rewritten code of all threads: it must belong to one run at a time.
+R2  `recorder` is called by the rewritten code of all fake threads: it belongs to one run at a time.
+    A real thread of the process (a worker that is idle and retires, say) may run that code, too;
+    then it does nothing, for that thread is in no world of ours.
 R3  The helpers stay in the modules: a coroutine that a run has left suspended unwinds by rewritten
-    code, some time. Without a world they do nothing.
+    code, some time. When no run goes on they do nothing.
 R4  Class bodies and module bodies do not run again. A function that is made while another one runs
     (a closure) is rewritten with it.
 """
@@ -18,6 +20,7 @@ from __future__ import annotations
 import ast
 import inspect
 import sys
+from _thread import get_ident
 from types import CodeType, FunctionType, ModuleType
 
 from block.lean import CO_ITERABLE_COROUTINE
@@ -49,26 +52,27 @@ class Recorder:
 
     def __init__(self) -> None:
         self._kinds: dict[tuple[type, str], int] = {}
-        self.world: DeterministicWorld | None = None
+        self._thread = 0  # that of the run; 0: none goes on
 
     def begin(self, world: DeterministicWorld) -> None:
         """A run begins in this world."""
-        self.world = world
+        self._thread = get_ident()
+        self._kernel = world.kernel
         self._touch = world.scheduler.touch
         self._step = world.scheduler.step
         self._names = world.names
 
     def end(self) -> None:
         """It is over: code that runs now is not noted."""
-        self.world = None
+        self._thread = 0
 
     def step(self) -> None:
-        if self.world is not None:
+        if get_ident() == self._thread:
             self._step("")
 
     def get(self, owner: Any, name: str) -> Any:
         value = getattr(owner, name)
-        if self.world is None:
+        if get_ident() != self._thread:
             return value
         cls = owner.__class__
         kind = self._kinds.get((cls, name))
@@ -83,24 +87,24 @@ class Recorder:
             if type(value) in CONTAINERS and not names.knows(value):
                 names.give(value, names.of((thing, "content")))
         elif kind == SYSTEM:
-            self._touch(self.world.kernel | WRITE)
+            self._touch(self._kernel | WRITE)
         else:
             self._touch(names.number(owner) << 2 | (WRITE if kind == CHANGE else READ))
         return value
 
     def set(self, owner: Any, name: str) -> Any:
-        if self.world is not None and not isinstance(owner, ModuleType):
+        if get_ident() == self._thread and not isinstance(owner, ModuleType):
             thing = self._names.of((self._names.number(owner), name))
             self._touch(thing << 2 | WRITE)
         return owner
 
     def items(self, thing: Any) -> Any:
-        if self.world is not None:
+        if get_ident() == self._thread:
             self._content(thing, READ)
         return thing
 
     def change(self, thing: Any) -> Any:
-        if self.world is not None:
+        if get_ident() == self._thread:
             self._content(thing, WRITE)
         return thing
 
@@ -111,12 +115,12 @@ class Recorder:
             self._touch(self._names.of(MEMORY) << 2 | kind)
 
     def variable(self, name: str, value: Any) -> Any:
-        if self.world is not None:
+        if get_ident() == self._thread:
             self._touch(self._names.of(name) << 2)
         return value
 
     def assign(self, name: str) -> None:
-        if self.world is not None:
+        if get_ident() == self._thread:
             self._touch(self._names.of(name) << 2 | WRITE)
 
 

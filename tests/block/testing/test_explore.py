@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 
 from block.aio.bh import BottomHalf
 from block.aio.context import AioContext
 from block.aio.iothread import IOThread
+from block.aio.lock import RFifoLock
 from block.aio.world import the_world
 from block.core import graph
 from block.testing.choices import Seeded
@@ -210,3 +213,31 @@ def test_rows_of_one_line_are_one_and_those_without_a_race_are_none() -> None:
     made = rows_that_matter(rows)
     assert [(row.line, row.label) for row in made] == [(2, "acquire"), (3, "")]
     assert "<acquire>" in table(["main"], made)
+
+
+def test_a_real_thread_that_runs_the_same_code_is_none_of_the_worlds() -> None:
+    """As an idle worker of the process does that retires while something is explored."""
+    lock = RFifoLock()
+    ends = threading.Event()
+
+    def take_it_again_and_again() -> None:
+        while not ends.is_set():
+            lock.lock()
+            lock.unlock()
+
+    alone = explore(a_bottom_half_in_an_iothread)
+    thread = threading.Thread(target=take_it_again_and_again)
+    thread.start()
+    try:
+        beside = explore(a_bottom_half_in_an_iothread)
+    finally:
+        ends.set()
+        thread.join()
+    assert (beside.interleavings, beside.steps) == (alone.interleavings, alone.steps)
+
+
+def a_bottom_half_in_an_iothread(world: DeterministicWorld) -> None:
+    done: list[int] = []
+    with IOThread("io0", world) as iothread:
+        iothread.ctx.bh_schedule_oneshot(lambda: done.append(1))
+    assert done == [1]
