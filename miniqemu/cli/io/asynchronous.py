@@ -26,8 +26,29 @@ class Invalid(Exception):
     """-i: the request is to be counted as invalid, and not made."""
 
 
-def _invalid(_: str | bool) -> object:
+def _invalid(_: str) -> object:
     raise Invalid
+
+
+def _options(session: Session, argv: list[str], what: str, kind: int) -> Given | None:
+    """The options of a request, None for one that is only counted as invalid."""
+    try:
+        return session.options(argv, {"P": parse_pattern, "i": _invalid})
+    except Invalid:
+        session.say(f"injecting invalid {what} request")
+        session.disk.stats.invalid(kind)
+        return None
+
+
+def _vector(
+    session: Session, given: Given, pattern: int, kind: int
+) -> tuple[memoryview, list[memoryview]]:
+    """The buffers of a request; one with wrong lengths counts as invalid. Raises Failed."""
+    try:
+        return create_iovec(session, given.words[1:], pattern)
+    except Failed:
+        session.disk.stats.invalid(kind)
+        raise
 
 
 class Request:
@@ -71,31 +92,19 @@ class Request:
 
 def do_aio_read(session: Session, argv: list[str]) -> None:
     """Sends a read off."""
-    stats = session.disk.stats
-    try:
-        given = session.options(argv, {"P": parse_pattern, "i": _invalid})
-    except Invalid:
-        session.say("injecting invalid read request")
-        stats.invalid(READ)
+    given = _options(session, argv, "read", READ)
+    if given is None:
         return
     offset = cvtnum(given.words[0])
-    try:
-        buffer, vector = create_iovec(session, given.words[1:], READ_FILL)
-    except Failed:
-        stats.invalid(READ)
-        raise
+    buffer, vector = _vector(session, given, READ_FILL, READ)
     request = Request(session, given, offset, len(buffer), buffer)
     session.disk.aio_preadv(offset, vector, request.read_done)
 
 
 def do_aio_write(session: Session, argv: list[str]) -> None:
     """Sends a write off, or with -z a write of zeroes."""
-    stats = session.disk.stats
-    try:
-        given = session.options(argv, {"P": parse_pattern, "i": _invalid})
-    except Invalid:
-        session.say("injecting invalid write request")
-        stats.invalid(WRITE)
+    given = _options(session, argv, "write", WRITE)
+    if given is None:
         return
     _refuse_contradictions(given)
     offset = cvtnum(given.words[0])
@@ -105,12 +114,7 @@ def do_aio_write(session: Session, argv: list[str]) -> None:
         request = Request(session, given, offset, count, None)
         session.disk.aio_pwrite_zeroes(offset, count, request.write_done, flags)
         return
-    try:
-        pattern = given.number("P", WRITE_FILL)
-        buffer, vector = create_iovec(session, given.words[1:], pattern)
-    except Failed:
-        stats.invalid(WRITE)
-        raise
+    buffer, vector = _vector(session, given, given.number("P", WRITE_FILL), WRITE)
     request = Request(session, given, offset, len(buffer), buffer)
     session.disk.aio_pwritev(offset, vector, request.write_done, flags)
 
