@@ -3,36 +3,22 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[4]
-DEAR = {
-    *("asyncio", "logging", "dataclasses", "construct", "importlib.metadata", "ssl", "subprocess"),
-    *("pathlib", "argparse", "enum", "re", "signal", "typing", "json", "collections", "rich"),
-}
+from tests.support.lean_start import DEAR, lean_start
+
+PROGRAM = "miniqemu.cli.img.main"
 
 
 @pytest.mark.parametrize("line", ["--version", "info disk.img", "info --output=json disk.img"])
 def test_a_start_imports_nothing_dear(tmp_path: Path, line: str) -> None:
     (tmp_path / "disk.img").write_bytes(bytes(4096))
-    code = (
-        f"import sys; sys.path.insert(0, {str(ROOT)!r}); before = set(sys.modules)\n"
-        "from miniqemu.cli.img.main import main\n"
-        f"status = main(['miniqemu-img', *{line.split()!r}])\n"
-        "print(status, *(set(sys.modules) - before), file=sys.stderr)"
-    )
-    command = [sys.executable, "-I", "-S", "-c", code]
-    done = subprocess.run(
-        command, capture_output=True, text=True, timeout=60, check=True, cwd=tmp_path
-    )
-    status, *imported = done.stderr.split()
-    assert status == "0"
-    assert done.stdout
-    assert "miniqemu.cli.img.main" in imported
-    assert set(imported) & DEAR == set()
+    start = lean_start(PROGRAM, line.split(), tmp_path)
+    assert start.status == 0
+    assert start.output
+    assert PROGRAM in start.imported
+    assert start.imported & DEAR == set()
     if line == "--version":
-        assert not any(name.startswith("block.protocols") for name in imported)
+        assert not any(name.startswith("block.protocols") for name in start.imported)

@@ -3,17 +3,13 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[4]
-DEAR = {
-    *("asyncio", "logging", "dataclasses", "construct", "importlib.metadata", "ssl", "subprocess"),
-    *("pathlib", "argparse", "getopt", "enum", "re", "signal", "typing", "json", "collections"),
-}
+from tests.support.lean_start import DEAR, lean_start
+
+PROGRAM = "miniqemu.cli.io.main"
 
 
 @pytest.mark.parametrize(
@@ -21,20 +17,10 @@ DEAR = {
 )
 def test_a_start_imports_nothing_dear(tmp_path: Path, words: list[str]) -> None:
     (tmp_path / "disk.img").write_bytes(bytes(4096))
-    code = (
-        f"import sys; sys.path.insert(0, {str(ROOT)!r}); before = set(sys.modules)\n"
-        "from miniqemu.cli.io.main import main\n"
-        f"status = main(['miniqemu-io', *{words!r}])\n"
-        "print(status, *(set(sys.modules) - before), file=sys.stderr)"
-    )
-    command = [sys.executable, "-I", "-S", "-c", code]
-    done = subprocess.run(
-        command, capture_output=True, text=True, timeout=60, check=True, cwd=tmp_path
-    )
-    status, *imported = done.stderr.split()
-    assert status == "0"
-    assert done.stdout
-    assert "miniqemu.cli.io.main" in imported
-    assert set(imported) & DEAR == set()
+    start = lean_start(PROGRAM, words, tmp_path)
+    assert start.status == 0
+    assert start.output
+    assert PROGRAM in start.imported
+    assert start.imported & DEAR == set()
     if "disk.img" not in words:
-        assert not any(name.startswith("block.protocols") for name in imported)
+        assert not any(name.startswith("block.protocols") for name in start.imported)
