@@ -7,8 +7,10 @@ both programs print one of them late.
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,7 @@ from tests.support import needs
 
 pytestmark = pytest.mark.full
 
+ROOT = Path(__file__).parents[2]
 FIGURES = re.compile(r"[\d:.]+( sec)? \(.* ops/sec\)")
 NUMBERS = re.compile(r",\d+:\d\d:\d\d\.\d\d,[\d.]+,[\d.]+")
 
@@ -168,6 +171,32 @@ def test_clusters_are_written_compressed(tools: Tools) -> None:
     ours, theirs = tools.both("-f", "vmdk", *chain(script), "disk")
     assert ours == theirs
     assert tools.same_image("vmdk")
+
+
+def test_a_script_on_standard_input_runs_through_a_link_of_qemu_s_name(
+    tools: Tools, tmp_path: Path
+) -> None:
+    tools.image("raw")
+    needs.program("qemu-io")
+    link = tmp_path / "qemu-io"
+    link.symlink_to(ROOT / "bin/miniqemu-io")
+    script = tmp_path / "script"
+    script.write_text("write -P 1 512 1k\n\nread -q -P 2 0 1\nnosuch\nreopen -r -w\nlength")
+    answers = []
+    for command, folder in (
+        (["qemu-io"], tools.theirs),
+        ([sys.executable, str(link)], tools.ours),
+    ):
+        with script.open() as lines:
+            done = subprocess.run(
+                [*command, "-f", "raw", "disk"],
+                stdin=lines, capture_output=True, text=True, timeout=60, check=False, cwd=folder,
+                env={**os.environ, "PYTHONPATH": str(ROOT)},
+            )  # fmt: skip
+        answers.append((done.returncode, blank(done.stdout), done.stderr))
+    assert answers[0] == answers[1]
+    assert answers[0][0] == 1
+    assert tools.same_image("raw")
 
 
 @pytest.mark.parametrize("line", split(LINES))
