@@ -26,6 +26,7 @@ from benchmarks.words import figure, goal, spread
 HERE = Path(__file__).parent
 RESULTS = HERE / "results.json"
 CONDITIONS = HERE / "conditions.json"
+WIDTH = 160  # in a pipe or a file
 IMAGES = HERE.parent / "docs" / "images"
 
 VERDICT = {True: "[green]reached[/]", False: "[red]missed[/]", None: ""}
@@ -52,9 +53,12 @@ def table(results: Sequence[Result]) -> Table:
     return made
 
 
-def print_table(results: Sequence[Result]) -> None:
-    """Prints the table on the terminal."""
-    Console().print(table(results))
+def print_table(results: Sequence[Result], console: Console | None = None) -> None:
+    """Prints the table on the terminal; where there is none, as wide as its names are long."""
+    console = console or Console()
+    if not console.is_terminal:
+        console.width = WIDTH
+    console.print(table(results))
 
 
 def read_results() -> list[Result]:

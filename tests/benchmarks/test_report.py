@@ -32,6 +32,13 @@ def row(name: str, ratio: float | None, better: Better = "higher") -> Result:
     )
 
 
+def test_in_a_pipe_the_names_are_whole() -> None:
+    out = io.StringIO()
+    name = "io_uring, O_DIRECT: 4 KiB random read, depth 32, beside qemu-img bench -i io_uring"
+    report.print_table([row(name, 1.5)], Console(file=out, width=80))
+    assert name in out.getvalue()
+
+
 def test_figures_have_three_digits() -> None:
     assert [words.figure(x) for x in (1234.5, 99.94, 2.114, 0.01234, None)] == [
         "1234",
