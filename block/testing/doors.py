@@ -12,7 +12,7 @@ R3  Which of several ready descriptors is served first is a choice, too.
 from __future__ import annotations
 
 from block.aio.gate import Gate
-from block.aio.notifier import EventNotifier
+from block.aio.notifier import PipeNotifier
 from block.aio.poller import Poller, PollPoller
 from block.testing.accesses import READ, RELEASE, TRY, WRITE
 
@@ -164,8 +164,8 @@ class FakeGate(Gate):
         pass
 
 
-class FakeNotifier(EventNotifier):
-    """A notifier by a real eventfd."""
+class FakeNotifier(PipeNotifier):
+    """A notifier by a real pipe, which every system has."""
 
     __slots__ = ("_scheduler", "_thing", "_world")
 

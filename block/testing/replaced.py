@@ -16,6 +16,7 @@ import contextlib
 import importlib
 import inspect
 import sys
+from types import ModuleType
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,13 +34,19 @@ def replaced(forms: Mapping[str, Callable[..., Any]]) -> Iterator[None]:
             there = inspect.getattr_static(owner, name)
             _replace(owner, name, _like(there, form), undo)
             if not isinstance(owner, type):
-                for module in list(sys.modules.values()):
-                    if module is not owner and vars(module).get(name) is there:
+                for module in importers(name, there):
+                    if module is not owner:
                         _replace(module, name, form, undo)
         yield
     finally:
         for owner, name, there in reversed(undo):
             setattr(owner, name, there)
+
+
+def importers(name: str, function: object) -> list[ModuleType]:
+    """Returns the modules that have a function by its name. What is None in sys.modules is none."""
+    modules = [module for module in sys.modules.values() if isinstance(module, ModuleType)]
+    return [module for module in modules if vars(module).get(name) is function]
 
 
 def owner_of(key: str) -> tuple[Any, str]:

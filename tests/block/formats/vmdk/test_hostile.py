@@ -15,6 +15,7 @@ import block
 from block.core.error import BlockError
 from block.formats.vmdk import layout as lay
 from tests.block.formats.vmdk.conftest import GRAIN, SIZE, state_of
+from tests.support import needs
 from tests.support.vmdk_images import cowd, descriptor, exported, peek, poke
 
 
@@ -126,6 +127,7 @@ def test_a_descriptor_that_lies_is_refused(tmp_path: Path, text: str, words: str
     assert refusal(path).startswith(words.format(folder=tmp_path))
 
 
+@needs.linux("OFD locks")
 def test_an_extent_that_is_named_twice_is_refused(tmp_path: Path) -> None:
     """Both edges would write to one file, each with tables of its own."""
     (tmp_path / "flat").write_bytes(bytes(64 * 512))

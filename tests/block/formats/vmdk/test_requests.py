@@ -24,6 +24,7 @@ from block.formats.vmdk.layout import CACHED_TABLES
 from tests.block.formats.vmdk.conftest import GRAIN, SIZE, state_of
 from tests.samples.vmdk import PIECES, several_files
 from tests.samples.vmdk import SIZE as SEVERAL
+from tests.support import needs
 from tests.support.drivers import Outcome
 from tests.support.qcow2_disk import Tape, open_on
 from tests.support.vmdk_images import exported
@@ -61,6 +62,7 @@ def test_a_grain_that_is_there_is_written_while_another_one_is_made(image: Path)
         assert (first.ret, second.ret) == (0, 0)
 
 
+@needs.linux("RWF_NOWAIT")
 def test_a_cached_table_answers_at_once(image: Path) -> None:
     with opened(image) as disk:
         disk.pwrite(GRAIN, b"y" * GRAIN)
