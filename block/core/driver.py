@@ -23,7 +23,7 @@ from block.core.error import BlockError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from collections.abc import Awaitable, Callable
     from typing import ClassVar
 
     from block.aio.context import AioContext
@@ -109,6 +109,7 @@ class BlockDriver:
     has_variable_length: ClassVar[bool] = False
     runtime_opts: ClassVar[tuple[Option, ...]] = ()
     create_opts: ClassVar[tuple[Option, ...]] = ()
+    amend_opts: ClassVar[tuple[Option, ...]] = ()  # what amend_options can change
     strong_runtime_opts: ClassVar[tuple[str, ...]] = ()
     mutable_opts: ClassVar[tuple[str, ...]] = ()  # those that a reopen may change
     hooks: ClassVar[frozenset[str]] = frozenset()
@@ -235,6 +236,20 @@ class BlockDriver:
         """Writes another name of a backing file into the header, '' for none; blocks
         (bdrv_change_backing_file)."""
         raise self._unsupported(bs, "changing the backing file")
+
+    def amend_options(
+        self,
+        bs: BlockDriverState,
+        options: dict[str, object],
+        progress: Callable[[int, int], None],
+        force: bool,
+    ) -> None:
+        """Changes options that the image was created with; blocks (bdrv_amend_options).
+
+        `options` are those of `amend_opts` that the user gave, converted. `progress` is called
+        with the work done and all of it. `force` allows what may lose data for good (luks).
+        """
+        raise self._unsupported(bs, "option amendment")
 
     # -- children that come and go
 

@@ -14,5 +14,6 @@ compressed  reading compressed clusters
 corrupt     what is done when an image contradicts itself
 options     runtime options, the sizes of the caches
 create      new images            truncate    longer images
+amend       other options for an image that is there
 driver      the hooks
 """

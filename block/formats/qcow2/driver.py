@@ -20,6 +20,7 @@ from block.core.open import open_child
 from block.core.options import take_options
 from block.core.report import warn_report
 from block.formats.qcow2 import (
+    amend,
     corrupt,
     create,
     header,
@@ -51,6 +52,7 @@ class Qcow2Driver(BlockDriver):
     supports_backing = True
     runtime_opts = options.RUNTIME_OPTS
     create_opts = create.CREATE_OPTS
+    amend_opts = amend.AMEND_OPTS
 
     # -- opening and closing
 
@@ -129,6 +131,15 @@ class Qcow2Driver(BlockDriver):
         from block.formats.qcow2 import check
 
         return check.co_check(bs, result, fix)
+
+    def amend_options(
+        self,
+        bs: BlockDriverState,
+        options: dict[str, object],
+        progress: Callable[[int, int], None],
+        force: bool,
+    ) -> None:
+        amend.amend_options(bs, options, progress)
 
     # -- requests
 

@@ -1,17 +1,21 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""`miniqemu-img amend`: changes options of an image that is there (img_amend).
-
-No format can do that here yet; it is refused in QEMU's words.
-"""
+"""`miniqemu-img amend`: changes options of an image that is there (img_amend)."""
 
 from __future__ import annotations
 
 from block.core import flags as f
-from block.core.registry import find_row
+from block.core.error import BlockError
+from block.ops import amend
 from miniqemu.cli.getopt import Words
+from miniqemu.cli.output import write
 
 from .common import IMAGE, add_options, cache_flags, has_help_option, img_open, options_of
-from .errors import Failure, misused
+from .errors import Failure, because, misused
+from .progress import Progress
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from block.core.backend import BlockBackend
 
 LONG = {**IMAGE, "force": ("force", False)}
 
@@ -27,17 +31,15 @@ def run(program: str, argv: list[str]) -> int:
         given[option] = value
     if not options:
         raise misused(program, "Must specify options (-o)")
-    fmt = given.get("f")
-    if fmt is not None and has_help_option(options):
-        if find_row(fmt) is None:
-            raise Failure(f"Unknown file format '{fmt}'")
-        raise unsupported(fmt)
+    wants_help = has_help_option(options)
+    if wants_help and "f" in given:
+        return write(1, amend.help_text(given["f"]))
     if len(words.rest) != 1:
         raise Failure("Expecting one image file name")
     flags, writethrough = cache_flags(given.get("t", "writeback"))
     blk = img_open(
         words.rest[0],
-        fmt,
+        given.get("f"),
         flags | f.BDRV_O_RDWR | f.BDRV_O_RESIZE,
         image_opts="image-opts" in given,
         writethrough=writethrough,
@@ -45,9 +47,22 @@ def run(program: str, argv: list[str]) -> int:
     with blk:
         assert blk.bs is not None
         assert blk.bs.drv is not None
-        raise unsupported(blk.bs.drv.format_name)
+        if wants_help:
+            return write(1, amend.help_text(blk.bs.drv.format_name))
+        change(blk, ",".join(options), "p" in given and "q" not in given, "force" in given)
+    return 0
 
 
-def unsupported(fmt: str) -> Failure:
-    """What QEMU says of a format whose options cannot be changed."""
-    return Failure(f"Format driver '{fmt}' does not support option amendment")
+def change(blk: BlockBackend, text: str, shows_progress: bool, force: bool) -> None:
+    """Changes the options that the text names."""
+    bs = blk.bs
+    assert bs is not None
+    assert bs.drv is not None
+    options = amend.parse(amend.amendable(bs.drv.format_name), text)
+    with Progress(shows_progress, 1.0, "amend") as progress:
+        try:
+            amend.amend(bs, options, lambda done, total: progress(100 * done / total), force)
+        except BlockError as error:
+            raise because(error) from error
+        finally:
+            progress(100)
