@@ -217,6 +217,9 @@ class BlockDriver:
     def reopen_commit(self, bs: BlockDriverState, prepared: object) -> None:
         """Takes over what reopen_prepare made ready; cannot fail (bdrv_reopen_commit)."""
 
+    def reopen_commit_post(self, bs: BlockDriverState) -> None:
+        """All nodes have changed: what needs requests is done now (bdrv_reopen_commit_post)."""
+
     def reopen_abort(self, bs: BlockDriverState, prepared: object) -> None:
         """Throws away what reopen_prepare made ready (bdrv_reopen_abort)."""
 
@@ -250,6 +253,26 @@ class BlockDriver:
         with the work done and all of it. `force` allows what may lose data for good (luks).
         """
         raise self._unsupported(bs, "option amendment")
+
+    # -- dirty bitmaps that the image keeps (dirty_bitmap.py)
+
+    def supports_persistent_dirty_bitmap(self, bs: BlockDriverState) -> bool:
+        """Says whether the image can keep bitmaps (bdrv_supports_persistent_dirty_bitmap)."""
+        return False
+
+    def check_can_store_bitmap(self, bs: BlockDriverState, name: str, granularity: int) -> None:
+        """Raises unless the image can keep one more, like that
+        (bdrv_co_can_store_new_dirty_bitmap)."""
+        raise self._unsupported(bs, "persistent bitmaps")
+
+    def co_remove_persistent_dirty_bitmap(self, bs: BlockDriverState, name: str) -> Awaitable[None]:
+        """Removes a bitmap from the image, if it is there
+        (bdrv_co_remove_persistent_dirty_bitmap)."""
+        raise self._unsupported(bs, "persistent bitmaps")
+
+    def co_store_dirty_bitmaps(self, bs: BlockDriverState) -> Awaitable[None]:
+        """Writes all persistent bitmaps, and makes them read-only (qcow2_reopen_bitmaps_ro)."""
+        raise self._unsupported(bs, "persistent bitmaps")
 
     # -- children that come and go
 

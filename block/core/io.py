@@ -7,7 +7,8 @@
       track the request             track; wait for serialising requests that overlap
       split by the limits           split; FUA by a flush where the driver has none
       driver.co_preadv              driver.co_pwritev
-      zeroes beyond the end         grow the node, tell parents, count the generation
+      zeroes beyond the end         grow the node, tell parents, count the generation,
+                                    note it in dirty bitmaps
 
 R1  A request is bounded: 0 <= offset, at most REQUEST_MAX_BYTES; else EIO.
 R2  A write needs permission on its edge, a writable node, and the resize permission where
@@ -167,6 +168,7 @@ async def co_pwritev(child: BdrvChild, offset: int, nbytes: int, qiov: Iov, flag
         or bs.read_only
         or bs.open_flags & _NO_WRITES
         or bs.before_write_notifiers
+        or bs.dirty_bitmaps
         or bs.detect_zeroes != "off"
         or (drv := bs.drv) is None
     ):
@@ -317,6 +319,9 @@ def check_write(child: BdrvChild, offset: int, nbytes: int, flags: int) -> None:
     if bs.read_only:
         raise BlockError(errno.EPERM, "Block node is read-only", bs.node_name, offset=offset)
     assert not bs.open_flags & _NO_WRITES, "the node takes no I/O"
+    for bitmap in bs.dirty_bitmaps:
+        if bitmap.readonly:  # what could not be noted there must not happen
+            raise BlockError(errno.EPERM, "", bs.node_name, offset=offset)
     enough = _WRITE_PERMS if flags & f.REQ_WRITE_UNCHANGED else f.BLK_PERM_WRITE
     if not child.perm & enough:
         message = f"'{child.name}' has no 'write' permission on {bs.node_name}"
@@ -350,7 +355,8 @@ async def write_prepare(
 
 
 def write_finish(req: TrackedRequest, offset: int, nbytes: int, done: bool) -> None:
-    """Counts the generation; a longer node tells its parents (bdrv_co_write_req_finish)."""
+    """Counts the generation; a longer node tells its parents; bitmaps take note, of what
+    failed half-way, too (bdrv_co_write_req_finish)."""
     bs = req.bs
     bs.write_gen += 1
     end_sector = -(-(offset + nbytes) // f.SECTOR_SIZE)
@@ -358,5 +364,10 @@ def write_finish(req: TrackedRequest, offset: int, nbytes: int, done: bool) -> N
     if done and grown:
         bs.total_sectors = end_sector
         bs.parents_resized()
+        for bitmap in bs.dirty_bitmaps:
+            bitmap.truncate(end_sector << f.SECTOR_BITS)
     if req.type == WRITE:
         bs.wr_highest_offset = max(bs.wr_highest_offset, offset + nbytes)
+    if bs.dirty_bitmaps and req.nbytes and req.type in (WRITE, DISCARD):
+        for bitmap in bs.dirty_bitmaps:
+            bitmap.note_write(offset, nbytes)

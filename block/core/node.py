@@ -6,8 +6,8 @@ R1  A node has a driver (`drv`), the driver's state (`opaque`), edges to its chi
 R2  Nodes are counted: whoever keeps one holds a reference; with the last `unref` the node
     is flushed, closed and gone.
 R3  Requests come through an edge (BdrvChild), never straight to a node.
-R4  in_flight, tracked_requests, write_gen and the quiesce counters belong to the thread
-    at home in `aio_context`.
+R4  in_flight, tracked_requests, write_gen, the quiesce counters and dirty bitmaps belong to
+    the thread at home in `aio_context`.
 Who may call it: opening, closing and moving in the main thread; the rest at home.
 """
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from block.aio.co_lock import CoQueue
     from block.aio.context import AioContext
     from block.aio.world import World
+    from block.core.dirty_bitmap import BdrvDirtyBitmap
     from block.core.driver import BlockDriver, BlockDriverInfo
     from block.core.edge import BdrvChild
     from block.core.serialise import TrackedRequest
@@ -41,13 +42,14 @@ class BlockDriverState:
     __slots__ = (
         "__weakref__", "aio_context", "aio_notifiers", "auto_backing_file", "backing",
         "backing_file", "backing_format", "before_write_notifiers", "bl", "children",
-        "copy_on_read", "debugged", "detached", "detached_parents", "detect_zeroes", "drv",
-        "exact_filename", "explicit_options", "file", "filename", "flush_queue", "flushed_gen",
-        "flushing", "force_share", "full_open_options", "in_flight", "inherits_from", "node_name",
-        "opaque", "open_flags", "options", "parents", "probed", "quiesce_counter", "read_only",
-        "recursive_quiesce_counter", "refcnt", "serialising_in_flight", "supported_read_flags",
-        "supported_truncate_flags", "supported_write_flags", "supported_zero_flags",
-        "together_counter", "total_sectors", "tracked_requests", "wr_highest_offset", "write_gen",
+        "copy_on_read", "debugged", "detached", "detached_parents", "detect_zeroes",
+        "dirty_bitmaps", "drv", "exact_filename", "explicit_options", "file", "filename",
+        "flush_queue", "flushed_gen", "flushing", "force_share", "full_open_options", "in_flight",
+        "inherits_from", "node_name", "opaque", "open_flags", "options", "parents", "probed",
+        "quiesce_counter", "read_only", "recursive_quiesce_counter", "refcnt",
+        "serialising_in_flight", "supported_read_flags", "supported_truncate_flags",
+        "supported_write_flags", "supported_zero_flags", "together_counter", "total_sectors",
+        "tracked_requests", "wr_highest_offset", "write_gen",
     )  # fmt: skip
 
     def __init__(self, world: World | None = None) -> None:
@@ -103,6 +105,7 @@ class BlockDriverState:
         self.tracked_requests: dict[TrackedRequest, None] = {}
         self.serialising_in_flight = 0
         self.before_write_notifiers: list[Callable[[TrackedRequest], Awaitable[None]]] = []
+        self.dirty_bitmaps: list[BdrvDirtyBitmap] = []
         self.write_gen = 0
         self.flushed_gen = 0
         self.flushing = False
@@ -153,6 +156,9 @@ class BlockDriverState:
             for child in list(self.children):
                 edge.unref_child(self, child)
             drain.drained_end(self)
+        for bitmap in list(self.dirty_bitmaps):
+            assert bitmap.name is not None, "whoever made an anonymous bitmap releases it"
+            bitmap.release()
         self._init_image()
         self.aio_notifiers.clear()
         self.before_write_notifiers.clear()

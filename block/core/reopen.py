@@ -149,3 +149,5 @@ def _apply(bs: BlockDriverState, changes: list[Change]) -> None:
         change.commit()
     permissions.set_perm(bs)
     bs.refresh_limits()
+    for change in reversed(changes):
+        change.driver.reopen_commit_post(change.bs)
