@@ -9,6 +9,7 @@ from __future__ import annotations
 SECTOR_BITS = 9
 SECTOR_SIZE = 1 << SECTOR_BITS
 INT_MAX = (1 << 31) - 1
+UINT_MAX = (1 << 32) - 1
 INT64_MAX = (1 << 63) - 1
 IOV_MAX = 1024
 

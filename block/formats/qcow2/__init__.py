@@ -11,6 +11,7 @@ refgrow     new refcount blocks and a larger refcount table
 write       allocating writes: who waits for whom, copy on write, linking
 zero        zero clusters and discard
 compressed  reading compressed clusters
+dirty       the dirty bit: refcounts that may wait
 corrupt     what is done when an image contradicts itself
 options     runtime options, the sizes of the caches
 create      new images            truncate    longer images

@@ -16,9 +16,12 @@ from block.core import flags as f
 from block.core.backend import BlockBackend
 from block.core.error import BlockError
 from block.core.options import invalid
+from block.core.wait import run_sync
 from block.formats.qcow2 import header
 from block.formats.qcow2.create import CREATE_OPTS, VERSIONS
+from block.formats.qcow2.dirty import co_mark_clean
 from block.formats.qcow2.layout import COMPAT_LAZY_REFCOUNTS
+from block.lean import partial
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -41,8 +44,7 @@ class Wanted:
             raise invalid(f"Unknown compatibility level {compat}")
         self.version: int = s.version if compat is None else VERSIONS[compat]
         self.size: int = options.get("size", 0)
-        lazy = bool(s.compatible_features & COMPAT_LAZY_REFCOUNTS)
-        self.lazy_refcounts: bool = options.get("lazy_refcounts", lazy)
+        self.lazy_refcounts: bool = options.get("lazy_refcounts", s.lazy_refcounts)
         self._check(s, options)
 
     def _check(self, s: Qcow2State, options: dict[str, Any]) -> None:
@@ -75,7 +77,8 @@ def amend_options(
     wanted = Wanted(s, options)
     if wanted.version > s.version:
         _upgrade(s, wanted.version, progress)
-    _set_lazy_refcounts(s, wanted.lazy_refcounts)
+    if wanted.lazy_refcounts != s.lazy_refcounts:
+        _set_lazy_refcounts(s, wanted.lazy_refcounts)
     if wanted.size:
         _resize(bs, wanted.size)
 
@@ -94,23 +97,38 @@ def _upgrade(s: Qcow2State, version: int, progress: Callable[[int, int], None]) 
 
 
 def _set_lazy_refcounts(s: Qcow2State, wanted: bool) -> None:
+    """Changes the header, and what is done from now on. Off: the image becomes clean first."""
     before = s.compatible_features
-    if bool(before & COMPAT_LAZY_REFCOUNTS) == wanted:
-        return
-    s.compatible_features ^= COMPAT_LAZY_REFCOUNTS
+    if not wanted:
+        _mark_clean(s)
+    s.compatible_features = (before & ~COMPAT_LAZY_REFCOUNTS) | (
+        COMPAT_LAZY_REFCOUNTS if wanted else 0
+    )
+    if s.compatible_features != before:
+        try:
+            _update_header(s)
+        except OSError:
+            s.compatible_features = before
+            raise
+    s.lazy_refcounts = wanted
+
+
+def _mark_clean(s: Qcow2State) -> None:
     try:
-        _update_header(s)
-    except OSError:
-        s.compatible_features = before
-        raise
+        run_sync(s.bs.aio_context, partial(co_mark_clean, s))
+    except OSError as error:
+        raise _because(s, "Failed to make the image clean", error) from error
 
 
 def _update_header(s: Qcow2State) -> None:
     try:
         header.update_header(s, s.bs.total_sectors << f.SECTOR_BITS)
     except OSError as error:
-        message = f"Failed to update the image header: {error}"
-        raise BlockError(error.errno or errno.EIO, message, s.bs.node_name, "qcow2") from error
+        raise _because(s, "Failed to update the image header", error) from error
+
+
+def _because(s: Qcow2State, what: str, error: OSError) -> BlockError:
+    return BlockError(error.errno or errno.EIO, f"{what}: {error}", s.bs.node_name, "qcow2")
 
 
 def _resize(bs: BlockDriverState, size: int) -> None:

@@ -10,7 +10,7 @@ depend on the other one, or on a flush of the file:
 
 A crash in between leaves a cluster that nobody uses, never one that two use.
 
-R1  All but `tables.get` is called with the image's lock held.
+R1  All but `tables.get`, `clean_unused` and `resize` is called with the image's lock held.
 R2  A table that `get` returned may be used until the next await: then it may be out again.
 R3  Before a dirty table is written, what its cache depends on is written and flushed.
 R4  The memory is bounded in bytes. The table that goes is one not used since the last
@@ -151,6 +151,23 @@ class TableCache:
             table = self.tables.pop(place, None)
             if table is not None:
                 self._dirty.pop(table, None)
+
+    def clean_unused(self) -> None:
+        """Forgets tables that nobody asked for since the last time (qcow2_cache_clean_unused)."""
+        for table in list(self.tables.values()):
+            if table.recent or table.dirty:
+                table.recent = False
+            else:
+                del self.tables[table.offset]
+
+    def resize(self, capacity: int) -> None:
+        """From now on it holds no more than so many tables; what is dirty stays for a while."""
+        self.capacity = capacity
+        for table in list(self.tables.values()):
+            if len(self.tables) <= capacity:
+                return
+            if not table.dirty:
+                del self.tables[table.offset]
 
     def drop_all(self) -> None:
         """Forgets everything, written or not."""

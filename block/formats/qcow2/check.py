@@ -28,6 +28,7 @@ from block.core.error import BlockError
 from block.formats.qcow2 import corrupt, repair
 from block.formats.qcow2.copied import check_copied
 from block.formats.qcow2.layout import REFTABLE_OFFSET_MASK
+from block.formats.qcow2.refcount import pass_down
 from block.formats.qcow2.refmap import RefcountMap
 from block.formats.qcow2.walk import Walk
 
@@ -214,7 +215,7 @@ class Stored:
         self._result.leaks_fixed += len(leaks)
         self._result.corruptions_fixed += len(wrong) - len(leaks)
         base = index << self.refcounts.block_bits
-        await repair.discard(s, [base + at for at in leaks if not mended[at]])
+        await pass_down(s, [base + at << s.cluster_bits for at in leaks if not mended[at]])
 
 
 def _last_used(cells: array[int]) -> int:

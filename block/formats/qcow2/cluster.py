@@ -34,7 +34,7 @@ from block.formats.qcow2.layout import (
     OFLAG_COPIED,
     OFLAG_ZERO,
 )
-from block.formats.qcow2.refcount import alloc_clusters, free_clusters
+from block.formats.qcow2.refcount import alloc_clusters, free_table
 from block.formats.qcow2.state import COMPRESSED, NORMAL, UNALLOCATED, ZERO_ALLOC
 
 TYPE_CHECKING = False
@@ -151,7 +151,7 @@ async def _new_l2_table(s: Qcow2State, index: int) -> None:
     s.l1_table[index] = place | OFLAG_COPIED
     if old:
         s.l2_clusters().discard(old)
-        await free_clusters(s, old, s.cluster_size)
+        await free_table(s, old, s.cluster_size)
 
 
 async def _copy_slice(s: Qcow2State, offset: int) -> array[int]:
@@ -183,4 +183,4 @@ async def grow_l1_table(s: Qcow2State, entries: int) -> None:
     s.l1_table, s.l1_offset = table, place
     s.suspects = None
     if old_size:
-        await free_clusters(s, old, old_size)
+        await free_table(s, old, old_size)

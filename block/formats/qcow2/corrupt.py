@@ -18,7 +18,8 @@ import sys
 from block.core import event, graph
 from block.core.error import BlockError
 from block.core.permissions import is_writable
-from block.formats.qcow2.layout import INCOMPAT_CORRUPT, INCOMPATIBLE_AT, V2_LENGTH
+from block.formats.qcow2.dirty import write_incompatible
+from block.formats.qcow2.layout import INCOMPAT_CORRUPT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -79,11 +80,8 @@ async def _mark_corrupt(s: Qcow2State) -> None:
     s.incompatible_features |= INCOMPAT_CORRUPT
     if s.version < 3:
         return
-    assert INCOMPATIBLE_AT == V2_LENGTH
-    bits = s.incompatible_features.to_bytes(8, "big")
     try:
-        await s.file.co_pwritev(INCOMPATIBLE_AT, len(bits), [memoryview(bits)])
-        await s.file.co_flush()
+        await write_incompatible(s, s.incompatible_features)
     except OSError:
         return
 

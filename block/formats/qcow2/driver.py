@@ -3,7 +3,7 @@
 
 R1  The image is written by one node. What it knows of the file (where it is free, which clusters
     are in use) nobody else may change.
-R2  Between requests nothing is registered with the event loop: to move means to do nothing.
+R2  Between requests one thing is registered with the event loop: the timer of cache_clean.py.
 R3  What is in memory goes to the file with a flush; the core flushes before it closes.
 Requests run in the thread of the node's context, opening and closing in the main thread.
 """
@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import errno
 
-from block.core import debug
 from block.core import flags as f
 from block.core.driver import BlockDriver, BlockDriverInfo
 from block.core.error import BlockError
@@ -21,25 +20,26 @@ from block.core.options import take_options
 from block.core.report import warn_report
 from block.formats.qcow2 import (
     amend,
-    corrupt,
+    cache_clean,
     create,
+    dirty,
     header,
     measure,
     options,
     read,
+    reopen,
     truncate,
     write,
     zero,
 )
-from block.formats.qcow2.cache import TableCache
 from block.formats.qcow2.layout import AUTOCLEAR_BITMAPS, AUTOCLEAR_KNOWN, INCOMPAT_DIRTY
-from block.formats.qcow2.refcount import TYPECODES
 from block.formats.qcow2.state import Qcow2State
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from block.aio.context import AioContext
     from block.core.check import BdrvCheckResult
     from block.core.iov import Iov
     from block.core.node import BlockDriverState
@@ -51,6 +51,7 @@ class Qcow2Driver(BlockDriver):
     format_name = "qcow2"
     supports_backing = True
     runtime_opts = options.RUNTIME_OPTS
+    mutable_opts = tuple(option.name for option in options.RUNTIME_OPTS)
     create_opts = create.CREATE_OPTS
     amend_opts = amend.AMEND_OPTS
 
@@ -63,8 +64,9 @@ class Qcow2Driver(BlockDriver):
         s = Qcow2State(bs, bs.file)
         head = header.read_header(s, flags)
         bs.total_sectors = head.size // f.SECTOR_SIZE
-        options.apply(s, taken, flags)
-        make_caches(s, options.cache_sizes(taken, s.cluster_size, bs.total_sectors << 9))
+        settings = options.Settings(s, taken, flags, head.size)
+        options.apply(s, settings)
+        reopen.make_caches(s, settings.sizes)
         header.read_tables(s, head)
         bs.opaque = s
         bs.backing_file = bs.auto_backing_file = s.backing_name.decode(errors="surrogateescape")
@@ -79,9 +81,13 @@ class Qcow2Driver(BlockDriver):
         untouched = bs.read_only or flags & f.BDRV_O_CHECK
         if s.incompatible_features & INCOMPAT_DIRTY and not untouched:
             repair_dirty(bs)
+        cache_clean.start(s, bs.aio_context)
 
     def close(self, bs: BlockDriverState) -> None:
         s: Qcow2State = bs.opaque
+        cache_clean.stop(s)
+        if dirty.is_dirty(s) and not bs.read_only:
+            reopen.mark_clean_quietly(s)
         for cache in (s.l2_cache, s.refcount_cache):
             if cache.dirty:
                 warn_report(f"qcow2: the {cache.name} cache could not be written")
@@ -98,11 +104,14 @@ class Qcow2Driver(BlockDriver):
     ) -> None:
         header.change_backing_file(bs.opaque, backing_file, backing_fmt)
 
-    def reopen_prepare(self, bs: BlockDriverState, opts: dict[str, object], flags: int) -> None:
-        """What is dirty has been flushed by the core; a corrupt image stays read-only."""
-        if flags & f.BDRV_O_RDWR:
-            header.check_writable(bs.opaque)
-            header.check_autoclear(bs.opaque)
+    def reopen_prepare(
+        self, bs: BlockDriverState, opts: dict[str, object], flags: int
+    ) -> options.Settings:
+        return reopen.prepare(bs, take_options(opts, self.runtime_opts), flags)
+
+    def reopen_commit(self, bs: BlockDriverState, prepared: object) -> None:
+        assert isinstance(prepared, options.Settings)
+        reopen.commit(bs, prepared)
 
     def refresh_limits(self, bs: BlockDriverState) -> None:
         s: Qcow2State = bs.opaque
@@ -140,6 +149,14 @@ class Qcow2Driver(BlockDriver):
         force: bool,
     ) -> None:
         amend.amend_options(bs, options, progress)
+
+    # -- the event loop
+
+    def detach_aio_context(self, bs: BlockDriverState) -> None:
+        cache_clean.stop(bs.opaque)
+
+    def attach_aio_context(self, bs: BlockDriverState, ctx: AioContext) -> None:
+        cache_clean.start(bs.opaque, ctx)
 
     # -- requests
 
@@ -196,23 +213,3 @@ def repair_dirty(bs: BlockDriverState) -> None:
     if result.check_errors:
         message = "Could not repair dirty image: Input/output error"
         raise BlockError(errno.EIO, message, bs.node_name, "qcow2")
-
-
-def make_caches(s: Qcow2State, sizes: options.CacheSizes) -> None:
-    """Makes both caches (qcow2_update_options_prepare)."""
-
-    def check_for(size: int, ignore: int) -> Callable[[int], Awaitable[None]]:
-        return lambda offset: corrupt.check_overlap(s, offset, size, ignore)
-
-    def complain(message: str) -> Awaitable[BlockError]:
-        return corrupt.signal_corruption(s, message)
-
-    s.set_slices(sizes.l2_entry_size)
-    size = sizes.l2_entry_size
-    check, events = check_for(size, corrupt.OL_ACTIVE_L2), (debug.L2_LOAD, debug.L2_UPDATE)
-    s.l2_cache = TableCache("L2 table", s.file, "Q", size, sizes.l2_tables, check, complain, events)
-    size, typecode = s.cluster_size, TYPECODES[s.refcount_order]
-    check, events = check_for(size, corrupt.OL_REFBLOCK), ("", debug.REFBLOCK_UPDATE_PART)
-    s.refcount_cache = TableCache(
-        "refcount block", s.file, typecode, size, sizes.refcount_tables, check, complain, events
-    )

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Runtime options: the sizes of the caches, overlap checks, discards (read_cache_sizes).
+"""Runtime options: the sizes of the caches, overlap checks, discards (read_cache_sizes,
+qcow2_update_options_prepare).
 
     l2-cache-size          default 32 MiB, at most what the whole disk needs
     refcount-cache-size    default 4 refcount blocks
@@ -8,8 +9,10 @@
     l2-cache-entry-size    default a cluster; 4 KiB where the cache cannot hold all L2 tables
 
 R1  Sizes are upper bounds, rounded down to whole tables; 2 slices and 4 blocks are the least.
+R2  They are checked as a whole before any is taken over: a reopen that fails changes none.
 
-Pure functions of an image's geometry, called while it is opened.
+Called in the main thread, while an image is opened or reopened; `follow_size` in the
+node's context.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from __future__ import annotations
 from block.core import flags as f
 from block.core.options import Option, invalid
 from block.formats.qcow2.corrupt import TEMPLATES
-from block.formats.qcow2.layout import ENTRY_SIZE, MIN_CLUSTER_BITS
+from block.formats.qcow2.layout import COMPAT_LAZY_REFCOUNTS, ENTRY_SIZE, MIN_CLUSTER_BITS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,14 +28,46 @@ if TYPE_CHECKING:
 
     from block.formats.qcow2.state import Qcow2State
 
+DEFAULT_CACHE_CLEAN_INTERVAL = 600
+
+OVERLAPS = {
+    "main-header": "the main qcow2 header",
+    "active-l1": "the active L1 table",
+    "active-l2": "an active L2 table",
+    "refcount-table": "the refcount table",
+    "refcount-block": "a refcount block",
+    "snapshot-table": "the snapshot table",
+    "inactive-l1": "an inactive L1 table",
+    "inactive-l2": "an inactive L2 table",
+    "bitmap-directory": "the bitmap directory",
+}
+"""The options that say one overlap check, in the order of the bits OL_* (corrupt.py)."""
+
+OVERLAP_HELP = (
+    "Selects which overlap checks to perform from a range of templates "
+    "(none, constant, cached, all)"
+)
+
 RUNTIME_OPTS = (
+    Option("lazy-refcounts", "bool", "Postpone refcount updates"),
     Option("pass-discard-request", "bool", "Pass guest discard requests to the layer below"),
     Option(
-        "overlap-check",
-        "string",
-        "Selects which overlap checks to perform from a range of templates "
-        "(none, constant, cached, all)",
-        "cached",
+        "pass-discard-snapshot",
+        "bool",
+        "Generate discard requests when snapshot related space is freed",
+        True,
+    ),
+    Option(
+        "pass-discard-other",
+        "bool",
+        "Generate discard requests when other clusters are freed",
+        False,
+    ),
+    Option("overlap-check", "string", OVERLAP_HELP),
+    Option("overlap-check.template", "string", OVERLAP_HELP),
+    *(
+        Option(f"overlap-check.{name}", "bool", f"Check for unintended writes into {what}")
+        for name, what in OVERLAPS.items()
     ),
     Option(
         "cache-size",
@@ -42,6 +77,12 @@ RUNTIME_OPTS = (
     Option("l2-cache-size", "size", "Maximum L2 table cache size"),
     Option("l2-cache-entry-size", "size", "Size of each entry in the L2 cache"),
     Option("refcount-cache-size", "size", "Maximum refcount block cache size"),
+    Option(
+        "cache-clean-interval",
+        "number",
+        "Clean unused cache entries after this time (in seconds)",
+        DEFAULT_CACHE_CLEAN_INTERVAL,
+    ),
 )
 
 MIN_L2_CACHE_SIZE = 2
@@ -116,15 +157,71 @@ def follow_size(s: Qcow2State, disk_size: int) -> None:
     s.l2_cache.capacity = max(nbytes // s.l2_cache.table_size, MIN_L2_CACHE_SIZE)
 
 
-def apply(s: Qcow2State, taken: dict[str, Any], flags: int) -> None:
-    """Takes over what has nothing to do with sizes (qcow2_update_options_commit)."""
-    template = taken["overlap-check"]
+class Settings:
+    """What the options ask for; checked (Qcow2ReopenState)."""
+
+    __slots__ = (
+        "clean_interval",
+        "lazy_refcounts",
+        "overlap_checks",
+        "pass_discard",
+        "pass_other_discard",
+        "pass_snapshot_discard",
+        "sizes",
+        "taken",
+    )
+
+    def __init__(self, s: Qcow2State, taken: dict[str, Any], flags: int, disk_size: int) -> None:
+        self.taken = taken
+        self.sizes = cache_sizes(taken, s.cluster_size, disk_size)
+        self.clean_interval: int = taken["cache-clean-interval"]
+        if self.clean_interval > f.UINT_MAX:
+            raise invalid("Cache clean interval too big")
+        self.lazy_refcounts = _lazy_refcounts(s, taken["lazy-refcounts"])
+        self.overlap_checks = _overlap_checks(taken)
+        request = taken["pass-discard-request"]
+        self.pass_discard = bool(flags & f.BDRV_O_UNMAP) if request is None else bool(request)
+        self.pass_snapshot_discard: bool = taken["pass-discard-snapshot"]
+        self.pass_other_discard: bool = taken["pass-discard-other"]
+
+
+def _lazy_refcounts(s: Qcow2State, wanted: bool | None) -> bool:
+    """What the user says, or else the header."""
+    if wanted and s.version < 3:
+        raise invalid(
+            "Lazy refcounts require a qcow2 image with at least qemu 1.1 compatibility level"
+        )
+    return bool(s.compatible_features & COMPAT_LAZY_REFCOUNTS) if wanted is None else wanted
+
+
+def _overlap_checks(taken: dict[str, Any]) -> int:
+    """OL_* of a template, each of which may be said otherwise."""
+    short, long = taken["overlap-check"], taken["overlap-check.template"]
+    if short is not None and long is not None and short != long:
+        raise invalid(
+            f"Conflicting values for qcow2 options 'overlap-check' ('{short}') and "
+            f"'overlap-check.template' ('{long}')"
+        )
+    template = short or long or "cached"
     if template not in TEMPLATES:
         raise invalid(
             f"Unsupported value '{template}' for qcow2 option 'overlap-check'. Allowed are any of "
             "the following: none, constant, cached, all"
         )
-    s.overlap_checks = TEMPLATES[template]
-    s.cache_options = taken
-    request = taken["pass-discard-request"]
-    s.pass_discard = bool(flags & f.BDRV_O_UNMAP) if request is None else request
+    checks = TEMPLATES[template]
+    for bit, name in enumerate(OVERLAPS):
+        wanted = taken[f"overlap-check.{name}"]
+        if wanted is not None:
+            checks = checks & ~(1 << bit) | wanted << bit
+    return checks
+
+
+def apply(s: Qcow2State, new: Settings) -> None:
+    """Takes them over, but for the sizes of the caches (qcow2_update_options_commit)."""
+    s.overlap_checks = new.overlap_checks
+    s.lazy_refcounts = new.lazy_refcounts
+    s.cache_options = new.taken
+    s.clean_interval = new.clean_interval
+    s.pass_discard = new.pass_discard
+    s.pass_snapshot_discard = new.pass_snapshot_discard
+    s.pass_other_discard = new.pass_other_discard

@@ -201,6 +201,30 @@ async def free_clusters(
             places.append(place)
 
 
+async def free_table(s: Qcow2State, offset: int, nbytes: int) -> None:
+    """Frees a table that nothing on the disk points to any more (QCOW2_DISCARD_OTHER)."""
+    places: list[int] = []
+    await free_clusters(s, offset, nbytes, places)
+    if s.pass_other_discard:
+        await pass_down(s, places)
+
+
+async def pass_down(s: Qcow2State, places: list[int]) -> None:
+    """Discards free clusters in the file itself, merged into long ranges; a failure harms nobody
+    (qcow2_process_discards). Before the lock is let go: later they could be somebody's."""
+    places.sort()
+    first = 0
+    for at, place in enumerate(places):
+        end = place + s.cluster_size
+        if at + 1 < len(places) and places[at + 1] == end:
+            continue
+        try:
+            await s.file.co_pdiscard(places[first], end - places[first])
+        except OSError:
+            return
+        first = at + 1
+
+
 async def free_entry(s: Qcow2State, entry: int, places: list[int] | None = None) -> None:
     """Frees what an L2 entry pointed to (qcow2_free_any_cluster)."""
     if entry & OFLAG_COMPRESSED:

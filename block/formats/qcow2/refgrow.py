@@ -32,7 +32,7 @@ from block.formats.qcow2.refcount import (
     TYPECODES,
     change_refcounts,
     find_free,
-    free_clusters,
+    free_table,
     set_cell,
 )
 
@@ -131,7 +131,7 @@ async def _grow_table(s: Qcow2State, needed: int) -> None:
     s.reftable, s.reftable_offset = table, offset
     s.refblock_clusters().update(places)
     s.suspects = None
-    await free_clusters(s, old_offset, old_size)
+    await free_table(s, old_offset, old_size)
 
 
 async def _write_new_blocks(s: Qcow2State, first: int, blocks: int, used: int) -> list[int]:

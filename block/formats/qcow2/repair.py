@@ -22,11 +22,11 @@ from operator import not_
 from block.core.error import BlockError
 from block.formats.qcow2.cache import to_disk
 from block.formats.qcow2.corrupt import OL_REFBLOCK, check_overlap
+from block.formats.qcow2.dirty import write_incompatible
 from block.formats.qcow2.layout import (
     ENTRY_SIZE,
     INCOMPAT_CORRUPT,
     INCOMPAT_DIRTY,
-    INCOMPATIBLE_AT,
     MAX_REFTABLE_SIZE,
     REFCOUNT_PLACE,
     REFCOUNT_TABLE_AT,
@@ -44,22 +44,6 @@ async def write_block(s: Qcow2State, place: int, data: memoryview) -> None:
     await s.file.co_pwritev(place, len(data), [data])
 
 
-async def discard(s: Qcow2State, clusters: list[int]) -> None:
-    """Gives free clusters back to the file system. That it may fail harms nobody."""
-    at = 0
-    while at < len(clusters):
-        first = at
-        while at + 1 < len(clusters) and clusters[at + 1] == clusters[at] + 1:
-            at += 1
-        at += 1
-        try:
-            await s.file.co_pdiscard(
-                clusters[first] << s.cluster_bits, (at - first) << s.cluster_bits
-            )
-        except OSError:
-            return
-
-
 def forget_tables(s: Qcow2State) -> None:
     """What is in memory may be old: tables are read again."""
     s.l2_cache.drop_all()
@@ -72,12 +56,8 @@ async def mark_clean(s: Qcow2State) -> None:
     """Clears the dirty bit and the corrupt bit, once all else is on the disk (R3)."""
     await s.file.co_flush()
     bits = s.incompatible_features & ~(INCOMPAT_DIRTY | INCOMPAT_CORRUPT)
-    if bits == s.incompatible_features:
-        return
-    field = bits.to_bytes(8, "big")
-    await s.file.co_pwritev(INCOMPATIBLE_AT, len(field), [memoryview(field)])
-    await s.file.co_flush()
-    s.incompatible_features = bits
+    if bits != s.incompatible_features:
+        await write_incompatible(s, bits)
 
 
 # -- new refcount tables

@@ -33,6 +33,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from block.aio.timer import Timer
     from block.core.edge import BdrvChild
     from block.core.node import BlockDriverState
     from block.formats.qcow2.cache import Table
@@ -48,14 +49,15 @@ class Qcow2State:
     # fmt: off
     __slots__ = (
         "allocations", "autoclear_features", "backing_format", "backing_name", "broken", "bs",
-        "cache_options", "cluster_bits", "cluster_mask", "cluster_size", "compatible_features",
-        "compression_type", "corruption_told", "data", "extensions", "file", "free_cluster",
-        "incompatible_features", "l1_offset", "l1_shift", "l1_table", "l2_bits", "l2_cache",
-        "l2_places", "l2_size", "lock", "looks_hollow", "nb_snapshots", "overlap_checks",
-        "pass_discard", "refblock_bits", "refblock_places", "refcount_bits", "refcount_cache",
-        "refcount_max", "refcount_order", "reftable", "reftable_offset", "rewrites",
-        "slice_bits", "slice_mask", "slice_shift", "snapshots_offset", "suspects",
-        "unknown_fields", "version",
+        "cache_options", "clean_interval", "clean_timer", "cluster_bits", "cluster_mask",
+        "cluster_size", "compatible_features", "compression_type", "corruption_told", "data",
+        "extensions", "file", "free_cluster", "incompatible_features", "l1_offset", "l1_shift",
+        "l1_table", "l2_bits", "l2_cache", "l2_places", "l2_size", "lazy_refcounts", "lock",
+        "looks_hollow", "nb_snapshots", "overlap_checks", "owns_dirty_bit", "pass_discard",
+        "pass_other_discard", "pass_snapshot_discard", "refblock_bits", "refblock_places",
+        "refcount_bits", "refcount_cache", "refcount_max", "refcount_order", "reftable",
+        "reftable_offset", "rewrites", "slice_bits", "slice_mask", "slice_shift",
+        "snapshots_offset", "suspects", "unknown_fields", "version",
     )
     # fmt: on
     l2_cache: TableCache
@@ -85,7 +87,13 @@ class Qcow2State:
         self.reftable = array("Q")
         self.free_cluster = 0  # nothing is free below
         self.overlap_checks = 0
+        self.lazy_refcounts = False  # a write need not wait for its refcounts (dirty.py)
+        self.owns_dirty_bit = False
         self.pass_discard = False
+        self.pass_snapshot_discard = True
+        self.pass_other_discard = False
+        self.clean_interval = 0
+        self.clean_timer: Timer | None = None
         self.cache_options: dict[str, Any] = {}
         self.allocations: list[Allocation] = []
         self.rewrites: dict[Rewrite, None] = {}

@@ -16,6 +16,7 @@ from block.core import flags as f
 from block.core.error import BlockError
 from block.core.iov import zero_iov
 from block.formats.qcow2.cluster import grow_l1_table, writable_slice
+from block.formats.qcow2.dirty import is_dirty
 from block.formats.qcow2.layout import OFFSET_MASK, OFLAG_COPIED, SIZE_AT
 from block.formats.qcow2.options import follow_size
 from block.formats.qcow2.refcount import alloc_clusters
@@ -71,10 +72,12 @@ async def _zero_new_part(s: Qcow2State, old: int, size: int) -> None:
 
 
 async def write_caches(s: Qcow2State) -> None:
-    """Hands all tables to the file, with the lock (qcow2_write_caches)."""
+    """Hands all tables to the file, with the lock (qcow2_write_caches). Not refcounts that may
+    wait (dirty.py)."""
     if not s.broken:
         await s.l2_cache.write()
-        await s.refcount_cache.write()
+        if not is_dirty(s):
+            await s.refcount_cache.write()
 
 
 async def _preallocate(s: Qcow2State, offset: int, end: int) -> None:

@@ -31,6 +31,7 @@ from block.core.align import blockalign
 from block.core.iov import iov_slice, zero_iov
 from block.formats.qcow2.cluster import check_entry, extent_in, writable_slice
 from block.formats.qcow2.corrupt import check_overlap, error
+from block.formats.qcow2.dirty import may_postpone
 from block.formats.qcow2.layout import NOT_PLAIN, OFFSET_MASK, OFLAG_COPIED
 from block.formats.qcow2.read import co_preadv
 from block.formats.qcow2.refcount import alloc_clusters, free_clusters, free_entry
@@ -276,7 +277,7 @@ async def _link(s: Qcow2State, run: Allocation) -> None:
     """Lets the L2 entries point to the run's clusters (qcow2_alloc_cluster_link_l2, R5)."""
     if run.copies:
         s.l2_cache.depends_on_flush = True
-    if not run.keeps:
+    if not run.keeps and not (s.lazy_refcounts and await may_postpone(s)):
         await s.l2_cache.set_dependency(s.refcount_cache)
     table = await writable_slice(s, run.start)
     index = s.slice_index(run.start)

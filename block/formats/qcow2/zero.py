@@ -29,7 +29,7 @@ from block.core.error import BlockError
 from block.core.status import co_block_status_above
 from block.formats.qcow2.cluster import load_slice, lookup, writable_slice
 from block.formats.qcow2.layout import OFFSET_MASK, OFLAG_ZERO
-from block.formats.qcow2.refcount import free_entry
+from block.formats.qcow2.refcount import free_entry, pass_down
 from block.formats.qcow2.state import COMPRESSED, NORMAL, UNALLOCATED, ZERO_ALLOC, ZERO_PLAIN
 from block.formats.qcow2.write import settle
 
@@ -133,7 +133,7 @@ async def _change_all(s: Qcow2State, offset: int, nbytes: int, change: Change) -
         for entry in await _change_slice(s, offset, s.clusters(stop - offset), change):
             await free_entry(s, entry, places)
         if places:
-            await _pass_down(s, places)
+            await pass_down(s, places)
         offset = stop
 
 
@@ -162,17 +162,3 @@ async def _changeable_slice(s: Qcow2State, offset: int) -> Table | None:
     if s.bs.backing is None and await load_slice(s, offset) is None:
         return None
     return await writable_slice(s, offset)
-
-
-async def _pass_down(s: Qcow2State, places: list[int]) -> None:
-    """Discards freed clusters in the file itself; a failure harms nobody (R4)."""
-    places.sort()
-    start = places[0]
-    for place, following in zip(places, [*places[1:], -1], strict=True):
-        if following == place + s.cluster_size:
-            continue
-        try:
-            await s.file.co_pdiscard(start, place + s.cluster_size - start)
-        except OSError:
-            return
-        start = following

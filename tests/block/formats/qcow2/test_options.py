@@ -57,6 +57,12 @@ def test_the_combined_size_is_divided() -> None:
         "l2-cache-entry-size=128k",
         "l2-cache-size=xx",
         "overlap-check=some",
+        "overlap-check=all,overlap-check.template=none",
+        "overlap-check.active-l1=perhaps",
+        "cache-clean-interval=4294967296",
+        "cache-clean-interval=soon",
+        "lazy-refcounts=perhaps",
+        "pass-discard-other=z",
         "nosuch=1",
     ],
 )

@@ -15,64 +15,11 @@ from typing import Any
 import pytest
 
 import block
-from block.core import flags as f
-from tests.support import needs
-from tests.support.qcow2_disk import FLUSH, Flushed, Tape, open_on
+from tests.support.qcow2_cuts import CLEAN, LEAKS, SIZE, check, new_image, plain, record
+from tests.support.qcow2_disk import FLUSH, Tape, open_on
 from tests.support.qcow2_work import Op, Work
 
 ROOT = Path(__file__).parents[4]
-SIZE = (4 << 20) + 3 * 512
-CLEAN, LEAKS = 0, 3
-
-
-def new_image(folder: Path, **options: Any) -> bytes:
-    path = folder / "new.qcow2"
-    path.unlink(missing_ok=True)
-    block.create(os.fspath(path), "qcow2", SIZE, **options)
-    return path.read_bytes()
-
-
-def check(path: Path) -> int:
-    """The exit status of `qemu-img check`: 0 clean, 3 leaks, 2 corrupt."""
-    command = [needs.program("qemu-img"), "check", "-f", "qcow2", os.fspath(path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode in (CLEAN, LEAKS), done.stdout + done.stderr
-    return done.returncode
-
-
-def record(tape: Tape, work: Work, count: int, **options: Any) -> Flushed:
-    """Does random work on an image over the tape."""
-    safe = Flushed(work.size)
-    with open_on(tape, **options) as disk:
-        for op in work.ops(count):
-            start, nbytes = op.offset, op.nbytes
-            before = len(tape.writes)
-            if op.what == "write":
-                disk.pwrite(start, bytes([op.pattern]) * nbytes)
-            elif op.what == "zeroes":
-                disk.pwrite_zeroes(start, nbytes)
-            elif op.what == "unmap":
-                disk.pwrite_zeroes(start, nbytes, f.REQ_MAY_UNMAP)
-            elif op.what == "discard":
-                disk.pdiscard(start, nbytes)
-            elif op.what == "flush":
-                disk.flush()
-            else:
-                continue
-            work.note(op)
-            if op.what == "flush":
-                safe.moments.append((len(tape.writes), bytes(work.model)))
-            else:
-                safe.changed.append((before, start, start + nbytes))
-    return safe
-
-
-def plain(path: Path, folder: Path) -> bytes:
-    """What QEMU reads from an image."""
-    out = folder / "plain.raw"
-    command = [needs.program("qemu-img"), "convert", "-f", "qcow2", "-O", "raw", path, out]
-    subprocess.run(list(map(os.fspath, command)), check=True, timeout=60)
-    return out.read_bytes()
 
 
 def cut_everywhere(folder: Path, seed: int, cuts: int, shuffle: bool, **options: Any) -> list[int]:

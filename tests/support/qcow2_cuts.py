@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Random work on an image over a tape, and what QEMU says of the image that a power cut leaves."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import block
+from block.core import flags as f
+from block.core.backend import BlockBackend
+from tests.support import needs
+from tests.support.qcow2_disk import Flushed, Tape, open_on
+from tests.support.qcow2_work import Op, Work
+
+SIZE = (4 << 20) + 3 * 512
+CLEAN, CORRUPT, LEAKS = 0, 2, 3
+
+
+def new_image(folder: Path, **options: Any) -> bytes:
+    """The bytes of an empty image of ours."""
+    path = folder / "new.qcow2"
+    path.unlink(missing_ok=True)
+    block.create(os.fspath(path), "qcow2", SIZE, **options)
+    return path.read_bytes()
+
+
+def check(path: Path, *words: str) -> int:
+    """The exit status of `qemu-img check`: 0 clean, 3 leaks; asserts that it is not corrupt."""
+    command = [needs.program("qemu-img"), "check", "-f", "qcow2", *words, os.fspath(path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode in (CLEAN, LEAKS), done.stdout + done.stderr
+    return done.returncode
+
+
+def plain(path: Path, folder: Path) -> bytes:
+    """What QEMU reads from an image."""
+    out = folder / "plain.raw"
+    command = [needs.program("qemu-img"), "convert", "-f", "qcow2", "-O", "raw", path, out]
+    subprocess.run(list(map(os.fspath, command)), check=True, timeout=60)
+    return out.read_bytes()
+
+
+def apply(disk: BlockBackend, op: Op) -> bool:
+    """Does one operation of random work; False where it is none that changes anything."""
+    start, nbytes = op.offset, op.nbytes
+    if op.what == "write":
+        disk.pwrite(start, bytes([op.pattern]) * nbytes)
+    elif op.what == "zeroes":
+        disk.pwrite_zeroes(start, nbytes)
+    elif op.what == "unmap":
+        disk.pwrite_zeroes(start, nbytes, f.REQ_MAY_UNMAP)
+    elif op.what == "discard":
+        disk.pdiscard(start, nbytes)
+    elif op.what == "flush":
+        disk.flush()
+    else:
+        return False
+    return True
+
+
+def record(tape: Tape, work: Work, count: int, **options: Any) -> Flushed:
+    """Does random work on an image over the tape."""
+    safe = Flushed(work.size)
+    with open_on(tape, **options) as disk:
+        for op in work.ops(count):
+            before = len(tape.writes)
+            if not apply(disk, op):
+                continue
+            work.note(op)
+            if op.what == "flush":
+                safe.moments.append((len(tape.writes), bytes(work.model)))
+            else:
+                safe.changed.append((before, op.offset, op.offset + op.nbytes))
+    return safe
