@@ -115,6 +115,7 @@ TABLE: list[Row] = [
     Row("trace", "block.filters.trace", "TraceDriver"),
     Row("blkverify", "block.filters.blkverify", "BlkverifyDriver", protocol="blkverify"),
     Row("blkdebug", "block.filters.blkdebug.driver", "BlkdebugDriver", protocol="blkdebug"),
+    Row("blklogwrites", "block.filters.blklogwrites.driver", "BlklogwritesDriver"),
     Row("quorum", "block.filters.quorum.driver", "QuorumDriver"),
     Row("qcow", magic=((0, QCOW_MAGIC + b"\0\0\0\1", 100),)),
     Row("qcow2", "block.formats.qcow2.driver", "Qcow2Driver", magic=((0, QCOW_MAGIC, 100),)),
