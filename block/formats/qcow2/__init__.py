@@ -10,6 +10,8 @@ refcount    which clusters are in use; allocating and freeing them
 refgrow     new refcount blocks and a larger refcount table
 write       allocating writes: who waits for whom, copy on write, linking
 zero        zero clusters and discard
+subcluster  L2 entries with a bitmap: parts of clusters
+datafile    guest data in a file of their own
 compressed  reading compressed clusters
 dirty       the dirty bit: refcounts that may wait
 corrupt     what is done when an image contradicts itself

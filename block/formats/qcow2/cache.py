@@ -55,14 +55,29 @@ def to_disk(cells: array[int]) -> memoryview:
     return memoryview(copy).cast("B")
 
 
+def split(numbers: array[int], with_bitmaps: bool = True) -> tuple[array[int], array[int] | None]:
+    """(entries, bitmaps) of an extended L2 table, in which they take turns."""
+    return (numbers[::2], numbers[1::2]) if with_bitmaps else (numbers, None)
+
+
+def join(cells: array[int], bitmaps: array[int] | None) -> array[int]:
+    """The reverse of split."""
+    if bitmaps is None:
+        return cells
+    numbers = array("Q", bytes(16 * len(cells)))
+    numbers[::2], numbers[1::2] = cells, bitmaps
+    return numbers
+
+
 class Table:
-    """One table: its place in the file, and its entries."""
+    """One table: its place in the file, its entries, and the bitmaps of extended L2 entries."""
 
-    __slots__ = ("cells", "dirty", "offset", "recent")
+    __slots__ = ("bitmaps", "cells", "dirty", "offset", "recent")
 
-    def __init__(self, offset: int, cells: array[int]) -> None:
+    def __init__(self, offset: int, cells: array[int], bitmaps: array[int] | None = None) -> None:
         self.offset = offset
         self.cells = cells
+        self.bitmaps = bitmaps
         self.dirty = False
         self.recent = True
 
@@ -70,6 +85,7 @@ class Table:
 class TableCache:
     """Some tables of one kind (Qcow2Cache).
 
+    They lie in `file`; what the entries of L2 tables point to lies in `data`, mostly the same.
     `table_size` is in bytes and `capacity` in tables. `check(offset)` raises where a table must
     not be written. `events` are raised before a table is read ('' for none) and written (debug.py).
     """
@@ -84,8 +100,10 @@ class TableCache:
         check: Callable[[int], Awaitable[None]],
         complain: Callable[[str], Awaitable[BlockError]],
         events: tuple[str, str],
+        with_bitmaps: bool = False,
     ) -> None:
         self.name = name
+        self.with_bitmaps = with_bitmaps
         self.tables: dict[int, Table] = {}
         self.depends: TableCache | None = None
         self.depends_on_flush = False
@@ -93,6 +111,7 @@ class TableCache:
         self.table_size = table_size
         self._typecode = typecode
         self._file = file
+        self.data = file
         self._check = check
         self._complain = complain
         self._on_read, self._on_write = events
@@ -119,17 +138,22 @@ class TableCache:
         if self._on_read:
             await debug_event(self._file.bs, self._on_read)
         await self._file.co_preadv(offset, self.table_size, [memoryview(data)])
-        table = self.tables[offset] = Table(offset, from_disk(self._typecode, data))
+        cells, bitmaps = split(from_disk(self._typecode, data), self.with_bitmaps)
+        table = self.tables[offset] = Table(offset, cells, bitmaps)
         return table
 
-    async def put(self, offset: int, cells: array[int]) -> Table:
-        """A new table, dirty, in place of whatever the file has there (qcow2_cache_get_empty)."""
+    async def put(self, offset: int, numbers: array[int]) -> Table:
+        """A new table, dirty, in place of whatever the file has there (qcow2_cache_get_empty).
+
+        `numbers` are as they shall stand in the file, bitmaps between entries.
+        """
         await self._check_place(offset)
         table = self.tables.get(offset)
+        cells, bitmaps = split(numbers, self.with_bitmaps)
         if table is None:
             await self._make_room()
-            table = self.tables[offset] = Table(offset, cells)
-        table.cells = cells
+            table = self.tables[offset] = Table(offset, cells, bitmaps)
+        table.cells, table.bitmaps = cells, bitmaps
         self.mark_dirty(table)
         return table
 
@@ -191,14 +215,14 @@ class TableCache:
 
     async def _write(self, table: Table) -> None:
         """Writes one table, and what must be written before it (qcow2_cache_entry_flush)."""
+        if self.depends_on_flush and (self.depends is None or self.data is not self._file):
+            await self.data.co_flush()
+            self.depends_on_flush = False
         if self.depends is not None:
             await self._flush_dependency()
-        elif self.depends_on_flush:
-            await self._file.co_flush()
-            self.depends_on_flush = False
         await self._check(table.offset)
         await debug_event(self._file.bs, self._on_write)
-        data = to_disk(table.cells)
+        data = to_disk(join(table.cells, table.bitmaps))
         await self._file.co_pwritev(table.offset, len(data), [data])
         table.dirty = False
         self._dirty.pop(table, None)

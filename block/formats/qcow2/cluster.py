@@ -18,7 +18,8 @@ from array import array
 
 from block.core import debug
 from block.core.error import BlockError
-from block.formats.qcow2.cache import to_disk
+from block.formats.qcow2 import subcluster
+from block.formats.qcow2.cache import join, to_disk
 from block.formats.qcow2.corrupt import (
     OL_ACTIVE_L1,
     check_overlap,
@@ -50,8 +51,11 @@ Extent: TypeAlias = "tuple[int, int, int]"
 SAME = OFFSET_MASK | NOT_PLAIN
 
 
-def extent_in(s: Qcow2State, cells: array[int], offset: int, nbytes: int) -> Extent:
+def extent_in(s: Qcow2State, table: Table, offset: int, nbytes: int) -> Extent:
     """What a slice says about the bytes at a guest offset (R1)."""
+    if table.bitmaps is not None:
+        return subcluster.extent_in(s, table, offset, nbytes)
+    cells = table.cells
     index = s.slice_index(offset)
     inside = offset & s.cluster_mask
     nbytes = min(nbytes, (s.slice_mask + 1 - index << s.cluster_bits) - inside)
@@ -89,8 +93,8 @@ async def lookup(s: Qcow2State, offset: int, nbytes: int) -> Extent:
     table = await load_slice(s, offset)
     if table is None:
         return UNALLOCATED, 0, _bytes_without_table(s, offset, nbytes)
-    found = extent_in(s, table.cells, offset, nbytes)
-    await check_entry(s, table.cells[s.slice_index(offset)], offset)
+    found = extent_in(s, table, offset, nbytes)
+    await check_entry(s, table, offset)
     return found
 
 
@@ -103,17 +107,31 @@ def _bytes_without_table(s: Qcow2State, offset: int, nbytes: int) -> int:
     return min(end, index << s.l1_shift) - offset
 
 
-async def check_entry(s: Qcow2State, entry: int, offset: int) -> None:
-    """Raises where an L2 entry cannot be."""
+async def check_entry(s: Qcow2State, table: Table, offset: int) -> None:
+    """Raises where the L2 entry of a guest offset cannot be."""
+    number = s.slice_index(offset)
+    entry = table.cells[number]
     kind = s.cluster_type(entry)
     l2_offset = s.l1_table[offset >> s.l1_shift] & OFFSET_MASK
     index = offset >> s.cluster_bits & s.l2_size - 1
     where = f"(L2 offset: {l2_offset:#x}, L2 index: {index:#x})"
+    if table.bitmaps is not None and subcluster.is_invalid(s, entry, table.bitmaps[number]):
+        raise await signal_corruption(s, f"Invalid cluster entry found  {where}")
     if kind != COMPRESSED and entry & OFLAG_ZERO and s.version < 3:
         raise await signal_corruption(s, f"Zero cluster entry found in pre-v3 image {where}")
+    if kind == COMPRESSED and s.external:
+        what = "Compressed cluster entry found in image with external data file"
+        raise await signal_corruption(s, f"{what} {where}")
     host = entry & OFFSET_MASK
     if kind in (NORMAL, ZERO_ALLOC) and host & s.cluster_mask:
         raise await signal_corruption(s, f"Cluster allocation offset {host:#x} unaligned {where}")
+    guest = s.start_of_cluster(offset)
+    if kind in (NORMAL, ZERO_ALLOC) and s.external and host != guest:
+        raise await signal_corruption(
+            s,
+            f"External data file host cluster offset {host:#x} does not match guest cluster "
+            f"offset: {guest:#x}, L2 index: {index:#x})",
+        )
 
 
 # -- tables that may be changed
@@ -137,9 +155,9 @@ async def _new_l2_table(s: Qcow2State, index: int) -> None:
     await s.refcount_cache.flush()
     size = s.l2_cache.table_size
     for at in range(0, s.cluster_size, size):
-        cells = await _copy_slice(s, old + at) if old else array("Q", bytes(size))
+        numbers = await _copy_slice(s, old + at) if old else array("Q", bytes(size))
         await debug.debug_event(s.file.bs, debug.L2_ALLOC_WRITE)
-        await s.l2_cache.put(place + at, cells)
+        await s.l2_cache.put(place + at, numbers)
     s.add_l2_cluster(place)
     await s.l2_cache.flush()
     entry = to_disk(array("Q", [place | OFLAG_COPIED]))
@@ -156,7 +174,8 @@ async def _new_l2_table(s: Qcow2State, index: int) -> None:
 
 async def _copy_slice(s: Qcow2State, offset: int) -> array[int]:
     await debug.debug_event(s.file.bs, debug.L2_ALLOC_COW_READ)
-    return (await s.l2_cache.get(offset)).cells[:]
+    table = await s.l2_cache.get(offset)
+    return join(table.cells[:], table.bitmaps)
 
 
 async def grow_l1_table(s: Qcow2State, entries: int) -> None:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from block.core import check as core
 from block.formats.qcow2 import corrupt
-from block.formats.qcow2.cache import from_disk, to_disk
+from block.formats.qcow2.cache import from_disk, join, split, to_disk
 from block.formats.qcow2.layout import ENTRY_SIZE, OFFSET_MASK, OFLAG_COMPRESSED, OFLAG_COPIED
 from block.formats.qcow2.walk import l2_runs
 
@@ -65,14 +65,15 @@ class CopiedCheck:
             if self._repair:
                 await self._write_l1(index, l1_entry ^ OFLAG_COPIED)
         try:
-            table = from_disk("Q", await self._walk.read(place, s.cluster_size))
+            numbers = from_disk("Q", await self._walk.read(place, s.cluster_size))
         except OSError as error:
             self._result.check_errors += 1
             self._result.say(f"ERROR: Could not read L2 table: {error}")
             raise
+        table, bitmaps = split(numbers, s.extended)
         changed = sum(self._run(table, at, count) for at, count in l2_runs(table, s.cluster_bits))
         if changed and self._repair:
-            await self._write_l2(place, table, changed)
+            await self._write_l2(place, join(table, bitmaps), changed)
 
     def _refcount(self, cluster: int) -> int | None:
         """None: the block with that refcount cannot be read, which has been said."""
@@ -80,6 +81,12 @@ class CopiedCheck:
         if cluster >> refcounts.block_bits in self._stored.unreadable:
             return None
         return refcounts.get(cluster)
+
+    def _refcount_of(self, entry: int) -> int | None:
+        """Of a data cluster; in a data file it is always 1."""
+        if self._s.external:
+            return 1
+        return self._refcount((entry & OFFSET_MASK) >> self._s.cluster_bits)
 
     @staticmethod
     def _wrong(entry: int, refcount: int) -> bool:
@@ -92,8 +99,10 @@ class CopiedCheck:
     def _run(self, table: array[int], at: int, count: int) -> int:
         """The flags of a run; they are all the same. Returns how many were changed in `table`."""
         entry = table[at]
-        if entry & OFLAG_COMPRESSED or not entry & OFFSET_MASK:
+        if entry & OFLAG_COMPRESSED or not entry & self._s.place_flags:
             return 0
+        if self._s.external:
+            return 0 if entry & OFLAG_COPIED else self._piece(table, range(at, at + count))
         first = (entry & OFFSET_MASK) >> self._s.cluster_bits
         refcounts = self._stored.refcounts
         if count == 1:
@@ -111,7 +120,7 @@ class CopiedCheck:
         changed = 0
         for at in where:
             entry = table[at]
-            refcount = self._refcount((entry & OFFSET_MASK) >> self._s.cluster_bits)
+            refcount = self._refcount_of(entry)
             if refcount is not None and self._wrong(entry, refcount):
                 self._say(f"data cluster: l2_entry={entry:x} refcount={refcount}")
                 table[at] = entry ^ OFLAG_COPIED

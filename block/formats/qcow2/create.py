@@ -16,28 +16,33 @@ from array import array
 
 from block.core import flags as f
 from block.core.error import BlockError
-from block.core.open import open_backend
+from block.core.open import bdrv_open, open_backend
 from block.core.options import Option, invalid, take_options
 from block.core.registry import find_protocol, find_row
 from block.core.wait import run_sync
-from block.formats.qcow2 import header
+from block.formats.qcow2 import datafile, header
 from block.formats.qcow2.cache import to_disk
 from block.formats.qcow2.layout import (
+    AUTOCLEAR_DATA_FILE_RAW,
     COMPAT_LAZY_REFCOUNTS,
     FULL_LENGTH,
     HEADER_MORE,
     HEADER_V2,
     HEADER_V3,
+    INCOMPAT_DATA_FILE,
+    INCOMPAT_EXTENDED_L2,
     MAGIC,
     MAX_BACKING_NAME,
     MAX_CLUSTER_BITS,
     MIN_CLUSTER_BITS,
+    MIN_EXTENDED_CLUSTER_BITS,
 )
 from block.formats.qcow2.refcount import alloc_clusters
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from block.core.backend import BlockBackend
+    from block.core.node import BlockDriverState
     from block.formats.qcow2.state import Qcow2State
 
 CREATE_OPTS = (
@@ -54,6 +59,8 @@ CREATE_OPTS = (
     Option("compat", "string", "Compatibility level (v2 [0.10] or v3 [1.1])"),
     Option("backing_file", "string", "File name of a base image"),
     Option("backing_fmt", "string", "Image format of the base image"),
+    Option("data_file", "string", "File name of an external data file"),
+    Option("data_file_raw", "bool", "The external data file must stay valid as a raw image"),
     Option("lazy_refcounts", "bool", "Postpone refcount updates", False),
     Option("refcount_bits", "number", "Width of a reference count entry in bits", 16),
 )
@@ -70,14 +77,17 @@ class Plan:
         if compat not in VERSIONS:
             raise invalid(f"Parameter 'version' does not accept value '{compat}'")
         self.version = VERSIONS[compat]
-        self.cluster_bits = _cluster_bits(taken["cluster_size"])
+        self.extended_l2: bool = taken["extended_l2"]
+        if self.extended_l2 and self.version < 3:
+            raise _too_old("Extended L2 entries are")
+        self.cluster_bits = _cluster_bits(taken["cluster_size"], self.extended_l2)
         self.refcount_order = _refcount_order(taken["refcount_bits"], self.version)
         self.preallocation: str = taken["preallocation"] or "off"
         self.lazy_refcounts: bool = taken["lazy_refcounts"]
         self.backing_file: str = taken["backing_file"] or ""
         self.backing_format: str = taken["backing_fmt"] or ""
-        if taken["extended_l2"]:
-            raise BlockError(errno.ENOTSUP, "Extended L2 tables are not supported")
+        self.data_file: str = taken["data_file"] or ""
+        self.data_file_raw = bool(taken["data_file_raw"])
         if taken["compression_type"] != "zlib":
             value = taken["compression_type"]
             raise invalid(f"Parameter 'compression-type' does not accept value '{value}'")
@@ -89,7 +99,7 @@ class Plan:
         if self.preallocation not in ("off", "metadata"):
             mode = self.preallocation
             raise BlockError(errno.ENOTSUP, f"Unsupported preallocation mode '{mode}'")
-        if self.backing_file and self.preallocation != "off":
+        if self.backing_file and self.preallocation != "off" and not self.extended_l2:
             raise invalid(
                 "Backing file and preallocation can only be used at the same time if "
                 "extended_l2 is on"
@@ -105,14 +115,34 @@ class Plan:
                 "Lazy refcounts only supported with compatibility level 1.1 and above "
                 "(use version=v3 or greater)"
             )
+        self._check_data_file()
+
+    def _check_data_file(self) -> None:
+        if self.data_file_raw and not self.data_file:
+            raise invalid("data-file-raw requires data-file")
+        if self.data_file_raw and self.backing_file:
+            raise invalid("Backing file and data-file-raw cannot be used at the same time")
+        if self.data_file and self.version < 3:
+            raise _too_old("External data files are")
 
 
-def _cluster_bits(size: int) -> int:
+def _too_old(what: str) -> BlockError:
+    return invalid(
+        f"{what} only supported with compatibility level 1.1 and above (use version=v3 or greater)"
+    )
+
+
+def _cluster_bits(size: int, extended_l2: bool) -> int:
     bits = size.bit_length() - 1
     if size != 1 << max(bits, 0) or not MIN_CLUSTER_BITS <= bits <= MAX_CLUSTER_BITS:
         raise invalid(
             f"Cluster size must be a power of two between {1 << MIN_CLUSTER_BITS} and "
             f"{1 << MAX_CLUSTER_BITS - 10}k"
+        )
+    if extended_l2 and bits < MIN_EXTENDED_CLUSTER_BITS:
+        raise invalid(
+            "Extended L2 entries are only supported with cluster sizes of at least "
+            f"{1 << MIN_EXTENDED_CLUSTER_BITS} bytes"
         )
     return bits
 
@@ -135,13 +165,37 @@ def create(filename: str, options: dict[str, object]) -> None:
     protocol.create(filename, {**options, "size": 0})
     options.clear()
     _write_start(filename, plan)
+    data = _create_data_file(plan)
+    below = {} if data is None else {"data-file": data.node_name}
     flags = f.BDRV_O_RDWR | f.BDRV_O_RESIZE | f.BDRV_O_NO_FLUSH
-    blk = open_backend(filename, options={"driver": "qcow2"}, flags=flags)
+    try:
+        blk = open_backend(filename, options={"driver": "qcow2", **below}, flags=flags)
+    finally:
+        if data is not None:
+            data.unref()
     try:
         _complete(blk, plan)
     finally:
         blk.unref()
     _flush(filename)
+
+
+def _create_data_file(plan: Plan) -> BlockDriverState | None:
+    """Makes the file that the guest's data will go to; the caller gets a reference."""
+    if not plan.data_file:
+        return None
+    protocol = find_protocol(plan.data_file)
+    protocol.create(plan.data_file, {"size": 0})
+    options = {"driver": protocol.format_name}
+    flags = f.BDRV_O_RDWR | f.BDRV_O_RESIZE | f.BDRV_O_PROTOCOL
+    data = bdrv_open(plan.data_file, options=options, flags=flags)
+    plan.data_file = data.filename  # as the header will have it
+    return data
+
+
+def _incompatible(plan: Plan) -> int:
+    data_file = INCOMPAT_DATA_FILE if plan.data_file else 0
+    return data_file | (INCOMPAT_EXTENDED_L2 if plan.extended_l2 else 0)
 
 
 def _write_start(filename: str, plan: Plan) -> None:
@@ -151,6 +205,8 @@ def _write_start(filename: str, plan: Plan) -> None:
         "magic": MAGIC, "version": plan.version, "cluster_bits": plan.cluster_bits,
         "refcount_table_offset": size, "refcount_table_clusters": 1,
         "refcount_order": plan.refcount_order, "header_length": FULL_LENGTH,
+        "incompatible_features": _incompatible(plan),
+        "autoclear_features": AUTOCLEAR_DATA_FILE_RAW if plan.data_file_raw else 0,
         "compatible_features": COMPAT_LAZY_REFCOUNTS if plan.lazy_refcounts else 0,
     }  # fmt: skip
     data = b""
@@ -184,6 +240,7 @@ def _complete(blk: BlockBackend, plan: Plan) -> None:
 
     place = run_sync(bs.aio_context, count_start)
     assert place == 0, "the first cluster of an empty image is in use"
+    datafile.set_file_name(s, plan.data_file)
     header.update_header(s, 0)
     blk.truncate(plan.size, False, plan.preallocation)
     if plan.backing_file:

@@ -3,7 +3,8 @@
 
 R1  The image is written by one node. What it knows of the file (where it is free, which clusters
     are in use) nobody else may change.
-R2  Between requests one thing is registered with the event loop: the timer of cache_clean.py.
+R2  Between requests the timer of cache_clean.py is registered with the event loop; and to move
+    means to move an external data file, too, which is the driver's own child.
 R3  What is in memory goes to the file with a flush; the core flushes before it closes.
 Requests run in the thread of the node's context, opening and closing in the main thread.
 """
@@ -22,6 +23,7 @@ from block.formats.qcow2 import (
     amend,
     cache_clean,
     create,
+    datafile,
     dirty,
     header,
     measure,
@@ -63,6 +65,7 @@ class Qcow2Driver(BlockDriver):
         assert bs.file is not None
         s = Qcow2State(bs, bs.file)
         head = header.read_header(s, flags)
+        datafile.open_data_file(s, opts, flags)
         bs.total_sectors = head.size // f.SECTOR_SIZE
         settings = options.Settings(s, taken, flags, head.size)
         options.apply(s, settings)
@@ -74,7 +77,7 @@ class Qcow2Driver(BlockDriver):
         bs.supported_truncate_flags = f.REQ_ZERO_WRITE
         if s.version >= 3:
             bs.supported_zero_flags = f.REQ_MAY_UNMAP | f.REQ_NO_FALLBACK
-        known = AUTOCLEAR_BITMAPS if flags & f.BDRV_O_CHECK else AUTOCLEAR_KNOWN
+        known = AUTOCLEAR_KNOWN | (AUTOCLEAR_BITMAPS if flags & f.BDRV_O_CHECK else 0)
         if s.autoclear_features & ~known and not bs.read_only:
             s.autoclear_features &= known
             header.update_header(s, head.size)
@@ -115,13 +118,13 @@ class Qcow2Driver(BlockDriver):
 
     def refresh_limits(self, bs: BlockDriverState) -> None:
         s: Qcow2State = bs.opaque
-        bs.bl.pwrite_zeroes_alignment = s.cluster_size
+        bs.bl.pwrite_zeroes_alignment = s.subcluster_size
         bs.bl.pdiscard_alignment = s.cluster_size
 
     def get_info(self, bs: BlockDriverState) -> BlockDriverInfo:
         s: Qcow2State = bs.opaque
         info = BlockDriverInfo(s.cluster_size)
-        info.subcluster_size = s.cluster_size
+        info.subcluster_size = s.subcluster_size
         info.vm_state_offset = s.l1_entries(bs.total_sectors << 9) << s.l1_shift
         info.is_dirty = bool(s.incompatible_features & INCOMPAT_DIRTY)
         return info
@@ -153,9 +156,15 @@ class Qcow2Driver(BlockDriver):
     # -- the event loop
 
     def detach_aio_context(self, bs: BlockDriverState) -> None:
+        """Takes the timer out of the loop, and the data file; the core walks the others."""
         cache_clean.stop(bs.opaque)
+        for child in datafile.own_children(bs.opaque):
+            child.bs.detach_aio_context()
 
     def attach_aio_context(self, bs: BlockDriverState, ctx: AioContext) -> None:
+        """Brings them into the new one."""
+        for child in datafile.own_children(bs.opaque):
+            child.bs.attach_aio_context(ctx)
         cache_clean.start(bs.opaque, ctx)
 
     # -- requests
@@ -195,7 +204,7 @@ class Qcow2Driver(BlockDriver):
     def co_truncate(
         self, bs: BlockDriverState, offset: int, exact: bool, prealloc: str, flags: int
     ) -> Awaitable[None]:
-        return truncate.co_truncate(bs, offset, prealloc, flags)
+        return truncate.co_truncate(bs, offset, exact, prealloc, flags)
 
 
 def repair_dirty(bs: BlockDriverState) -> None:

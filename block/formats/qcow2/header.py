@@ -20,6 +20,7 @@ from block.core import flags as f
 from block.core.debug import REFTABLE_LOAD, debug_event
 from block.core.error import BlockError
 from block.core.wait import run_sync
+from block.formats.qcow2 import datafile
 from block.formats.qcow2 import layout as lay
 from block.formats.qcow2.cache import from_disk
 
@@ -46,7 +47,12 @@ def read_header(s: Qcow2State, flags: int) -> Any:
     _read_more_fields(s, head)
     end = head.backing_file_offset or 1 << head.cluster_bits
     _check_features(s, head, end, flags)
-    s.set_geometry(head.cluster_bits, head.refcount_order)
+    extended = bool(head.incompatible_features & lay.INCOMPAT_EXTENDED_L2)
+    if extended and head.cluster_bits < lay.MIN_EXTENDED_CLUSTER_BITS:
+        size = 1 << head.cluster_bits - 5
+        message = f"Unsupported subcluster size: {size}"
+        raise refuse(s, message, f"header.cluster_bits = {head.cluster_bits}")
+    s.set_geometry(head.cluster_bits, head.refcount_order, extended)
     _check_tables(s, head)
     _read_extensions(s, head.header_length, end)
     _read_backing_name(s, head)
@@ -315,13 +321,15 @@ def build_header(s: Qcow2State, size: int) -> bytes:
 def _extensions(s: Qcow2State) -> list[tuple[int, bytes]]:
     """Backing format, the names of all features (if there is room), what others left, the end."""
     found = [(lay.EXT_BACKING_FORMAT, s.backing_format)] if s.backing_format else []
+    found += [(kind, data) for kind, data in s.extensions if kind == lay.EXT_DATA_FILE]
     if s.version == 3 and s.cluster_size > 4096:
         rows = [
             {"type": kind, "bit": bit, "name": lay.FEATURE_NAME.build(name)}
             for kind, bit, name in lay.FEATURE_NAMES
         ]
         found.append((lay.EXT_FEATURE_TABLE, lay.FEATURES.build(rows)))
-    found += [(kind, data) for kind, data in s.extensions if kind != lay.EXT_FEATURE_TABLE]
+    known = (lay.EXT_DATA_FILE, lay.EXT_FEATURE_TABLE)
+    found += [(kind, data) for kind, data in s.extensions if kind not in known]
     return [*found, (lay.EXT_END, b"")]
 
 
@@ -340,6 +348,8 @@ def change_backing_file(s: Qcow2State, backing_file: str, backing_fmt: str) -> N
 
     What the header cannot hold leaves it as it was. Raises BlockError.
     """
+    if backing_file and datafile.is_raw(s):
+        raise BlockError(errno.EINVAL, "Invalid argument", s.bs.node_name)
     before = s.backing_name, s.backing_format
     s.backing_name = backing_file.encode(errors="surrogateescape")
     s.backing_format = backing_fmt.encode()
@@ -354,9 +364,9 @@ def change_backing_file(s: Qcow2State, backing_file: str, backing_fmt: str) -> N
 
 def specific_info(s: Qcow2State) -> dict[str, object]:
     """What only this format has (ImageInfoSpecificQCow2)."""
-    data: dict[str, object] = {"compat": "1.1" if s.version >= 3 else "0.10"}
+    data: dict[str, object] = {"compat": "1.1" if s.version >= 3 else "0.10", **datafile.info(s)}
     if s.version >= 3:
-        data["extended-l2"] = False
+        data["extended-l2"] = s.extended
         data["lazy-refcounts"] = bool(s.compatible_features & lay.COMPAT_LAZY_REFCOUNTS)
         data["corrupt"] = bool(s.incompatible_features & lay.INCOMPAT_CORRUPT)
     data["refcount-bits"] = s.refcount_bits

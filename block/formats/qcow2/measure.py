@@ -30,14 +30,15 @@ def measure(options: dict[str, object], in_bs: BlockDriverState | None) -> dict[
     cluster_size = 1 << plan.cluster_bits
     size = plan.size if in_bs is None else in_bs.getlength()
     size = _round_up(size, cluster_size)
-    if size > (MAX_L1_SIZE // ENTRY) * (cluster_size // ENTRY) * cluster_size:
+    entry = 2 * ENTRY if plan.extended_l2 else ENTRY
+    if size > (MAX_L1_SIZE // ENTRY) * (cluster_size // entry) * cluster_size:
         raise invalid("The image size is too large (try using a larger cluster size)")
     data = 0
     if preallocation in ("falloc", "full") or (in_bs is not None and plan.backing_file):
         data = size
     elif in_bs is not None:
         data = run_sync(in_bs.aio_context, lambda: _co_data_bytes(in_bs, cluster_size))
-    whole = full_size(size, cluster_size, plan.refcount_order)
+    whole = full_size(size, cluster_size, plan.refcount_order, entry)
     info = {"required": whole - size + data, "fully-allocated": whole}
     if plan.version >= 3 and in_bs is not None and _may_have_bitmaps(in_bs):
         info["bitmaps"] = 0
@@ -50,9 +51,9 @@ def _may_have_bitmaps(bs: BlockDriverState) -> bool:
     return is_qcow2 and bs.opaque.version >= 3
 
 
-def full_size(size: int, cluster_size: int, refcount_order: int) -> int:
+def full_size(size: int, cluster_size: int, refcount_order: int, l2_entry: int) -> int:
     """An image's size with all clusters in use, metadata included (qcow2_calc_prealloc_size)."""
-    l2_tables = -(-size // cluster_size // (cluster_size // ENTRY))
+    l2_tables = -(-size // cluster_size // (cluster_size // l2_entry))
     l1_table = _round_up(l2_tables * ENTRY, cluster_size)
     clusters = 1 + l2_tables + (l1_table + size) // cluster_size
     return (clusters + refcount_clusters(clusters, cluster_size, refcount_order)) * cluster_size

@@ -101,10 +101,15 @@ class CacheSizes:
         self.refcount_tables = refcount_tables
 
 
-def cache_sizes(taken: dict[str, Any], cluster_size: int, disk_size: int) -> CacheSizes:
-    """Computes them (read_cache_sizes). Raises BlockError with QEMU's text."""
+def cache_sizes(
+    taken: dict[str, Any], cluster_size: int, disk_size: int, l2_entry: int = ENTRY_SIZE
+) -> CacheSizes:
+    """Computes them (read_cache_sizes); an L2 entry has `l2_entry` bytes.
+
+    Raises BlockError with QEMU's text.
+    """
     entries = -(-disk_size // cluster_size)
-    max_l2 = -(-entries * ENTRY_SIZE // cluster_size) * cluster_size
+    max_l2 = -(-entries * l2_entry // cluster_size) * cluster_size
     l2_size, refcount_size = _divide(taken, max_l2, MIN_REFCOUNT_CACHE_SIZE * cluster_size)
     entry_size = taken["l2-cache-entry-size"]
     if entry_size is None:
@@ -152,7 +157,7 @@ def _divide(taken: dict[str, Any], max_l2: int, min_refcount: int) -> tuple[int,
 
 def follow_size(s: Qcow2State, disk_size: int) -> None:
     """The disk has another length: the L2 cache may have to hold more, in slices as before."""
-    sizes = cache_sizes(s.cache_options, s.cluster_size, disk_size)
+    sizes = cache_sizes(s.cache_options, s.cluster_size, disk_size, 1 << s.entry_bits)
     nbytes = sizes.l2_entry_size * sizes.l2_tables
     s.l2_cache.capacity = max(nbytes // s.l2_cache.table_size, MIN_L2_CACHE_SIZE)
 
@@ -173,7 +178,7 @@ class Settings:
 
     def __init__(self, s: Qcow2State, taken: dict[str, Any], flags: int, disk_size: int) -> None:
         self.taken = taken
-        self.sizes = cache_sizes(taken, s.cluster_size, disk_size)
+        self.sizes = cache_sizes(taken, s.cluster_size, disk_size, 1 << s.entry_bits)
         self.clean_interval: int = taken["cache-clean-interval"]
         if self.clean_interval > f.UINT_MAX:
             raise invalid("Cache clean interval too big")

@@ -5,7 +5,7 @@
     NORMAL                        the file
     COMPRESSED                    the file, and unpacked
     ZERO_PLAIN, ZERO_ALLOC        nowhere
-    UNALLOCATED                   the backing file; without one, nowhere
+    UNALLOCATED(_ALLOC)           the backing file; without one, nowhere
 
 R1  try_preadv answers where one extent holds all that is wanted, its slice is in the cache, and the
     layer below answers at once. Everything else, failures too, is the coroutine's.
@@ -24,8 +24,9 @@ from block.formats.qcow2.layout import NOT_PLAIN, OFFSET_MASK
 from block.formats.qcow2.refcount import get_refcount
 from block.formats.qcow2.state import (
     COMPRESSED,
+    HOLES,
     NORMAL,
-    UNALLOCATED,
+    UNALLOCATED_ALLOC,
     ZERO_ALLOC,
     ZERO_PLAIN,
 )
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from block.core.iov import Iov
     from block.core.node import BlockDriverState
     from block.core.status import Status
+    from block.formats.qcow2.cache import Table
     from block.formats.qcow2.cluster import Extent
     from block.formats.qcow2.state import Qcow2State
 
@@ -43,11 +45,12 @@ def try_preadv(bs: BlockDriverState, offset: int, nbytes: int, qiov: Iov) -> int
     """Reads at once, or declines (R1)."""
     s: Qcow2State = bs.opaque
     l2_offset = s.l1_table[offset >> s.l1_shift] & OFFSET_MASK
-    shift = s.slice_bits + 3
-    place = l2_offset + ((offset >> s.slice_shift) << shift & s.cluster_mask)
+    place = l2_offset + ((offset >> s.slice_shift) << s.slice_size_bits & s.cluster_mask)
     table = s.l2_cache.tables.get(place)
     if table is None:
         return None
+    if not s.plain:
+        return _try_extent(s, table, offset, nbytes, qiov)
     entry = table.cells[offset >> s.cluster_bits & s.slice_mask]
     inside = offset & s.cluster_mask
     if inside + nbytes > s.cluster_size or entry & NOT_PLAIN:
@@ -59,13 +62,27 @@ def try_preadv(bs: BlockDriverState, offset: int, nbytes: int, qiov: Iov) -> int
     return None if bs.backing is None else io.try_preadv(bs.backing, offset, nbytes, qiov)
 
 
+def _try_extent(s: Qcow2State, table: Table, offset: int, nbytes: int, qiov: Iov) -> int | None:
+    """The same where an entry alone does not tell: with subclusters, or a data file."""
+    kind, host, size = extent_in(s, table, offset, nbytes)
+    if size < nbytes:
+        return None
+    table.recent = True
+    if kind == NORMAL:
+        wrong = (host ^ offset) & s.same_bits
+        return None if wrong else io.try_preadv(s.data, host, nbytes, qiov)
+    if kind not in HOLES or s.bs.backing is None:
+        return None
+    return io.try_preadv(s.bs.backing, offset, nbytes, qiov)
+
+
 async def find(s: Qcow2State, offset: int, nbytes: int) -> Extent:
     """Where the bytes at a guest offset are; with the lock only if it must be (R2)."""
     table = s.cached_slice(offset)
     if table is not None:
         table.recent = True
-        found = extent_in(s, table.cells, offset, nbytes)
-        if found[0] == NORMAL and not (found[1] ^ offset) & s.cluster_mask:
+        found = extent_in(s, table, offset, nbytes)
+        if found[0] == NORMAL and not (found[1] ^ offset) & s.same_bits:
             return found
     async with s.lock:
         return await lookup(s, offset, nbytes)
@@ -84,7 +101,7 @@ async def co_preadv(bs: BlockDriverState, offset: int, nbytes: int, qiov: Iov) -
             await io.co_preadv(s.data, host, size, part, 0)
         elif kind == COMPRESSED:
             await co_preadv_compressed(s, host, offset + done, size, part)
-        elif kind == UNALLOCATED and bs.backing is not None:
+        elif kind in HOLES and bs.backing is not None:
             if s.file.bs.debugged:
                 await debug.debug_event(s.file.bs, debug.READ_BACKING_AIO)
             await io.co_preadv(bs.backing, offset + done, size, part, 0)
@@ -102,6 +119,8 @@ async def co_block_status(bs: BlockDriverState, offset: int, nbytes: int) -> Sta
         kind, host, size = await lookup(s, offset, nbytes)
     if kind == ZERO_PLAIN:
         return f.BDRV_BLOCK_ZERO, size, 0, None
+    if kind == UNALLOCATED_ALLOC:
+        return f.BDRV_BLOCK_OFFSET_VALID, size, host, s.data.bs
     if kind == ZERO_ALLOC:
         return f.BDRV_BLOCK_ZERO | f.BDRV_BLOCK_OFFSET_VALID, size, host, s.data.bs
     if kind == NORMAL:

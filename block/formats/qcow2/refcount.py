@@ -31,6 +31,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from array import array
 
+    from block.core.edge import BdrvChild
     from block.formats.qcow2.cache import Table
     from block.formats.qcow2.state import Qcow2State
 
@@ -209,9 +210,14 @@ async def free_table(s: Qcow2State, offset: int, nbytes: int) -> None:
         await pass_down(s, places)
 
 
-async def pass_down(s: Qcow2State, places: list[int]) -> None:
-    """Discards free clusters in the file itself, merged into long ranges; a failure harms nobody
-    (qcow2_process_discards). Before the lock is let go: later they could be somebody's."""
+async def pass_down(s: Qcow2State, places: list[int], data: BdrvChild | None = None) -> None:
+    """Discards free clusters in the image file, or in the file that holds data; merged into long
+    ranges. A failure harms nobody (qcow2_process_discards).
+
+    Before the lock is let go: later they could be somebody's.
+    """
+    file = data or s.file
+    length = file.bs.total_sectors << 9
     places.sort()
     first = 0
     for at, place in enumerate(places):
@@ -219,14 +225,22 @@ async def pass_down(s: Qcow2State, places: list[int]) -> None:
         if at + 1 < len(places) and places[at + 1] == end:
             continue
         try:
-            await s.file.co_pdiscard(places[first], end - places[first])
+            if places[first] < length:
+                await file.co_pdiscard(places[first], min(end, length) - places[first])
         except OSError:
             return
         first = at + 1
 
 
 async def free_entry(s: Qcow2State, entry: int, places: list[int] | None = None) -> None:
-    """Frees what an L2 entry pointed to (qcow2_free_any_cluster)."""
+    """Frees what an L2 entry pointed to (qcow2_free_any_cluster).
+
+    In a data file nothing is counted; `places` hears of it all the same, for discards.
+    """
+    if s.external:
+        if places is not None and entry & s.place_flags and not entry & OFLAG_COMPRESSED:
+            places.append(entry & OFFSET_MASK)
+        return
     if entry & OFLAG_COMPRESSED:
         offset, nbytes = compressed_place(s, entry)
         await free_clusters(s, offset // 512 * 512, nbytes + offset % 512, places)

@@ -83,7 +83,10 @@ def make_caches(s: Qcow2State, sizes: options.CacheSizes) -> None:
     s.set_slices(sizes.l2_entry_size)
     size = sizes.l2_entry_size
     check, events = check_for(size, corrupt.OL_ACTIVE_L2), (debug.L2_LOAD, debug.L2_UPDATE)
-    s.l2_cache = TableCache("L2 table", s.file, "Q", size, sizes.l2_tables, check, complain, events)
+    s.l2_cache = TableCache(
+        "L2 table", s.file, "Q", size, sizes.l2_tables, check, complain, events, s.extended
+    )
+    s.l2_cache.data = s.data
     size, typecode = s.cluster_size, TYPECODES[s.refcount_order]
     check, events = check_for(size, corrupt.OL_REFBLOCK), ("", debug.REFBLOCK_UPDATE_PART)
     s.refcount_cache = TableCache(

@@ -39,8 +39,13 @@ if TYPE_CHECKING:
     from block.formats.qcow2.cache import Table
     from block.formats.qcow2.write import Allocation, Rewrite
 
-UNALLOCATED, ZERO_PLAIN, ZERO_ALLOC, NORMAL, COMPRESSED = range(5)
-"""What an L2 entry says (QCow2ClusterType). ZERO_ALLOC reads as zeroes and keeps its cluster."""
+UNALLOCATED, ZERO_PLAIN, ZERO_ALLOC, NORMAL, COMPRESSED, UNALLOCATED_ALLOC, INVALID = range(7)
+"""What an L2 entry says (QCow2ClusterType), or of a part of its cluster (QCow2SubclusterType,
+subcluster.py). *_ALLOC keep a cluster: ZERO_ALLOC reads as zeroes all the same, UNALLOCATED_ALLOC
+from the backing file."""
+PLACED = (NORMAL, ZERO_ALLOC, UNALLOCATED_ALLOC)
+ZEROES = (ZERO_PLAIN, ZERO_ALLOC)
+HOLES = (UNALLOCATED, UNALLOCATED_ALLOC)
 
 
 class Qcow2State:
@@ -51,13 +56,15 @@ class Qcow2State:
         "allocations", "autoclear_features", "backing_format", "backing_name", "broken", "bs",
         "cache_options", "clean_interval", "clean_timer", "cluster_bits", "cluster_mask",
         "cluster_size", "compatible_features", "compression_type", "corruption_told", "data",
-        "extensions", "file", "free_cluster", "incompatible_features", "l1_offset", "l1_shift",
-        "l1_table", "l2_bits", "l2_cache", "l2_places", "l2_size", "lazy_refcounts", "lock",
-        "looks_hollow", "nb_snapshots", "overlap_checks", "owns_dirty_bit", "pass_discard",
-        "pass_other_discard", "pass_snapshot_discard", "refblock_bits", "refblock_places",
+        "entry_bits", "extended", "extensions", "external", "file", "free_cluster",
+        "incompatible_features", "l1_offset", "l1_shift", "l1_table", "l2_bits", "l2_cache",
+        "l2_places", "l2_size", "lazy_refcounts", "lock", "looks_hollow", "nb_snapshots",
+        "overlap_checks", "owns_dirty_bit", "pass_discard", "pass_other_discard",
+        "pass_snapshot_discard", "place_flags", "plain", "refblock_bits", "refblock_places",
         "refcount_bits", "refcount_cache", "refcount_max", "refcount_order", "reftable",
-        "reftable_offset", "rewrites", "slice_bits", "slice_mask", "slice_shift",
-        "snapshots_offset", "suspects", "unknown_fields", "version",
+        "reftable_offset", "rewrites", "same_bits", "slice_bits", "slice_mask", "slice_shift",
+        "slice_size_bits", "snapshots_offset", "subcluster_bits", "subcluster_mask",
+        "subcluster_size", "suspects", "unknown_fields", "version", "zero_flag",
     )
     # fmt: on
     l2_cache: TableCache
@@ -66,7 +73,10 @@ class Qcow2State:
     def __init__(self, bs: BlockDriverState, file: BdrvChild) -> None:
         self.bs = bs
         self.file = file
-        self.data = file  # an external data file would be another edge
+        self.data = file  # or another edge (datafile.py)
+        self.external = False
+        self.plain = True  # no bitmaps, no data file: the quick way is open (read.py)
+        self.place_flags = OFFSET_MASK  # an L2 entry with any of these has a cluster
         self.lock = CoMutex()
         self.broken = False
         self.corruption_told = False
@@ -102,12 +112,21 @@ class Qcow2State:
         self.refblock_places: set[int] | None = None
         self.suspects: set[int] | None = None
 
-    def set_geometry(self, cluster_bits: int, refcount_order: int) -> None:
-        """Computes what follows from the size of a cluster and the width of a refcount."""
+    def set_geometry(self, cluster_bits: int, refcount_order: int, extended: bool = False) -> None:
+        """Computes what follows from the size of a cluster, the width of a refcount, and from
+        L2 entries with a bitmap."""
+        self.extended = extended
+        self.plain = not extended
         self.cluster_bits = cluster_bits
         self.cluster_size = 1 << cluster_bits
         self.cluster_mask = self.cluster_size - 1
-        self.l2_bits = cluster_bits - 3
+        self.same_bits = self.cluster_mask  # in which a guest and a host offset agree
+        self.subcluster_bits = cluster_bits - 5 if extended else cluster_bits
+        self.subcluster_size = 1 << self.subcluster_bits
+        self.subcluster_mask = self.subcluster_size - 1
+        self.zero_flag = 0 if extended else OFLAG_ZERO
+        self.entry_bits = 4 if extended else 3
+        self.l2_bits = cluster_bits - self.entry_bits
         self.l2_size = 1 << self.l2_bits
         self.l1_shift = cluster_bits + self.l2_bits
         self.refcount_order = refcount_order
@@ -117,7 +136,8 @@ class Qcow2State:
 
     def set_slices(self, slice_size: int) -> None:
         """Says how many bytes of an L2 table the cache loads at once."""
-        self.slice_bits = slice_size.bit_length() - 1 - 3
+        self.slice_size_bits = slice_size.bit_length() - 1
+        self.slice_bits = self.slice_size_bits - self.entry_bits
         self.slice_mask = (1 << self.slice_bits) - 1
         self.slice_shift = self.cluster_bits + self.slice_bits
 
@@ -135,13 +155,13 @@ class Qcow2State:
         return offset & ~self.cluster_mask
 
     def slice_index(self, offset: int) -> int:
-        """Where in its slice the entry of a guest offset stands."""
+        """Which entry of its slice a guest offset has."""
         return offset >> self.cluster_bits & self.slice_mask
 
     def slice_place(self, l2_offset: int, offset: int) -> int:
         """Where the slice for a guest offset is in the file, of the L2 table at `l2_offset`."""
         return l2_offset + (
-            (offset >> self.slice_shift) << (self.slice_bits + 3) & self.cluster_mask
+            (offset >> self.slice_shift) << self.slice_size_bits & self.cluster_mask
         )
 
     # -- looking up
@@ -155,13 +175,17 @@ class Qcow2State:
         """What an L2 entry says (qcow2_get_cluster_type)."""
         if entry & OFLAG_COMPRESSED:
             return COMPRESSED
-        if entry & OFLAG_ZERO:
+        if entry & self.zero_flag:
             return ZERO_ALLOC if entry & OFFSET_MASK else ZERO_PLAIN
-        return NORMAL if entry & OFFSET_MASK else UNALLOCATED
+        return NORMAL if entry & self.place_flags else UNALLOCATED
 
     def file_length(self) -> int:
         """How long the image file is now."""
         return self.file.bs.total_sectors << 9
+
+    def data_length(self) -> int:
+        """How long the file is in which the guest's data lie; mostly that is the image file."""
+        return self.data.bs.total_sectors << 9
 
     def backing_length(self) -> int:
         """From where on the backing file has nothing; 0 without one."""

@@ -16,8 +16,9 @@ from block.core import flags as f
 from block.core.error import BlockError
 from block.core.iov import zero_iov
 from block.formats.qcow2.cluster import grow_l1_table, writable_slice
+from block.formats.qcow2.datafile import is_raw
 from block.formats.qcow2.dirty import is_dirty
-from block.formats.qcow2.layout import OFFSET_MASK, OFLAG_COPIED, SIZE_AT
+from block.formats.qcow2.layout import OFLAG_COPIED, SIZE_AT
 from block.formats.qcow2.options import follow_size
 from block.formats.qcow2.refcount import alloc_clusters
 from block.formats.qcow2.write import co_pwritev
@@ -33,9 +34,13 @@ def _refuse(s: Qcow2State, message: str, number: int = errno.ENOTSUP) -> BlockEr
     return BlockError(number, message, s.bs.node_name, "qcow2")
 
 
-async def co_truncate(bs: BlockDriverState, size: int, prealloc: str, flags: int) -> None:
+async def co_truncate(
+    bs: BlockDriverState, size: int, exact: bool, prealloc: str, flags: int
+) -> None:
     """Makes the disk `size` bytes long."""
     s: Qcow2State = bs.opaque
+    if prealloc == "off" and is_raw(s):
+        prealloc = "metadata"
     old = bs.total_sectors << 9
     if prealloc not in ("off", "metadata"):
         raise _refuse(s, f"Unsupported preallocation mode '{prealloc}'")
@@ -50,6 +55,8 @@ async def co_truncate(bs: BlockDriverState, size: int, prealloc: str, flags: int
         await grow_l1_table(s, s.l1_entries(size))
         if prealloc == "metadata":
             await _preallocate(s, s.start_of_cluster(old), size)
+        elif s.external:
+            await s.data.co_truncate(size, exact)
     if flags & f.REQ_ZERO_WRITE:
         await _zero_new_part(s, old, size)
     async with s.lock:
@@ -62,7 +69,7 @@ async def co_truncate(bs: BlockDriverState, size: int, prealloc: str, flags: int
 
 async def _zero_new_part(s: Qcow2State, old: int, size: int) -> None:
     """Zero clusters, and zeroes in what is left of the old last cluster (R2)."""
-    start = old + -old % s.cluster_size
+    start = old + -old % s.subcluster_size
     if size > start:
         async with s.lock:
             await zeroize(s, start, size - start, 0)
@@ -87,21 +94,28 @@ async def _preallocate(s: Qcow2State, offset: int, end: int) -> None:
         stop = min(end, ((offset >> s.slice_shift) + 1) << s.slice_shift)
         host_end = await _preallocate_slice(s, offset, s.clusters(stop - offset), host_end)
         offset = stop
-    if host_end > s.file.bs.getlength():
-        await s.file.co_truncate(host_end)
+    if s.external:
+        host_end = min(host_end, end)
+    if host_end > s.data.bs.getlength():
+        await s.data.co_truncate(host_end)
 
 
 async def _preallocate_slice(s: Qcow2State, offset: int, count: int, host_end: int) -> int:
     """Links clusters where there are none; returns where the last one ends in the file."""
     table = await writable_slice(s, offset)
     index = s.slice_index(offset)
-    free = [at for at in range(index, index + count) if not table.cells[at] & OFFSET_MASK]
+    free = [at for at in range(index, index + count) if not table.cells[at] & s.place_flags]
     if not free:
         return host_end
-    host = await alloc_clusters(s, len(free), "data cluster")
+    if s.external:
+        start = s.start_of_cluster(offset)
+        places = [start + (at - index << s.cluster_bits) for at in free]
+    else:
+        host = await alloc_clusters(s, len(free), "data cluster")
+        places = [host + (number << s.cluster_bits) for number in range(len(free))]
     await s.l2_cache.set_dependency(s.refcount_cache)
     table = await writable_slice(s, offset)
-    for number, at in enumerate(free):
-        table.cells[at] = host + (number << s.cluster_bits) | OFLAG_COPIED
+    for place, at in zip(places, free, strict=True):
+        table.cells[at] = place | OFLAG_COPIED
     s.l2_cache.mark_dirty(table)
-    return max(host_end, host + (len(free) << s.cluster_bits))
+    return max(host_end, places[-1] + s.cluster_size)

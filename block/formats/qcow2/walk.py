@@ -22,7 +22,7 @@ from operator import ne
 
 from block.core import check as core
 from block.formats.qcow2 import corrupt
-from block.formats.qcow2.cache import from_disk
+from block.formats.qcow2.cache import from_disk, split, to_disk
 from block.formats.qcow2.layout import (
     ENTRY_SIZE,
     MAX_L1_SIZE,
@@ -34,6 +34,7 @@ from block.formats.qcow2.layout import (
 from block.formats.qcow2.refcount import compressed_place
 from block.formats.qcow2.refmap import RefcountMap
 from block.formats.qcow2.sidetables import read_bitmaps, read_snapshots
+from block.formats.qcow2.subcluster import ALL_ALLOC, ALL_ZEROES, is_invalid
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -196,24 +197,48 @@ class Walk:
             self._read_error("ERROR: I/O error in check_refcounts_l2")
             raise
         self._next = 0
+        table, bitmaps = split(table, s.extended)
+        self._check_bitmaps(table, bitmaps)
         for at, count in l2_runs(table, s.cluster_bits):
             entry = table[at]
             if entry & OFLAG_COMPRESSED:
-                for compressed in table[at : at + count]:
-                    self._compressed(compressed, active)
+                for index in range(at, at + count):
+                    bitmap = bitmaps[index] if bitmaps is not None else 0
+                    self._compressed(index, table[index], bitmap, active)
             elif entry & (L2_RESERVED | s.cluster_mask & OFFSET_MASK):
                 for index in range(at, at + count):
-                    await self._odd(place + index * ENTRY_SIZE, table[index], active)
+                    zero = entry & OFLAG_ZERO if bitmaps is None else not bitmaps[index] & ALL_ALLOC
+                    where = place + (index << s.entry_bits)
+                    await self._odd(where, table[index], bool(zero), active)
             else:
-                self._data(entry & OFFSET_MASK, count, active)
+                self._data(entry, count, active)
 
-    def _compressed(self, entry: int, active: bool) -> None:
+    def _check_bitmaps(self, table: array[int], bitmaps: array[int] | None) -> None:
+        """Says which bitmaps of subclusters contradict themselves, or their entries."""
+        for entry, bitmap in zip(table, bitmaps or (), strict=bitmaps is not None):
+            if not bitmap or not is_invalid(self.s, entry, bitmap):
+                continue
+            if entry & self.s.place_flags:
+                self.corruption(
+                    f"ERROR offset={entry & OFFSET_MASK:x}: Allocated cluster has corrupted "
+                    "subcluster allocation bitmap"
+                )
+            else:
+                self.corruption("ERROR: Unallocated cluster has non-zero subcluster allocation map")
+
+    def _compressed(self, index: int, entry: int, bitmap: int, active: bool) -> None:
+        """A compressed cluster, which has no subclusters and is in no data file."""
         if entry & OFLAG_COPIED:
             mask = (1 << 62 - (self.s.cluster_bits - 8)) - 1
             self.corruption(
                 f"ERROR: coffset={entry & mask:#x}: copied flag must never be set for "
                 "compressed clusters"
             )
+            entry &= ~OFLAG_COPIED
+        if self.s.external or bitmap:
+            what = "data file" if self.s.external else "non-zero subcluster allocation bitmap"
+            self.corruption(f"ERROR compressed cluster {index} with {what}, entry={entry:#x}")
+            return
         self.add(*compressed_place(self.s, entry))
         if active:
             bfi = self.result.bfi
@@ -221,37 +246,40 @@ class Walk:
             bfi.compressed_clusters += 1
             bfi.fragmented_clusters += 1  # they lie at bytes, and are read by sectors
 
-    def _data(self, offset: int, count: int, active: bool) -> None:
+    def _data(self, entry: int, count: int, active: bool) -> None:
         """A run of clusters with their places in the file."""
-        if not offset:
+        if not entry & self.s.place_flags:
             return  # flags without a place
+        offset = entry & OFFSET_MASK
         size = self.s.cluster_size
         if active:
             bfi = self.result.bfi
             bfi.allocated_clusters += count
             bfi.fragmented_clusters += bool(self._next) and offset != self._next
             self._next = offset + count * size
+        if self.s.external:
+            return
         inside = min(count, max(0, -(-(self.file_length - offset) // size)))
         if inside:
             self.add(offset, inside * size)
         for number in range(inside, count):
             self.add(offset + number * size, size)
 
-    async def _odd(self, where: int, entry: int, active: bool) -> None:
+    async def _odd(self, where: int, entry: int, zero: bool, active: bool) -> None:
         """An entry with bits that must be 0, or with a place in the middle of a cluster."""
         if entry & L2_RESERVED:
             self.corruption(f"ERROR found l2 entry with reserved bits set: {entry:x}")
         offset = entry & OFFSET_MASK
         if not offset & self.s.cluster_mask:
-            self._data(offset, 1, active)
-        elif not entry & OFLAG_ZERO:
+            self._data(entry, 1, active)
+        elif not zero:
             self.corruption(
                 f"ERROR offset={offset:x}: Data cluster is not properly aligned; "
                 "L2 entry corrupted."
             )
-            self._data(offset, 1, active)
+            self._data(entry, 1, active)
         elif not await self._unlink(where, offset, active):
-            self._data(offset, 1, active)
+            self._data(entry, 1, active)
 
     async def _unlink(self, where: int, offset: int, active: bool) -> bool:
         """An entry that says zeroes: its impossible place can be dropped (fix_l2_entry_by_zero)."""
@@ -262,12 +290,11 @@ class Walk:
         )
         if not repair:
             return False
-        entry = OFLAG_ZERO.to_bytes(ENTRY_SIZE, "big")
-        await corrupt.check_overlap(
-            self.s, where, ENTRY_SIZE, corrupt.OL_ACTIVE_L2 if active else 0
-        )
+        data = to_disk(array("Q", [0, ALL_ZEROES] if self.s.extended else [OFLAG_ZERO]))
+        ignored = corrupt.OL_ACTIVE_L2 if active else 0
+        await corrupt.check_overlap(self.s, where, len(data), ignored)
         try:
-            await self.s.file.co_pwritev(where, ENTRY_SIZE, [memoryview(entry)])
+            await self.s.file.co_pwritev(where, len(data), [data])
             await self.s.file.co_flush()
         except OSError as error:
             self._read_error(f"ERROR: Failed to overwrite L2 table entry: {error}")
@@ -289,6 +316,8 @@ class Walk:
             self._read_error(f"ERROR failed to read the snapshot table: {error}")
             raise
         self.add(s.snapshots_offset, size)
+        if s.external:
+            self.corruption(f"ERROR {s.nb_snapshots} snapshots in image with data file")
         usable = []
         for number, snapshot in enumerate(snapshots):
             if s.version >= 3 and snapshot.extra_size < 16:

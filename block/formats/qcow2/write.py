@@ -12,8 +12,9 @@ R1  The lock is held while a run is planned and while it is linked, not while da
 R2  A run in flight that will be linked is an Allocation. Another write to one of its clusters
     waits for it, and then looks again; one that begins before it is cut there.
 R3  A write in place is a Rewrite. Whoever takes clusters away (zero.py) waits for both kinds.
-R4  Head and tail of a run go to the file in one write with its data. Where they are zero and the
-    cluster lies beyond the end of the file, they are not written at all: there are zeroes.
+R4  Head and tail of a run go to the file in one write with its data. They reach to the edges of
+    its clusters, or of subclusters. Where they are zero and the cluster lies beyond the end of
+    the file, they are not written at all: there are zeroes.
 R5  An entry is linked after its data have been written, and after copied data only behind a
     flush: the guest may have been told long ago that those are safe.
 Who may call it: coroutines in the node's context.
@@ -29,23 +30,23 @@ from block.core import debug
 from block.core import flags as f
 from block.core.align import blockalign
 from block.core.iov import iov_slice, zero_iov
+from block.formats.qcow2 import datafile, subcluster
 from block.formats.qcow2.cluster import check_entry, extent_in, writable_slice
-from block.formats.qcow2.corrupt import check_overlap, error
 from block.formats.qcow2.dirty import may_postpone
-from block.formats.qcow2.layout import NOT_PLAIN, OFFSET_MASK, OFLAG_COPIED
+from block.formats.qcow2.layout import NOT_PLAIN, OFFSET_MASK, OFLAG_COMPRESSED, OFLAG_COPIED
 from block.formats.qcow2.read import co_preadv
-from block.formats.qcow2.refcount import alloc_clusters, free_clusters, free_entry
-from block.formats.qcow2.state import UNALLOCATED, ZERO_ALLOC, ZERO_PLAIN
+from block.formats.qcow2.refcount import free_entry
+from block.formats.qcow2.state import HOLES, NORMAL, ZEROES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from array import array
     from collections.abc import Awaitable
 
     from block.core.iov import Iov
+    from block.formats.qcow2.cache import Table
     from block.formats.qcow2.state import Qcow2State
 
-OVERWRITE, REUSE, NEW = range(3)
+OVERWRITE, REUSE, NEW, NOTHING_HELPS = range(4)
 
 
 class InFlight:
@@ -79,15 +80,22 @@ class Rewrite(InFlight):
 class Allocation(InFlight):
     """A run of clusters between plan and link (QCowL2Meta); start and end are clusters' edges.
 
-    `head_zero`, `tail_zero`: what was there before its first and behind its last written byte
-    reads as zeroes. `fresh`: the clusters lie beyond the end of the file.
+    The bytes from `data_start` to `data_end` are written. `head_zero`, `tail_zero`: what was there
+    before the guest's first and behind its last byte reads as zeroes. `fresh`: the clusters lie
+    beyond the end of the file.
     """
 
-    __slots__ = ("copies", "fresh", "head_zero", "host", "keeps", "tail_zero")
+    # fmt: off
+    __slots__ = (
+        "copies", "data_end", "data_start", "fresh", "head_zero", "host", "keeps", "tail_zero",
+    )
+    # fmt: on
 
-    def __init__(self, start: int, end: int, host: int, keeps: bool) -> None:
+    def __init__(self, start: int, end: int, keeps: bool) -> None:
         super().__init__(start, end)
-        self.host = host
+        self.data_start = start
+        self.data_end = end
+        self.host = 0
         self.keeps = keeps
         self.fresh = False
         self.head_zero = False
@@ -119,10 +127,11 @@ def _in_place(s: Qcow2State, offset: int, nbytes: int) -> int | None:
         inside + nbytes > s.cluster_size
         or entry & (OFLAG_COPIED | NOT_PLAIN) != OFLAG_COPIED
         or not host
-        or host & s.cluster_mask
-        or host >= s.file_length()
+        or (host + inside ^ offset) & s.same_bits
+        or host >= s.data_length()
+        or (s.extended and not subcluster.all_normal(s, table, offset, nbytes))
         or (s.allocations and _first_in_the_way(s.allocations, offset, offset + nbytes))
-        or host in s.suspect_clusters()
+        or (not s.external and host in s.suspect_clusters())
     ):
         return None
     table.recent = True
@@ -185,56 +194,74 @@ async def _plan(s: Qcow2State, offset: int, nbytes: int) -> tuple[Allocation | N
         if offset < other.start < offset + nbytes:
             nbytes = other.start - offset
     table = await writable_slice(s, offset)
-    await check_entry(s, table.cells[s.slice_index(offset)], offset)
-    kind, count = _run(s, table.cells, offset, nbytes)
+    await check_entry(s, table, offset)
+    kind, count, nbytes = _run(s, table, offset, nbytes)
     inside = offset & s.cluster_mask
-    nbytes = min(nbytes, (count << s.cluster_bits) - inside)
-    first = table.cells[s.slice_index(offset)]
-    last = table.cells[s.slice_index(offset) + count - 1]
-    if kind == NEW:
-        host = await alloc_clusters(s, count, "data cluster")
-    else:
-        host = first & OFFSET_MASK
-        if host >= s.file_length():
-            raise error(s, f"Data cluster offset {host:#x} is beyond the end of the file")
-    await check_overlap(s, host, count << s.cluster_bits)
-    if kind == OVERWRITE:
-        return None, host + inside, nbytes
     start = offset - inside
-    run = Allocation(start, start + (count << s.cluster_bits), host, kind == REUSE)
-    run.fresh = host >= s.file_length()
-    run.head_zero = _reads_as_zero(s, first, start)
-    run.tail_zero = _reads_as_zero(s, last, run.end - s.cluster_size)
-    s.allocations.append(run)
+    run = None
+    if kind != OVERWRITE:
+        run = Allocation(start, start + (count << s.cluster_bits), kind == REUSE)
+        _set_edges(s, run, table, offset, offset + nbytes)
+    host = table.cells[s.slice_index(offset)] & OFFSET_MASK
+    if kind == NEW:
+        host = await datafile.alloc_data(s, start, count)
+    await datafile.check_place(s, host, count << s.cluster_bits, kind == NEW)
+    if run is not None:
+        run.host = host
+        run.fresh = host >= s.data_length()
+        s.allocations.append(run)
     return run, host + inside, nbytes
 
 
-def _needs(entry: int) -> int:
+def _needs(s: Qcow2State, table: Table, index: int) -> int:
     """What a write to a cluster needs (cluster_needs_new_alloc)."""
-    if not entry & OFLAG_COPIED or not entry & OFFSET_MASK or entry & NOT_PLAIN > 1:
+    entry = table.cells[index]
+    if table.bitmaps is not None and subcluster.is_invalid(s, entry, table.bitmaps[index]):
+        return NOTHING_HELPS
+    flags = entry & (OFLAG_COMPRESSED | s.zero_flag)
+    if not entry & OFLAG_COPIED or not entry & s.place_flags or flags > 1:
         return NEW
-    return REUSE if entry & NOT_PLAIN else OVERWRITE
+    return REUSE if flags else OVERWRITE
 
 
-def _run(s: Qcow2State, cells: array[int], offset: int, nbytes: int) -> tuple[int, int]:
-    """(what the next clusters need, how many of them): within the slice, and side by side."""
+def _run(s: Qcow2State, table: Table, offset: int, nbytes: int) -> tuple[int, int, int]:
+    """(what the next clusters need, how many of them, bytes): within the slice, side by side."""
     index = s.slice_index(offset)
-    limit = min(s.slice_mask + 1 - index, s.clusters((offset & s.cluster_mask) + nbytes))
-    kind = _needs(cells[index])
+    inside = offset & s.cluster_mask
+    limit = min(s.slice_mask + 1 - index, s.clusters(inside + nbytes))
+    kind = need = _needs(s, table, index)
     if kind != NEW:
-        size = extent_in(s, cells, offset, nbytes)[2]
-        limit = s.clusters((offset & s.cluster_mask) + size)
+        found, _, size = extent_in(s, table, offset, nbytes)
+        if s.extended and found != NORMAL:
+            kind = REUSE
+            size = subcluster.side_by_side(s, table, offset, nbytes)
+        nbytes = size
+        limit = s.clusters(inside + nbytes)
     count = 1
-    while count < limit and _needs(cells[index + count]) == kind:
+    while count < limit and _needs(s, table, index + count) == need:
         count += 1
-    return kind, count
+    return kind, count, min(nbytes, (count << s.cluster_bits) - inside)
 
 
-def _reads_as_zero(s: Qcow2State, entry: int, start: int) -> bool:
-    kind = s.cluster_type(entry)
-    if kind == UNALLOCATED:
-        return start >= s.backing_length()
-    return kind in (ZERO_PLAIN, ZERO_ALLOC)
+def _set_edges(s: Qcow2State, run: Allocation, table: Table, start: int, end: int) -> None:
+    """What the run writes besides the guest's bytes from `start` to `end`."""
+    if s.extended:
+        run.data_start = subcluster.head_start(s, table, start, run.keeps)
+        run.data_end = subcluster.tail_end(s, table, end, run.keeps)
+    if s.external:
+        run.data_end = max(end, min(run.data_end, s.bs.total_sectors << 9))  # no longer file
+    run.head_zero = _reads_as_zero(s, table, run.data_start, start)
+    run.tail_zero = _reads_as_zero(s, table, end, run.data_end)
+
+
+def _reads_as_zero(s: Qcow2State, table: Table, start: int, end: int) -> bool:
+    """Whether one edge of a run, which is no longer than a cluster, holds nothing."""
+    if start == end:
+        return True
+    kind, _, size = extent_in(s, table, start, end - start)
+    if size < end - start:
+        return False
+    return kind in ZEROES or (kind in HOLES and start >= s.backing_length())
 
 
 # -- the data, without the lock
@@ -244,15 +271,15 @@ async def _write_with_edges(
     s: Qcow2State, run: Allocation, offset: int, nbytes: int, part: Iov
 ) -> None:
     """Writes the run's data, with what else belongs into its clusters (perform_cow, R4)."""
-    head, tail = offset - run.start, run.end - offset - nbytes
-    host = run.host + head
+    head, tail = offset - run.data_start, run.data_end - offset - nbytes
+    host = run.host + offset - run.start
     if s.file.bs.debugged and (head or tail) and run.head_zero and run.tail_zero:
         await debug.debug_event(s.file.bs, debug.CLUSTER_ALLOC_SPACE)
     if head and not (run.fresh and run.head_zero):
-        part = await _edge(s, run, run.head_zero, run.start, head) + part
+        part = await _edge(s, run, run.head_zero, run.data_start, head) + part
         host -= head
     if tail and not (run.fresh and run.tail_zero):
-        part = part + await _edge(s, run, run.tail_zero, run.end - tail, tail)
+        part = part + await _edge(s, run, run.tail_zero, run.data_end - tail, tail)
     if s.file.bs.debugged:
         await debug.debug_event(s.file.bs, debug.WRITE_AIO)
         if run.copies:
@@ -286,6 +313,8 @@ async def _link(s: Qcow2State, run: Allocation) -> None:
     for number in range(count):
         host = run.host + (number << s.cluster_bits)
         table.cells[index + number] = host | OFLAG_COPIED
+    if s.extended:
+        subcluster.mark_written(s, table, run.data_start, run.data_end)
     s.l2_cache.mark_dirty(table)
     if not run.keeps:
         for entry in old:
@@ -299,11 +328,11 @@ async def _abandon(s: Qcow2State, run: Allocation) -> None:
     """
     async with s.lock:
         try:
-            s.file.bs.refresh_total_sectors()
+            s.data.bs.refresh_total_sectors()
         except OSError:
             return
         if not run.keeps and not s.broken:
-            await free_clusters(s, run.host, run.end - run.start)
+            await datafile.unalloc_data(s, run.host, run.end - run.start)
 
 
 async def settle(s: Qcow2State, start: int, end: int) -> bool:

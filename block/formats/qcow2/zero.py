@@ -13,8 +13,8 @@ leaves unallocated ones, and only without a backing file.)
 R1  All entries of a slice are changed between two awaits, then the clusters are freed: no read
     finds an entry whose cluster is gone.
 R2  Nobody may be writing to a cluster that is freed: write.settle.
-R3  What is smaller than a cluster is zeroed here only where the rest of the cluster reads as
-    zeroes; else ENOTSUP, and the core writes zeroes.
+R3  What is smaller than a cluster, or a subcluster where there are such, is zeroed here only
+    where the rest of it reads as zeroes; else ENOTSUP, and the core writes zeroes.
 R4  Freed clusters are discarded in the file, merged into long ranges, before the lock is let go:
     later they could be somebody's. So no wait for others stands between freeing and that.
 Who may call it: coroutines in the node's context.
@@ -27,10 +27,11 @@ import errno
 from block.core import flags as f
 from block.core.error import BlockError
 from block.core.status import co_block_status_above
-from block.formats.qcow2.cluster import load_slice, lookup, writable_slice
-from block.formats.qcow2.layout import OFFSET_MASK, OFLAG_ZERO
+from block.formats.qcow2 import datafile, subcluster
+from block.formats.qcow2.cluster import check_entry, load_slice, lookup, writable_slice
+from block.formats.qcow2.layout import OFLAG_ZERO
 from block.formats.qcow2.refcount import free_entry, pass_down
-from block.formats.qcow2.state import COMPRESSED, NORMAL, UNALLOCATED, ZERO_ALLOC, ZERO_PLAIN
+from block.formats.qcow2.state import COMPRESSED, HOLES, NORMAL, ZERO_ALLOC, ZEROES
 from block.formats.qcow2.write import settle
 
 TYPE_CHECKING = False
@@ -52,9 +53,9 @@ def _unsupported() -> BlockError:
 async def co_pwrite_zeroes(bs: BlockDriverState, offset: int, nbytes: int, flags: int) -> None:
     """Writes zeroes by changing entries only (qcow2_co_pwrite_zeroes)."""
     s: Qcow2State = bs.opaque
-    head = offset & s.cluster_mask
+    head = offset & s.subcluster_mask
     end = offset + nbytes
-    tail = -end & s.cluster_mask
+    tail = -end & s.subcluster_mask
     if end == bs.total_sectors << 9:
         tail = 0
     if head or tail:
@@ -66,8 +67,8 @@ async def co_pwrite_zeroes(bs: BlockDriverState, offset: int, nbytes: int, flags
             # A write may have come in between, or be on its way to the rest of the cluster.
             while await settle(s, offset - head, end + tail):
                 continue
-            kind, _, _ = await lookup(s, offset - head, s.cluster_size)
-            if kind not in (UNALLOCATED, ZERO_PLAIN, ZERO_ALLOC):
+            kind, _, _ = await lookup(s, offset - head, s.subcluster_size)
+            if kind not in HOLES + ZEROES:
                 raise _unsupported()
         await zeroize(s, offset - head, head + nbytes + tail, flags)
 
@@ -84,7 +85,11 @@ async def _is_zero(bs: BlockDriverState, offset: int, nbytes: int) -> bool:
 
 
 async def zeroize(s: Qcow2State, offset: int, nbytes: int, flags: int) -> None:
-    """Makes whole clusters read as zeroes; with the lock."""
+    """Makes whole clusters, or subclusters, read as zeroes; with the lock
+    (qcow2_subcluster_zeroize)."""
+    end = offset + nbytes
+    if datafile.is_raw(s):
+        await _zero_data_file(s, offset, nbytes, flags)
     if s.version < 3:
         if s.bs.backing is not None:
             raise _unsupported()
@@ -98,7 +103,32 @@ async def zeroize(s: Qcow2State, offset: int, nbytes: int, flags: int) -> None:
             return OFLAG_ZERO
         return entry | OFLAG_ZERO
 
-    await _change_all(s, offset, nbytes, change)
+    start = min(end, offset + -offset % s.cluster_size)
+    stop = end if end >= s.bs.total_sectors << 9 else max(start, s.start_of_cluster(end))
+    await _zero_part(s, offset, start - offset)
+    await _change_all(s, start, stop - start, change)
+    await _zero_part(s, stop, end - stop)
+
+
+async def _zero_part(s: Qcow2State, offset: int, nbytes: int) -> None:
+    """Zeroes some subclusters of one cluster (zero_l2_subclusters)."""
+    if not nbytes:
+        return
+    table = await writable_slice(s, offset)
+    while await settle(s, offset, offset + nbytes):
+        table = await writable_slice(s, offset)
+    await check_entry(s, table, offset)
+    if not subcluster.mark_zero(s, table, offset, nbytes):
+        raise _unsupported()
+    s.l2_cache.mark_dirty(table)
+
+
+async def _zero_data_file(s: Qcow2State, offset: int, nbytes: int, flags: int) -> None:
+    """The guest's data in their own file must be zero, too (datafile.py, R2)."""
+    while await settle(s, offset, offset + nbytes):
+        continue
+    nbytes = min(nbytes, (s.bs.total_sectors << 9) - offset)
+    await s.data.co_pwrite_zeroes(offset, nbytes, flags & f.REQ_MAY_UNMAP)
 
 
 async def co_pdiscard(bs: BlockDriverState, offset: int, nbytes: int) -> None:
@@ -115,6 +145,8 @@ async def co_pdiscard(bs: BlockDriverState, offset: int, nbytes: int) -> None:
 
 async def discard(s: Qcow2State, offset: int, nbytes: int) -> None:
     """Lets whole clusters go; with the lock (qcow2_cluster_discard)."""
+    if datafile.is_raw(s):
+        await _zero_data_file(s, offset, nbytes, f.REQ_MAY_UNMAP)
     nothing = OFLAG_ZERO if s.version >= 3 else 0
 
     def change(entry: int) -> int:
@@ -133,7 +165,7 @@ async def _change_all(s: Qcow2State, offset: int, nbytes: int, change: Change) -
         for entry in await _change_slice(s, offset, s.clusters(stop - offset), change):
             await free_entry(s, entry, places)
         if places:
-            await pass_down(s, places)
+            await pass_down(s, places, s.data)
         offset = stop
 
 
@@ -147,14 +179,21 @@ async def _change_slice(s: Qcow2State, offset: int, count: int, change: Change) 
     freed = []
     index = s.slice_index(offset)
     for at in range(index, index + count):
-        old = table.cells[at]
+        old = table.cells[at] if table.bitmaps is None else subcluster.plain_entry(table, at)
         new = change(old)
         if new != old:
-            table.cells[at] = new
+            _set_entry(table, at, new)
             s.l2_cache.mark_dirty(table)
-            if old & OFFSET_MASK and not new & OFFSET_MASK:
+            if old & s.place_flags and not new & s.place_flags:
                 freed.append(old)
     return freed
+
+
+def _set_entry(table: Table, index: int, entry: int) -> None:
+    if table.bitmaps is None:
+        table.cells[index] = entry
+    else:
+        subcluster.set_plain_entry(table, index, entry)
 
 
 async def _changeable_slice(s: Qcow2State, offset: int) -> Table | None:
