@@ -29,11 +29,12 @@ if TYPE_CHECKING:
     from block.aio.iothread import IOThread
     from block.core.backend import BlockBackend
     from block.core.node import BlockDriverState
+    from block.objects.secret import Secret
     from block.objects.throttle_group import ThrottleGroup
     from miniqemu.machine.microvm import Microvm
 
 
-SUPPORTED = "iothread and throttle-group are"
+SUPPORTED = "iothread, secret and throttle-group are"
 
 
 class Emulator:
@@ -46,6 +47,7 @@ class Emulator:
         self.options = MachineOptions(config)
         self.iothreads: dict[str, IOThread] = {}
         self.throttle_groups: dict[str, ThrottleGroup] = {}
+        self.secrets: dict[str, Secret] = {}
         self.nodes: list[BlockDriverState] = []
         self.drives: dict[str, Drive] = {}
         self.backends: list[BlockBackend] = []
@@ -124,7 +126,7 @@ class Emulator:
         kind = item.values.get("qom-type")
         if kind is None:
             raise item.error("Parameter 'qom-type' is missing")
-        taken = (*self.iothreads, *self.throttle_groups)
+        taken = (*self.iothreads, *self.throttle_groups, *self.secrets)
         if kind == "iothread":
             from . import iothreads
 
@@ -135,6 +137,11 @@ class Emulator:
 
             group = throttling.make_group(item, taken)
             self.throttle_groups[group.name] = group
+        elif kind == "secret":
+            from . import secrets
+
+            secret = secrets.make_secret(item, taken)
+            self.secrets[secret.name] = secret
         else:
             from .qemu_names import OBJECTS
 
@@ -306,6 +313,8 @@ class Emulator:
             node.unref()
         for group in self.throttle_groups.values():
             group.unref()
+        for secret in self.secrets.values():
+            secret.unref()
         for iothread in self.iothreads.values():
             iothread.close()
         if self.serial is not None:

@@ -18,6 +18,11 @@ INT64 = 1 << 63
 INTEGER = r"\s*[+-]?(0[xX][0-9a-fA-F]+|0[0-7]*|[1-9][0-9]*)"
 
 
+def of_tool(item: Item) -> bool:
+    """Whether it is a tool's --object. QEMU's tools read key=value as they read JSON."""
+    return item.where == "--object"
+
+
 def is_json(item: Item) -> bool:
     """Whether an object was described in JSON."""
     return item.text[:1] == "{"
@@ -25,16 +30,16 @@ def is_json(item: Item) -> bool:
 
 def unknown(item: Item) -> str:
     """What to say of a property that no object has, with {} for its name."""
-    return "Parameter '{}' is unexpected" if is_json(item) else "Invalid parameter '{}'"
+    if is_json(item) or of_tool(item):
+        return "Parameter '{}' is unexpected"
+    return "Invalid parameter '{}'"
 
 
 def id_of(item: Item) -> str:
     """The object's id. Raises CliError."""
     if "id" not in item.values:
         raise item.error("Parameter 'id' is missing")
-    name = item.values["id"]
-    if not isinstance(name, str):
-        raise item.error("Invalid parameter type for 'id', expected: string")
+    name = text(item, "id")
     if not is_identifier(name):
         raise item.error("Parameter 'id' expects an identifier")
     return name
@@ -42,8 +47,18 @@ def id_of(item: Item) -> str:
 
 def refuse_duplicate(item: Item, name: str, taken: Container[str]) -> None:
     """Raises CliError where another object has the id."""
+    if name in taken and of_tool(item):
+        raise item.error(f"attempt to add duplicate property '{name}' to object (type 'container')")
     if name in taken:
         raise item.error(f"Duplicate ID '{name}' for object")
+
+
+def text(item: Item, key: str) -> str:
+    """A property's text. Raises CliError."""
+    value = item.values[key]
+    if not isinstance(value, str):
+        raise item.error(f"Invalid parameter type for '{key}', expected: string")
+    return value
 
 
 def int64(item: Item, key: str, value: object) -> int:

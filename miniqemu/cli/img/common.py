@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from block.core.backend import BlockBackend
+    from miniqemu.cli.user_objects import Made
 
 SUFFIXES = ("", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei")
 # Long options that most commands have.
@@ -26,6 +27,8 @@ IMAGE = {**HELP, "image-opts": ("image-opts", False)}
 SHARED = {**IMAGE, "force-share": ("U", False)}
 FORMAT = {"format": ("f", True)}
 OUTPUT = {"output": ("output", True)}
+
+objects: Made = {}  # what --object has made for the command that runs
 
 
 def options_of(program: str, words: Words) -> Iterator[tuple[str, str]]:
@@ -36,13 +39,27 @@ def options_of(program: str, words: Words) -> Iterator[tuple[str, str]]:
 
             raise Stop(help_text(program))
         if option == "object":
-            _refuse_object(value)
-        yield option, value
+            _make_object(value)
+        else:
+            yield option, value
 
 
-def _refuse_object(text: str) -> None:
-    kind = str(parse_opts(text, "qom-type").get("qom-type", ""))
-    raise Failure(f"object '{kind}' is not available in this version of miniqemu")
+def _make_object(text: str) -> None:
+    from miniqemu.cli.config import CliError
+    from miniqemu.cli.user_objects import create
+
+    try:
+        create(text, objects)
+    except CliError as error:
+        raise Failure(str(error)) from None
+
+
+def drop_objects() -> None:
+    """The command is done: what --object made goes."""
+    if objects:
+        from miniqemu.cli.user_objects import drop
+
+        drop(objects)
 
 
 def wants_json(output: str | None) -> bool:

@@ -72,7 +72,12 @@ def _run(program: str, argv: list[str]) -> int:
     if name not in COMMANDS:
         raise misused(program, f"Command not found: {name}")
     module = __import__(f"miniqemu.cli.img.{name}", fromlist=["run"])
-    status: int = module.run(program, words.rest)
+    from .common import drop_objects
+
+    try:
+        status: int = module.run(program, words.rest)
+    finally:
+        drop_objects()
     return status
 
 

@@ -28,7 +28,7 @@ from .session import Failed, Session
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from block.objects.throttle_group import ThrottleGroup
+    from miniqemu.cli.user_objects import Made
 
 SHORT = "hVc:d:f:rsnCmki:t:T:U"
 LONG = {
@@ -141,7 +141,7 @@ class Plan:
         self.commands: list[str] = []
         self.format: str | None = None
         self.filename: str | None = None
-        self.groups: dict[str, ThrottleGroup] = {}
+        self.objects: Made = {}
 
     def parse(self, argv: list[str]) -> None:
         """Reads it, and does what is done at once. Raises Misused, Asked, Failed."""
@@ -171,11 +171,19 @@ class Plan:
         elif option == "image-opts":
             session.image_opts = True
         elif option == "object":
-            from .objects import create
-
-            create(session, value, self.groups)
+            self._make_object(value)
         else:
             self._standard(option)
+
+    def _make_object(self, text: str) -> None:
+        from miniqemu.cli.config import CliError
+        from miniqemu.cli.user_objects import create
+
+        try:
+            create(text, self.objects)
+        except CliError as error:
+            self.session.report(str(error))
+            raise Failed from None
 
     def _standard(self, option: str) -> None:
         """-T, which is not there, -h and -V."""
@@ -203,5 +211,7 @@ class Plan:
         if self.session.blk is not None:
             self.session.blk.unref()
             self.session.blk = None
-        for group in self.groups.values():
-            group.unref()
+        if self.objects:
+            from miniqemu.cli.user_objects import drop
+
+            drop(self.objects)

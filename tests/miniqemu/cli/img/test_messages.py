@@ -49,8 +49,8 @@ def test_a_line_that_cannot_be_meant_gets_advice(
     [
         ("-T all info x", "option '--trace' is not available in this version of miniqemu"),
         (
-            "info --object secret,id=a,data=b x",
-            "object 'secret' is not available in this version of miniqemu",
+            "info --object tls-creds-psk,id=a x",
+            "object 'tls-creds-psk' is not available in this version of miniqemu",
         ),
     ],
 )

@@ -210,8 +210,12 @@ def test_every_option_is_taken(run: Run) -> None:
         (["-f", "raw", "--image-opts", "a"], "prog: --image-opts and -f are mutually exclusive\n"),
         (["-T", "x"], "prog: option '--trace' is not available in this version of miniqemu\n"),
         (
-            ["--object", "secret,id=a"],
-            "prog: object 'secret' is not available in this version of miniqemu\n",
+            ["--object", "tls-creds-psk,id=a"],
+            "prog: object 'tls-creds-psk' is not available in this version of miniqemu\n",
+        ),
+        (
+            ["--object", "secret,id=a,data=x", "--object", "throttle-group,id=a"],
+            "prog: attempt to add duplicate property 'a' to object (type 'container')\n",
         ),
         (["--object", "x"], "prog: Parameter 'qom-type' does not accept value 'x'\n"),
         (["--object", "throttle-group"], "prog: Parameter 'id' is missing\n"),
