@@ -105,7 +105,8 @@ def test_the_block_layer_imports_nothing_dear_at_its_start(path: Path) -> None:
     if module_name(path) in ("block.aio.embed", "block.for_asyncio"):
         return
     # A format's layout comes with its driver, when that has won (DESIGN.md, rule 7).
-    is_layout = room(module_name(path)) == "block.formats" and path.stem == "layout"
+    rooms = ("block.formats", "block.crypto")
+    is_layout = room(module_name(path)) in rooms and path.stem == "layout"
     for imported, line in imports(ast.parse(path.read_text()).body, top_level_only=True):
         name = imported.split(".")[0]
         if is_layout and name == "construct":

@@ -43,8 +43,8 @@ class BlockDriverState:
         "__weakref__", "aio_context", "aio_notifiers", "auto_backing_file", "backing",
         "backing_file", "backing_format", "before_write_notifiers", "bl", "children",
         "copy_on_read", "debugged", "detached", "detached_parents", "detect_zeroes",
-        "dirty_bitmaps", "drv", "exact_filename", "explicit_options", "file", "filename",
-        "flush_queue", "flushed_gen", "flushing", "force_share", "full_open_options", "in_flight",
+        "dirty_bitmaps", "drv", "encrypted", "exact_filename", "explicit_options", "file",
+        "filename", "flush_queue", "flushed_gen", "flushing", "force_share", "full_open_options", "in_flight",
         "inherits_from", "node_name", "opaque", "open_flags", "options", "parents", "probed",
         "quiesce_counter", "read_only", "recursive_quiesce_counter", "refcnt",
         "serialising_in_flight", "supported_read_flags", "supported_truncate_flags",
@@ -76,6 +76,7 @@ class BlockDriverState:
         self.force_share = False
         self.probed = False
         self.debugged = False  # the driver listens to debug events
+        self.encrypted = False  # in the file, its data are
         self.detect_zeroes = "off"
         self.filename = ""
         self.exact_filename = ""

@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The options of encrypted images, for whichever format has them (block/crypto.h).
+
+A format that is encryption has them as they are; qcow2 has them behind `encrypt.`.
+Pure; any thread.
+"""
+
+from __future__ import annotations
+
+from block.core.options import Option, parse_enum, take_options
+from block.crypto.names import DIGEST_LENGTHS, IVGENS, KEY_LENGTHS, MODES
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from block.crypto.luks.volume import LuksPlan
+
+DEFAULT_ITER_TIME_MS = 2000
+
+KEY_SECRET = Option("key-secret", "string", "ID of the secret that provides the keyslot passphrase")
+ITER_TIME = Option("iter-time", "number", "Time to spend in PBKDF in milliseconds")
+LUKS_CREATE_OPTS = (
+    KEY_SECRET,
+    Option("cipher-alg", "string", "Name of encryption cipher algorithm"),
+    Option("cipher-mode", "string", "Name of encryption cipher mode"),
+    Option("ivgen-alg", "string", "Name of IV generator algorithm"),
+    Option("ivgen-hash-alg", "string", "Name of IV generator hash algorithm"),
+    Option("hash-alg", "string", "Name of encryption hash algorithm"),
+    ITER_TIME,
+)
+
+
+def prefixed(prefix: str, declared: tuple[Option, ...]) -> tuple[Option, ...]:
+    """The same options behind a prefix."""
+    return tuple(Option(prefix + o.name, o.kind, o.help, o.default) for o in declared)
+
+
+def take_luks_plan(options: dict[str, object], prefix: str = "") -> LuksPlan:
+    """Takes the options of a new volume, and checks them (block_crypto_create_opts_init).
+
+    Looks up the secret, too. Raises BlockError.
+    """
+    from block.crypto.luks.params import LuksParams
+    from block.crypto.luks.volume import LuksPlan
+
+    taken = take_options(options, prefixed(prefix, LUKS_CREATE_OPTS))
+
+    def name_of(option: str, names: dict[str, int] | tuple[str, ...], default: str) -> str:
+        return parse_enum(prefix + option, taken[prefix + option], names, default)
+
+    cipher_alg = name_of("cipher-alg", KEY_LENGTHS, "aes-256")
+    cipher_mode = name_of("cipher-mode", MODES, "xts")
+    ivgen_alg = name_of("ivgen-alg", IVGENS, "plain64")
+    ivgen_hash_alg: str | None = None
+    if taken[f"{prefix}ivgen-hash-alg"] is not None or ivgen_alg == "essiv":
+        ivgen_hash_alg = name_of("ivgen-hash-alg", DIGEST_LENGTHS, "sha256")
+    hash_alg = name_of("hash-alg", DIGEST_LENGTHS, "sha256")
+    params = LuksParams(cipher_alg, cipher_mode, ivgen_alg, ivgen_hash_alg, hash_alg)
+    iter_time = taken[f"{prefix}iter-time"]
+    if iter_time is None:
+        iter_time = DEFAULT_ITER_TIME_MS
+    return LuksPlan(taken[f"{prefix}key-secret"], params, iter_time, prefix)

@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""block/crypto: our modes beside those of `cryptography`, and the standards' own examples."""
+
+from __future__ import annotations
+
+import random
+import sys
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+
+from block.core.error import BlockError
+from block.crypto.aes import decrypt_cbc
+from block.crypto.cipher import new_cipher
+from block.crypto.ivgen import new_ivgen, plain, plain64
+from block.crypto.names import key_length
+from block.crypto.xts import AT_ONCE
+
+SECTOR = 512
+SIZES = [16, SECTOR, 3 * SECTOR, 3 * SECTOR + 48, AT_ONCE, AT_ONCE + SECTOR, 2 * AT_ONCE + 5 * 16]
+STARTS = [0, 1, 0xFFFF_FFFE, (1 << 40) + 7]
+LIBRARY: dict[str, Any] = {"cbc": modes.CBC, "ctr": modes.CTR, "xts": modes.XTS}
+
+
+def sector_by_sector(mode: str, key: bytes, ivs: list[bytes], data: bytes) -> bytes:
+    """What the library makes of it, with a new cipher for each sector."""
+    parts = []
+    for number, start in enumerate(range(0, len(data), SECTOR)):
+        setting = modes.ECB() if mode == "ecb" else LIBRARY[mode](ivs[number])
+        encryptor = Cipher(algorithms.AES(key), setting).encryptor()
+        parts.append(encryptor.update(data[start : start + SECTOR]))
+    return b"".join(parts)
+
+
+def cut(ivs: bytes) -> list[bytes]:
+    return [ivs[at : at + 16] for at in range(0, len(ivs), 16)]
+
+
+@pytest.mark.parametrize("start", STARTS)
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("mode", ["ecb", "cbc", "ctr", "xts"])
+@pytest.mark.parametrize("alg", ["aes-128", "aes-256"])
+def test_every_sector_is_what_the_library_makes_of_it(
+    alg: str, mode: str, size: int, start: int
+) -> None:
+    noise = random.Random(size + start)
+    key, data = noise.randbytes(key_length(alg, mode)), noise.randbytes(size)
+    cipher = new_cipher(alg, mode, key, plain64)
+    text = cipher.encrypt(start, memoryview(data))
+    ivs = cut(plain64(start, -(-size // SECTOR)))
+    assert text == sector_by_sector(mode, key, ivs, data)
+    assert cipher.decrypt(start, bytearray(text)) == data
+
+
+@pytest.mark.parametrize("mode", ["ecb", "cbc", "ctr"])
+def test_keys_of_192_bits(mode: str) -> None:
+    key, data = bytes(range(24)), bytes(range(256)) * 4
+    text = new_cipher("aes-192", mode, key, plain64).encrypt(5, data)
+    assert text == sector_by_sector(mode, key, cut(plain64(5, 2)), data)
+
+
+@pytest.mark.parametrize(
+    ("keys", "sector", "plaintext", "ciphertext"),
+    [
+        (
+            bytes(32),
+            0,
+            bytes(32),
+            "917cf69ebd68b2ec9b9fe9a3eadda692cd43d2f59598ed858c02c2652fbf922e",
+        ),
+        (
+            b"\x11" * 16 + b"\x22" * 16,
+            0x3333333333,
+            b"\x44" * 32,
+            "c454185e6a16936e39334038acef838bfb186fff7480adc4289382ecd6d394f0",
+        ),
+    ],
+)
+def test_the_examples_of_ieee_1619(
+    keys: bytes, sector: int, plaintext: bytes, ciphertext: str
+) -> None:
+    cipher = new_cipher("aes-128", "xts", keys, plain64)
+    assert cipher.encrypt(sector, plaintext).hex() == ciphertext
+    assert cipher.decrypt(sector, bytes.fromhex(ciphertext)) == plaintext
+
+
+def test_plain_is_cut_to_32_bits_and_plain64_is_not() -> None:
+    first = (1 << 32) - 2
+    numbers = [int.from_bytes(iv, "little") for iv in cut(plain(first, 4))]
+    assert numbers == [first, first + 1, 0, 1]
+    numbers = [int.from_bytes(iv, "little") for iv in cut(plain64(first, 4))]
+    assert numbers == [first, first + 1, first + 2, first + 3]
+    assert plain64((1 << 64) + 3, 1) == plain64(3, 1)
+
+
+def test_essiv_encrypts_the_number_with_a_hash_of_the_key() -> None:
+    import hashlib
+
+    key = bytes(range(16))
+    essiv = new_ivgen("essiv", key, "sha256", 32)
+    inner = Cipher(algorithms.AES(hashlib.sha256(key).digest()), modes.ECB()).encryptor()
+    assert essiv(7, 3) == b"".join(inner.update(n.to_bytes(16, "little")) for n in (7, 8, 9))
+
+
+def test_a_key_of_another_length_is_refused() -> None:
+    with pytest.raises(BlockError, match=r"^Cipher key length 32 should be 64$"):
+        new_cipher("aes-256", "xts", bytes(32), plain64)
+
+
+def test_a_cipher_that_is_not_there_is_refused_by_name() -> None:
+    message = r"^Unsupported cipher algorithm serpent-256 with xts mode$"
+    with pytest.raises(BlockError, match=message):
+        new_cipher("serpent-256", "xts", bytes(64), plain64)
+
+
+def test_without_the_library_the_error_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "cryptography.hazmat.primitives.ciphers", None)
+    with pytest.raises(BlockError, match=r"needs the Python module 'cryptography': python -m pip"):
+        decrypt_cbc(bytes(32), bytes(16), bytes(16))
