@@ -137,7 +137,7 @@ TABLE: list[Row] = [
     Row("parallels", magic=((0, b"WithoutFreeSpace", 100), (0, b"WithouFreSpacExt", 100))),
     Row("bochs", magic=((0, b"Bochs Virtual HD Image", 100),)),
     Row("cloop", magic=((0, b"#!/bin/sh\n#V2.0 Format\n", 2),)),
-    Row("luks", magic=((0, b"LUKS\xba\xbe\0\1", 100),)),
+    Row("luks", "block.formats.luks.driver", "LuksDriver", magic=((0, b"LUKS\xba\xbe\0\1", 100),)),
     Row("throttle", "block.filters.throttle", "ThrottleDriver"),
 ]
 

@@ -41,6 +41,8 @@ def query_image_info(bs: BlockDriverState) -> ImageInfo:
     info["virtual-size"] = size
     if details is not None and details.cluster_size:
         info["cluster-size"] = details.cluster_size
+    if bs.encrypted:
+        info["encrypted"] = True
     _add_backing(bs, info)
     specific = bs.drv.get_specific_info(bs)
     if specific is not None:

@@ -73,6 +73,8 @@ def human(info: ImageInfo) -> list[str]:
         f"virtual size: {size_to_str(size)} ({size} bytes)\n",
         f"disk size: {room}\n",
     ]
+    if info.get("encrypted"):
+        lines.append("encrypted: yes\n")
     if "cluster-size" in info:
         lines.append(f"cluster_size: {info['cluster-size']}\n")
     if info.get("dirty-flag"):

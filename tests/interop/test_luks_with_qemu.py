@@ -1,0 +1,188 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""LUKS volumes, ours and the real QEMU's: each opens what the other made, and says the same."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from miniqemu.cli.img import main as img
+from tests.block.crypto.test_luks_volume import LIES, Damage
+from tests.support.luks_images import (
+    PASSWORD,
+    described,
+    make_volume,
+    opened,
+    qemu_with_secret,
+    secret,
+)
+from tests.support.qemu_tools import qemu
+
+pytestmark = pytest.mark.full
+
+SIZE = (1 << 20) + 512
+KINDS: dict[str, dict[str, str]] = {
+    "as it comes": {},
+    "xts-128": {"cipher_alg": "aes-128", "hash_alg": "sha1"},
+    "cbc-essiv": {"cipher_alg": "aes-128", "cipher_mode": "cbc", "ivgen_alg": "essiv"},
+    "cbc-plain": {"cipher_mode": "cbc", "ivgen_alg": "plain", "hash_alg": "sha512"},
+    "ctr": {"cipher_mode": "ctr", "hash_alg": "sha384"},
+    "ecb": {"cipher_mode": "ecb", "cipher_alg": "aes-128", "hash_alg": "sha224"},
+    "xts-essiv": {"ivgen_alg": "essiv", "ivgen_hash_alg": "sha256", "hash_alg": "md5"},
+}
+
+
+@pytest.fixture(autouse=True)
+def _secret(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr("block.crypto.luks.keyslot.count_iters", lambda alg, length: 1)
+    with secret():
+        yield
+
+
+def make_by_qemu(path: Path, **options: str) -> None:
+    named = {"key-secret": "s", "iter-time": "10"}
+    named.update({name.replace("_", "-"): text for name, text in options.items()})
+    words = ",".join(f"{name}={text}" for name, text in named.items())
+    done = qemu_with_secret("qemu-img", "create", "-q", "-f", "luks", "-o", words, path, str(SIZE))
+    assert done.returncode == 0, done.stderr
+
+
+def qemu_io(path: Path, *commands: str) -> str:
+    words = [word for command in commands for word in ("-c", command)]
+    done = qemu_with_secret("qemu-io", *words, "--image-opts", described(path))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Pattern verification failed" not in done.stdout
+    return done.stdout
+
+
+BOTH = [
+    *((kind, False) for kind in KINDS),
+    ("as it comes", True),  # QEMU takes a second and more to make one
+    ("cbc-essiv", True),
+]
+
+
+@pytest.mark.parametrize(("kind", "by_qemu"), BOTH)
+def test_each_reads_what_the_other_wrote(tmp_path: Path, kind: str, by_qemu: bool) -> None:
+    path = tmp_path / "disk.luks"
+    if by_qemu:
+        make_by_qemu(path, **KINDS[kind])
+    else:
+        make_volume(path, SIZE, **KINDS[kind])
+    model = bytearray(random.Random(kind).randbytes(SIZE))
+    with opened(path) as disk:
+        assert disk.length == SIZE
+        disk.pwrite(0, model)
+    qemu_io(path, "write -P 0x5a 65024 100000", f"write -P 0x77 {SIZE - 512} 512")
+    model[65024 : 65024 + 100000] = b"\x5a" * 100000
+    model[SIZE - 512 :] = b"\x77" * 512
+    with opened(path) as disk:
+        assert disk.pread(0, SIZE) == model
+    raw = tmp_path / "disk.raw"
+    done = qemu_with_secret(
+        "qemu-img", "convert", "--image-opts", "-O", "raw", described(path), raw
+    )
+    assert done.returncode == 0, done.stderr
+    assert raw.read_bytes() == model
+
+
+@pytest.mark.parametrize("kind", ["as it comes", "cbc-essiv"])
+@pytest.mark.parametrize("output", ["human", "json"])
+def test_info_is_the_same_text(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], kind: str, output: str
+) -> None:
+    path = tmp_path / "disk.luks"
+    make_volume(path, SIZE, **KINDS[kind])
+    line = ("info", f"--output={output}", os.fspath(path))
+    assert img.main(["qemu-img", *line]) == 0
+    assert capfd.readouterr().out == qemu("qemu-img", *line).stdout
+
+
+@pytest.mark.parametrize(("damage", "complaint"), LIES, ids=[lie[1] for lie in LIES])
+def test_qemu_says_the_same_of_a_header_that_lies(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], damage: Damage, complaint: str
+) -> None:
+    path = tmp_path / "disk.luks"
+    make_volume(path, 512, iter_time="0")
+    data = bytearray(path.read_bytes())
+    damage(data)
+    path.write_bytes(data)
+    line = ("info", "-f", "luks", os.fspath(path))
+    assert img.main(["qemu-img", *line]) == 1
+    assert capfd.readouterr().err == qemu("qemu-img", *line).stderr
+
+
+OBJECTS = [
+    "secret",
+    "secret,id=t",
+    "secret,id=t,data=x,file=y",
+    "secret,id=t,file=nowhere",
+    "secret,id=t,data=x,format=foo",
+    "secret,id=t,data=?,format=base64",
+    "secret,id=t,data=x,foo=1",
+    "secret,id=t,data=x,keyid=u",
+    "secret,id=1t,data=x",
+    '{"qom-type":"secret","id":"s","data":3}',
+    "id=s",
+    "foo,id=s",
+    "iothread,id=s",
+]
+
+
+@pytest.mark.parametrize("text", OBJECTS)
+def test_objects_are_refused_with_the_same_words(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], text: str
+) -> None:
+    (tmp_path / "disk").write_bytes(bytes(512))
+    line = ("info", "--object", text, "-f", "raw", os.fspath(tmp_path / "disk"))
+    assert img.main(["qemu-img", *line]) == 1
+    theirs = qemu("qemu-img", *line).stderr.partition("\nIdentifiers consist")[0]
+    assert capfd.readouterr().err.strip() == theirs.strip()
+
+
+LINES = [
+    ("create", "-f", "luks", "{new}", "1M"),
+    ("create", "-f", "luks", "-o", "key-secret=t", "{new}", "1M"),
+    ("create", "-f", "luks", "-o", "key-secret=s,cipher-alg=3des", "{new}", "1M"),
+    ("create", "-f", "luks", "-o", "key-secret=s,cipher-mode=foo", "{new}", "1M"),
+    ("create", "-f", "luks", "-o", "help"),
+    ("measure", "-O", "luks", "--size", "1M"),
+    ("map", "{old}"),
+    ("map", "--image-opts", "{described}"),
+    ("check", "--image-opts", "{described}"),
+    ("info", "--image-opts", "{described}", "--output=json"),
+    ("resize", "--image-opts", "{described}", "2M"),
+    ("measure", "-O", "luks", "-o", "key-secret=s,iter-time=10", "--image-opts", "{described}"),
+]
+
+
+@pytest.mark.parametrize("words", LINES, ids=" ".join)
+def test_a_line_is_answered_as_qemu_answers_it(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], words: tuple[str, ...]
+) -> None:
+    places = {"old": tmp_path / "old.luks", "new": tmp_path / "new.luks"}
+    named = {name: os.fspath(path) for name, path in places.items()}
+    named["described"] = described(places["old"])
+    line = [word.format(**named) for word in words]
+    answers = []
+    for theirs in (False, True):
+        make_volume(places["old"], 1 << 20, iter_time="0")
+        if theirs:
+            done = qemu_with_secret("qemu-img", *line)
+            said = done.stdout, done.stderr
+        else:
+            command, *rest = line
+            with_secret = [command, "--object", f"secret,id=s2,data={PASSWORD}", *rest]
+            img.main(["qemu-img", *with_secret])
+            captured = capfd.readouterr()
+            said = captured.out, captured.err
+        answers.append(tuple(_without_uuid(text) for text in said))
+    assert answers[0] == answers[1]
+
+
+def _without_uuid(text: str) -> str:
+    return "\n".join(line for line in text.splitlines() if "uuid" not in line)
