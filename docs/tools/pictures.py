@@ -17,6 +17,7 @@ from docs.tools import (
     hostile,
     house,
     looking,
+    luks,
     moving,
     qcow2,
     qed,
@@ -63,4 +64,7 @@ PICTURES: tuple[Callable[[], Picture], ...] = (
     vmdk.files,
     vmdk.tables,
     vmdk.moving,
+    luks.file,
+    luks.key,
+    luks.tweaks,
 )
