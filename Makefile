@@ -6,6 +6,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 DISK   ?= demo.img
+TARGET ?= virtio_blk
 
 # Without compiled files every start would compile the sources again, and take twice the time.
 unexport PYTHONDONTWRITEBYTECODE
@@ -47,8 +48,8 @@ test-portable: $(VENV)/.test  ## the block layer's tests without what only Linux
 conformance: $(VENV)/.test  ## move every driver among four loops, 1,000 times in each tree; ARGS=qcow2
 	$(BIN)/python -m tests.conformance $(ARGS)
 
-fuzz: $(VENV)/.fuzz  ## fuzz the virtio-blk device until ^C; ARGS=-max_total_time=60
-	$(BIN)/python -m tests.fuzz.run virtio_blk $(ARGS)
+fuzz: $(VENV)/.fuzz  ## fuzz the virtio-blk device until ^C; TARGET=qcow2 ARGS=-max_total_time=60
+	$(BIN)/python -m tests.fuzz.run $(TARGET) $(ARGS)
 
 museum: $(VENV)/.test  ## find old mistakes again, and the order of steps that shows each; ARGS=bh_ctx
 	$(BIN)/python -m tutorials.museum $(ARGS)

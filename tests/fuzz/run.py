@@ -2,11 +2,11 @@
 """Runs a fuzz target under atheris, guided by the code that its inputs reach.
 
     python -m tests.fuzz.run virtio_blk                  for ever (make fuzz)
-    python -m tests.fuzz.run virtio_blk -max_total_time=15
+    python -m tests.fuzz.run qcow2 -max_total_time=15
     python -m tests.fuzz.run virtio_blk build/fuzz/virtio_blk/crash-1234       one input again
 
-Everything after the target's name goes to libFuzzer (-help=1 lists what it knows). The seeds in
-corpus/TARGET are where it begins; what it finds worth keeping goes to build/fuzz/TARGET (or to a
+Everything after the target's name goes to libFuzzer (-help=1 lists what it knows). It begins with
+the seeds (seeds.py, image_seeds.py); what it finds worth keeping goes to build/fuzz/TARGET (or to a
 folder that is given), and an input that breaks something is saved there too, as crash-... or
 timeout-..., and printed.
 
@@ -17,26 +17,52 @@ from __future__ import annotations
 
 import base64
 import importlib
-import random
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import atheris
+
+from tests.fuzz import mutators
 
 HERE = Path(__file__).parent
 KEPT = HERE.parent.parent / "build" / "fuzz"
 
-# A target's module -> the packages whose branches guide it.
-TARGETS = {"virtio_blk": ["miniqemu.hw"]}
+
+class Kind(NamedTuple):
+    """A target: its module, the packages whose branches guide it, and the byte order of its fields
+    (of a program: none)."""
+
+    module: str
+    packages: list[str]
+    endian: str = ""
 
 
-def load(name: str) -> Callable[[bytes], None]:
-    """Imports a target with its packages instrumented; returns what runs one input."""
-    with atheris.instrument_imports(include=TARGETS[name], enable_loader_override=False):
-        module = importlib.import_module(f"tests.fuzz.{name}")
-        target: Callable[[bytes], None] = module.Target()
-        return target
+TARGETS = {
+    "virtio_blk": Kind("virtio_blk", ["miniqemu.hw"]),
+    "qcow2": Kind("image", ["block.formats.qcow2"], ">"),
+    "qed": Kind("image", ["block.formats.qed"], "<"),
+    "vmdk": Kind("image", ["block.formats.vmdk"], "<"),
+}
+
+
+def load(name: str) -> tuple[Any, Callable[[bytes], None]]:
+    """Imports a target, its packages instrumented; returns its module and what runs an input."""
+    kind = TARGETS[name]
+    with atheris.instrument_imports(include=kind.packages, enable_loader_override=False):
+        for package in kind.packages:
+            import_all(package)
+        module = importlib.import_module(f"tests.fuzz.{kind.module}")
+        return module, module.Target(name) if kind.endian else module.Target()
+
+
+def import_all(package: str) -> None:
+    """Imports what a driver would import when it is first needed: too late to be instrumented."""
+    folder = HERE.parent.parent.joinpath(*package.split("."))
+    for path in sorted(folder.glob("*.py")):
+        importlib.import_module(package if path.stem == "__init__" else f"{package}.{path.stem}")
 
 
 def reporting(target: Callable[[bytes], None]) -> Callable[[bytes], None]:
@@ -52,63 +78,43 @@ def reporting(target: Callable[[bytes], None]) -> Callable[[bytes], None]:
     return run_one
 
 
-def mutator(instruction: int) -> Callable[[bytes, int, int], bytes]:
-    """Changes programs by whole instructions, or one field of one; half of the time bytes, as ever.
+def seeds_of(name: str) -> Path:
+    """The folder with what a target begins with: of programs it is committed, images are made."""
+    if not TARGETS[name].endian:
+        return HERE / "corpus" / name
+    from tests.fuzz.image_seeds import images
 
-    `instruction`: bytes of one. libFuzzer's own changes mostly shift what follows out of step.
-    """
-
-    def mutate(data: bytes, longest: int, seed: int) -> bytes:
-        chance = random.Random(seed)
-        count = len(data) // instruction
-        if not count or chance.random() < 0.3:
-            return bytes(atheris.Mutate(data, longest))
-        code = [data[n * instruction : (n + 1) * instruction] for n in range(count)]
-        at, other = chance.randrange(count), chance.randrange(count)
-        match chance.randrange(6):
-            case 0:
-                code.insert(at, code[other])
-            case 1:
-                del code[at]
-            case 2:
-                code[at], code[other] = code[other], code[at]
-            case 3:
-                code[at:at] = code[other:]
-            case 4:
-                code[at] = bytes(atheris.Mutate(code[at], instruction)).ljust(instruction, b"\0")
-            case 5:
-                field = bytearray(code[at])
-                field[chance.randrange(instruction)] ^= 1 << chance.randrange(8)
-                code[at] = bytes(field)
-        return b"".join(code)[:longest]
-
-    return mutate
+    folder = Path(tempfile.mkdtemp(prefix="seeds-"))
+    for seed, image in images(name).items():
+        (folder / seed).write_bytes(image)
+    return folder
 
 
-def arguments(name: str, given: list[str]) -> list[str]:
+def arguments(name: str, longest: int, given: list[str]) -> list[str]:
     """What libFuzzer gets: our defaults first, so that what is given wins."""
     kept = KEPT / name
     kept.mkdir(parents=True, exist_ok=True)
-    longest = sys.modules[f"tests.fuzz.{name}"].LONGEST
     defaults = [f"-artifact_prefix={kept}/", f"-max_len={longest}", "-timeout=10"]
     defaults += ["-print_final_stats=1", "-rss_limit_mb=1024"]
     places = [word for word in given if not word.startswith("-")]
     if any(Path(place).is_file() for place in places):  # inputs to run again
         return [*defaults, *given]
-    return [*defaults, *given, *([] if places else [str(kept)]), str(HERE / "corpus" / name)]
+    return [*defaults, *given, *([] if places else [str(kept)]), str(seeds_of(name))]
 
 
 def main(argv: list[str]) -> None:
     """The program."""
     if len(argv) < 2 or argv[1] not in TARGETS:
         sys.exit(f"usage: {argv[0]} {{{','.join(TARGETS)}}} [libFuzzer's arguments]")
-    target = load(argv[1])
-    instruction = sys.modules[f"tests.fuzz.{argv[1]}"].INSTRUCTION.size
-    atheris.Setup(
-        [argv[0], *arguments(argv[1], argv[2:])],
-        reporting(target),
-        custom_mutator=mutator(instruction),
-    )
+    name = argv[1]
+    words = [str(Path(word).resolve()) if not word.startswith("-") else word for word in argv[2:]]
+    module, target = load(name)
+    given = arguments(name, module.LONGEST, words)
+    if TARGETS[name].endian:
+        mutator = mutators.of_images(TARGETS[name].endian)
+    else:
+        mutator = mutators.of_programs(module.INSTRUCTION.size)
+    atheris.Setup([argv[0], *given], reporting(target), custom_mutator=mutator)
     atheris.Fuzz()
 
 
