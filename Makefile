@@ -22,7 +22,7 @@ LINE = -M microvm,acpi=off,accel=kvm:tcg -m 128 -nographic -no-reboot \
 # Without a C compiler for x86-64 the guest is built by zig, which comes as a Python package.
 HAVE_CC := $(findstring x86_64,$(shell $(CC) -dumpmachine 2>/dev/null))
 
-.PHONY: help run guest test test-all test-matrix test-portable conformance fuzz museum lint docs bench clean distclean
+.PHONY: help run guest test test-all test-matrix test-portable conformance interop-matrix fuzz museum lint docs bench clean distclean
 
 help:            ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-15s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,6 +47,9 @@ test-portable: $(VENV)/.test  ## the block layer's tests without what only Linux
 
 conformance: $(VENV)/.test  ## move every driver among four loops, 1,000 times in each tree; ARGS=qcow2
 	$(BIN)/python -m tests.conformance $(ARGS)
+
+interop-matrix: $(VENV)/.test-all  ## each format x option beside the real QEMU, with counts; ARGS=every
+	$(BIN)/python -m tests.interop $(ARGS)
 
 fuzz: $(VENV)/.fuzz  ## fuzz the virtio-blk device until ^C; TARGET=qcow2 ARGS=-max_total_time=60
 	$(BIN)/python -m tests.fuzz.run $(TARGET) $(ARGS)
