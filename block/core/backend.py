@@ -205,12 +205,17 @@ class BlockBackend(BackendRequests):
             graph.backends.pop(self, None)
 
     def close(self) -> None:
-        """Flushes, and drops the caller's reference. Raises what the flush raises."""
+        """Flushes, and drops the caller's reference. Raises what the flush raises; with the last
+        reference, also what saving dirty bitmaps does."""
         if self.refcnt == 0:
             return
         try:
             if self.root is not None:
                 self.flush()
+                if self.root.bs.dirty_bitmaps and self.refcnt == self.root.bs.refcnt == 1:
+                    from block.core import dirty_bitmap
+
+                    dirty_bitmap.store(self.root.bs)
         finally:
             self.unref()
 

@@ -99,4 +99,5 @@ def open_on(tape: Tape, **options: Any) -> Iterator[BlockBackend]:
         yield disk
     finally:
         tape.errors.clear()
-        disk.unref()
+        if disk.refcnt:
+            disk.unref()

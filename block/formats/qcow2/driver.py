@@ -21,6 +21,7 @@ from block.core.options import take_options
 from block.core.report import warn_report
 from block.formats.qcow2 import (
     amend,
+    bitmap_directory,
     cache_clean,
     create,
     datafile,
@@ -34,7 +35,7 @@ from block.formats.qcow2 import (
     write,
     zero,
 )
-from block.formats.qcow2.layout import AUTOCLEAR_BITMAPS, AUTOCLEAR_KNOWN, INCOMPAT_DIRTY
+from block.formats.qcow2.layout import AUTOCLEAR_KNOWN, INCOMPAT_DIRTY
 from block.formats.qcow2.state import Qcow2State
 
 TYPE_CHECKING = False
@@ -65,6 +66,7 @@ class Qcow2Driver(BlockDriver):
         assert bs.file is not None
         s = Qcow2State(bs, bs.file)
         head = header.read_header(s, flags)
+        outdated = bitmap_directory.take_extension(s)
         datafile.open_data_file(s, opts, flags)
         bs.total_sectors = head.size // f.SECTOR_SIZE
         settings = options.Settings(s, taken, flags, head.size)
@@ -77,10 +79,14 @@ class Qcow2Driver(BlockDriver):
         bs.supported_truncate_flags = f.REQ_ZERO_WRITE
         if s.version >= 3:
             bs.supported_zero_flags = f.REQ_MAY_UNMAP | f.REQ_NO_FALLBACK
-        known = AUTOCLEAR_KNOWN | (AUTOCLEAR_BITMAPS if flags & f.BDRV_O_CHECK else 0)
-        if s.autoclear_features & ~known and not bs.read_only:
-            s.autoclear_features &= known
+        outdated |= bool(s.autoclear_features & ~AUTOCLEAR_KNOWN)
+        if outdated and not bs.read_only:
+            s.autoclear_features &= AUTOCLEAR_KNOWN
             header.update_header(s, head.size)
+        if s.nb_bitmaps and not flags & (f.BDRV_O_CHECK | f.BDRV_O_INACTIVE):
+            from block.formats.qcow2 import bitmaps
+
+            bitmaps.load(bs)
         untouched = bs.read_only or flags & f.BDRV_O_CHECK
         if s.incompatible_features & INCOMPAT_DIRTY and not untouched:
             repair_dirty(bs)
@@ -89,6 +95,10 @@ class Qcow2Driver(BlockDriver):
     def close(self, bs: BlockDriverState) -> None:
         s: Qcow2State = bs.opaque
         cache_clean.stop(s)
+        if bs.dirty_bitmaps:
+            from block.formats.qcow2 import bitmaps
+
+            bitmaps.inactivate(bs)
         if dirty.is_dirty(s) and not bs.read_only:
             reopen.mark_clean_quietly(s)
         for cache in (s.l2_cache, s.refcount_cache):
@@ -115,6 +125,33 @@ class Qcow2Driver(BlockDriver):
     def reopen_commit(self, bs: BlockDriverState, prepared: object) -> None:
         assert isinstance(prepared, options.Settings)
         reopen.commit(bs, prepared)
+
+    def reopen_commit_post(self, bs: BlockDriverState) -> None:
+        if bs.dirty_bitmaps and not bs.read_only:
+            from block.formats.qcow2 import bitmaps
+
+            bitmaps.reopen_rw(bs)
+
+    def reopen_abort(self, bs: BlockDriverState, prepared: object) -> None:
+        self.reopen_commit_post(bs)
+
+    def supports_persistent_dirty_bitmap(self, bs: BlockDriverState) -> bool:
+        return bool(bs.opaque.version >= 3)
+
+    def check_can_store_bitmap(self, bs: BlockDriverState, name: str, granularity: int) -> None:
+        from block.formats.qcow2 import bitmaps
+
+        bitmaps.check_can_store(bs, name, granularity)
+
+    def co_remove_persistent_dirty_bitmap(self, bs: BlockDriverState, name: str) -> Awaitable[None]:
+        from block.formats.qcow2 import bitmaps
+
+        return bitmaps.co_remove(bs, name)
+
+    def co_store_dirty_bitmaps(self, bs: BlockDriverState) -> Awaitable[None]:
+        from block.formats.qcow2 import bitmaps
+
+        return bitmaps.co_store(bs)
 
     def refresh_limits(self, bs: BlockDriverState) -> None:
         s: Qcow2State = bs.opaque
@@ -204,6 +241,10 @@ class Qcow2Driver(BlockDriver):
     def co_truncate(
         self, bs: BlockDriverState, offset: int, exact: bool, prealloc: str, flags: int
     ) -> Awaitable[None]:
+        if bs.opaque.bitmaps:
+            from block.formats.qcow2 import bitmaps
+
+            bitmaps.check_truncate(bs.opaque)
         return truncate.co_truncate(bs, offset, exact, prealloc, flags)
 
 

@@ -20,7 +20,7 @@ from block.core import flags as f
 from block.core.debug import REFTABLE_LOAD, debug_event
 from block.core.error import BlockError
 from block.core.wait import run_sync
-from block.formats.qcow2 import datafile
+from block.formats.qcow2 import bitmap_directory, datafile
 from block.formats.qcow2 import layout as lay
 from block.formats.qcow2.cache import from_disk
 
@@ -328,6 +328,8 @@ def _extensions(s: Qcow2State) -> list[tuple[int, bytes]]:
             for kind, bit, name in lay.FEATURE_NAMES
         ]
         found.append((lay.EXT_FEATURE_TABLE, lay.FEATURES.build(rows)))
+    if s.nb_bitmaps:
+        found.append((lay.EXT_BITMAPS, bitmap_directory.extension(s)))
     known = (lay.EXT_DATA_FILE, lay.EXT_FEATURE_TABLE)
     found += [(kind, data) for kind, data in s.extensions if kind not in known]
     return [*found, (lay.EXT_END, b"")]
@@ -341,6 +343,12 @@ def _build_extension(kind: int, data: bytes) -> bytes:
 def update_header(s: Qcow2State, size: int) -> None:
     """Writes cluster 0 anew, and waits."""
     s.file.pwrite(0, build_header(s, size))
+
+
+async def co_update_header(s: Qcow2State) -> None:
+    """As update_header, in a coroutine, while the disk keeps its size."""
+    data = build_header(s, s.bs.total_sectors << f.SECTOR_BITS)
+    await s.file.co_pwritev(0, len(data), [memoryview(data)])
 
 
 def change_backing_file(s: Qcow2State, backing_file: str, backing_fmt: str) -> None:
@@ -369,6 +377,8 @@ def specific_info(s: Qcow2State) -> dict[str, object]:
         data["extended-l2"] = s.extended
         data["lazy-refcounts"] = bool(s.compatible_features & lay.COMPAT_LAZY_REFCOUNTS)
         data["corrupt"] = bool(s.incompatible_features & lay.INCOMPAT_CORRUPT)
+    if s.bitmaps:
+        data["bitmaps"] = [entry.info() for entry in s.bitmaps]
     data["refcount-bits"] = s.refcount_bits
     data["compression-type"] = "zlib"
     return {"type": "qcow2", "data": data}

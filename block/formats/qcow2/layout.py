@@ -66,6 +66,7 @@ SIZE_AT = 24
 L1_SIZE_AT = 36
 REFCOUNT_TABLE_AT = 48
 INCOMPATIBLE_AT = 72
+AUTOCLEAR_AT = 88
 
 L1_PLACE = Struct("l1_size" / Int32ub, "l1_table_offset" / Int64ub)
 """Bytes 36 to 47, changed in one write when the L1 table moves."""
@@ -101,10 +102,9 @@ INCOMPAT_KNOWN = (
 )
 """What this driver understands; any other bit means: do not open."""
 COMPAT_LAZY_REFCOUNTS = 1 << 0
-AUTOCLEAR_DATA_FILE_RAW = 1 << 1
-AUTOCLEAR_KNOWN = AUTOCLEAR_DATA_FILE_RAW
 AUTOCLEAR_BITMAPS = 1 << 0
-"""Kept while an image is opened only to be checked: a repair changes nothing a guest sees."""
+AUTOCLEAR_DATA_FILE_RAW = 1 << 1
+AUTOCLEAR_KNOWN = AUTOCLEAR_BITMAPS | AUTOCLEAR_DATA_FILE_RAW
 
 FEATURE_NAMES = (
     (INCOMPATIBLE, 0, "dirty bit"),

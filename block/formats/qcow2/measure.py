@@ -10,6 +10,7 @@ Called in the main thread; blocks.
 from __future__ import annotations
 
 from block.core import flags as f
+from block.core.dirty_bitmap import supports_persistent
 from block.core.options import invalid
 from block.core.status import co_block_status_above
 from block.core.wait import run_sync
@@ -40,15 +41,11 @@ def measure(options: dict[str, object], in_bs: BlockDriverState | None) -> dict[
         data = run_sync(in_bs.aio_context, lambda: _co_data_bytes(in_bs, cluster_size))
     whole = full_size(size, cluster_size, plan.refcount_order, entry)
     info = {"required": whole - size + data, "fully-allocated": whole}
-    if plan.version >= 3 and in_bs is not None and _may_have_bitmaps(in_bs):
-        info["bitmaps"] = 0
+    if plan.version >= 3 and in_bs is not None and supports_persistent(in_bs):
+        from block.formats.qcow2 import bitmaps
+
+        info["bitmaps"] = bitmaps.measure(in_bs, cluster_size)
     return info
-
-
-def _may_have_bitmaps(bs: BlockDriverState) -> bool:
-    """Whether the source is of the kind that can keep bitmaps; none of ours does."""
-    is_qcow2 = bs.drv is not None and bs.drv.format_name == "qcow2"
-    return is_qcow2 and bs.opaque.version >= 3
 
 
 def full_size(size: int, cluster_size: int, refcount_order: int, l2_entry: int) -> int:

@@ -36,6 +36,10 @@ def prepare(bs: BlockDriverState, taken: dict[str, Any], flags: int) -> options.
         header.check_writable(s)
         header.check_autoclear(s)
     elif not bs.read_only and not s.broken:
+        if bs.dirty_bitmaps and not flags & f.BDRV_O_RDWR:
+            from block.formats.qcow2 import bitmaps
+
+            bitmaps.reopen_ro(bs)
         becomes_clean = not (flags & f.BDRV_O_RDWR and settings.lazy_refcounts)
         run_sync(bs.aio_context, partial(_settle, s, becomes_clean))
     return settings

@@ -21,7 +21,7 @@ from array import array
 from operator import ne
 
 from block.core import check as core
-from block.formats.qcow2 import corrupt
+from block.formats.qcow2 import bitmap_directory, corrupt
 from block.formats.qcow2.cache import from_disk, split, to_disk
 from block.formats.qcow2.layout import (
     ENTRY_SIZE,
@@ -33,7 +33,7 @@ from block.formats.qcow2.layout import (
 )
 from block.formats.qcow2.refcount import compressed_place
 from block.formats.qcow2.refmap import RefcountMap
-from block.formats.qcow2.sidetables import read_bitmaps, read_snapshots
+from block.formats.qcow2.sidetables import read_snapshots
 from block.formats.qcow2.subcluster import ALL_ALLOC, ALL_ZEROES, is_invalid
 
 TYPE_CHECKING = False
@@ -339,9 +339,15 @@ class Walk:
 
     async def _bitmaps(self) -> None:
         """The bitmap directory, tables and bitmaps (qcow2_check_bitmaps_refcounts)."""
+        s = self.s
         try:
-            async for offset, nbytes in read_bitmaps(self):
-                self.add(offset, nbytes)
+            if s.nb_bitmaps:
+                self.add(s.bitmap_directory_offset, s.bitmap_directory_size)
+            for entry in await bitmap_directory.read_directory(s):
+                self.add(entry.table_offset, entry.table_size * ENTRY_SIZE)
+                table = await bitmap_directory.read_table(s, entry)
+                for place in bitmap_directory.table_clusters(table):
+                    self.add(place, s.cluster_size)
         except OSError as error:
             self.corruption(f"ERROR failed to read the bitmaps: {error}")
             raise

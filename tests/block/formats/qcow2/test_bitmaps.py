@@ -1,0 +1,472 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Dirty bitmaps that stay with the image: saved, loaded, marked, lost, removed."""
+
+from __future__ import annotations
+
+import errno
+import os
+import random
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+import block
+from block.core import dirty_bitmap, reopen
+from block.core import flags as f
+from block.core.backend import BlockBackend
+from block.core.error import BlockError
+from block.formats.qcow2 import bitmap_store
+from block.ops import bitmap as ops
+from tests.block.formats.qcow2.conftest import CLUSTER, SIZE, Opener, state_of
+from tests.support.qcow2_bitmaps import AUTO, IN_USE, Areas, place_of, stored
+from tests.support.qcow2_damage import counts, run_check
+from tests.support.qcow2_disk import FLUSH, Tape, open_on
+
+K, M = 1024, 1 << 20
+WRITER = f.BLK_PERM_CONSISTENT_READ | f.BLK_PERM_WRITE
+
+
+def areas(disk: BlockBackend, name: str) -> Areas:
+    assert disk.bs is not None
+    return list(ops.lookup(disk.bs, name).areas())
+
+
+def add(disk: BlockBackend, name: str, granularity: int = CLUSTER, **how: bool) -> None:
+    ops.add(disk.bs, name, granularity, persistent=True, **how)
+
+
+def is_clean(path: Path) -> None:
+    result, lines = run_check(path)
+    assert (counts(result), lines) == ((0, 0, 0), [])
+
+
+# -- from one opening to the next
+
+
+def test_what_was_noted_is_there_at_the_next_opening(image: Path, opener: Opener) -> None:
+    with opener() as disk:
+        add(disk, "b0")
+        add(disk, "fine", 512)
+        disk.pwrite(M, b"x" * 1000)
+        disk.pwrite_zeroes(3 * M, 512)
+        disk.pdiscard(5 * M, CLUSTER)
+    expected = [(M, CLUSTER), (3 * M, CLUSTER), (5 * M, CLUSTER)]
+    assert stored(image)["b0"][:3] == (AUTO, CLUSTER, expected)
+    assert stored(image)["fine"].areas == [(M, K), (3 * M, 512), (5 * M, CLUSTER)]
+    is_clean(image)
+    with opener() as disk:
+        assert areas(disk, "b0") == expected
+        disk.pwrite(0, b"y")
+    assert stored(image)["b0"].areas == [(0, CLUSTER), *expected]
+    assert list(stored(image)) == ["fine", "b0"], "the newest first, as QEMU saves them"
+    is_clean(image)
+
+
+def test_a_disabled_one_stays_disabled_and_an_enabled_one_notes(
+    image: Path, opener: Opener
+) -> None:
+    with opener() as disk:
+        add(disk, "on")
+        add(disk, "off", disabled=True)
+        disk.pwrite(0, b"x")
+    assert {name: it.flags for name, it in stored(image).items()} == {"on": AUTO, "off": 0}
+    with opener() as disk:
+        disk.pwrite(M, b"x")
+        assert areas(disk, "on") == [(0, CLUSTER), (M, CLUSTER)]
+        assert areas(disk, "off") == []
+
+
+def test_what_is_not_persistent_is_gone(image: Path, opener: Opener) -> None:
+    with opener() as disk:
+        ops.add(disk.bs, "b0")
+    with opener() as disk:
+        assert disk.bs is not None
+        assert disk.bs.dirty_bitmaps == []
+
+
+def test_who_only_reads_changes_nothing(image: Path, opener: Opener) -> None:
+    with opener() as disk:
+        add(disk, "b0")
+        disk.pwrite(0, b"x")
+    before = image.read_bytes()
+    with opener(read_only=True) as disk:
+        assert areas(disk, "b0") == [(0, CLUSTER)]
+        assert ops.lookup(disk.bs, "b0").readonly
+        assert stored(image)["b0"].flags == AUTO
+        with pytest.raises(BlockError, match="Bitmap 'b0' is readonly and cannot be modified"):
+            ops.remove(disk.bs, "b0")
+    assert image.read_bytes() == before
+
+
+def test_while_it_is_written_the_file_says_that_its_bits_are_old(
+    image: Path, opener: Opener, tmp_path: Path
+) -> None:
+    with opener() as disk:
+        add(disk, "b0")
+    with opener() as disk:
+        assert stored(image)["b0"].flags == AUTO | IN_USE
+        disk.pwrite(0, b"x")
+        disk.flush()
+        crashed = tmp_path / "crashed.qcow2"
+        crashed.write_bytes(image.read_bytes())
+    with opener(crashed) as disk:
+        bitmap = ops.lookup(disk.bs, "b0")
+        assert bitmap.status == "inconsistent"
+        with pytest.raises(BlockError, match="Bitmap 'b0' is inconsistent and cannot be used"):
+            ops.clear(disk.bs, "b0")
+        disk.pwrite(0, b"y")
+    assert stored(crashed)["b0"].flags == AUTO | IN_USE, "kept, and shown"
+    with opener(crashed) as disk:
+        ops.remove(disk.bs, "b0")
+    assert stored(crashed) == {}
+    is_clean(crashed)
+
+
+def test_full_and_empty_parts_take_no_room(image: Path, opener: Opener) -> None:
+    with opener() as disk:
+        add(disk, "all")
+        add(disk, "none")
+        disk.flush()
+        ops.lookup(disk.bs, "all").set(0, SIZE)
+        before = clusters(image)
+    assert clusters(image) - before == 3, "two tables and a directory"
+    assert stored(image)["all"].areas == [(0, SIZE)]
+    is_clean(image)
+
+
+def clusters(path: Path) -> int:
+    return -(-path.stat().st_size // CLUSTER)
+
+
+def test_a_bitmap_has_as_many_clusters_as_it_needs(tmp_path: Path, opener: Opener) -> None:
+    path = tmp_path / "small.qcow2"
+    block.create(os.fspath(path), "qcow2", 16 * M + 512, cluster_size=512)
+    with opener(path) as disk:
+        add(disk, "b0", 512)
+        disk.pwrite(512, b"x" * 512)
+        disk.pwrite(7 * M + 512, b"x" * 1024)
+        disk.pwrite(16 * M, b"x" * 512)
+        ops.lookup(disk.bs, "b0").set(2 * M, 4 * M)
+    expected = [(512, 512), (2 * M, 4 * M), (7 * M + 512, K), (16 * M, 512)]
+    assert stored(path)["b0"].areas == expected
+    is_clean(path)
+    with opener(path) as disk:
+        assert areas(disk, "b0") == expected
+
+
+# -- reopening
+
+
+def test_reopened_read_only_it_is_saved_and_reopened_it_notes_again(
+    image: Path, opener: Opener
+) -> None:
+    with opener() as disk:
+        assert disk.bs is not None
+        add(disk, "b0")
+        disk.pwrite(0, b"x")
+        disk.set_perm(f.BLK_PERM_CONSISTENT_READ, disk.shared_perm)
+        reopen.set_read_only(disk.bs, True)
+        assert stored(image)["b0"][:3] == (AUTO, CLUSTER, [(0, CLUSTER)])
+        assert ops.lookup(disk.bs, "b0").readonly
+        reopen.set_read_only(disk.bs, False)
+        assert stored(image)["b0"].flags == AUTO | IN_USE
+        disk.set_perm(WRITER, disk.shared_perm)
+        disk.pwrite(M, b"x")
+    assert stored(image)["b0"].areas == [(0, CLUSTER), (M, CLUSTER)]
+    is_clean(image)
+
+
+def test_opened_read_only_and_reopened_it_notes(image: Path, opener: Opener) -> None:
+    with opener() as disk:
+        add(disk, "b0")
+    with opener(read_only=True) as disk:
+        assert disk.bs is not None
+        reopen.set_read_only(disk.bs, False)
+        assert stored(image)["b0"].flags == AUTO | IN_USE
+        disk.set_perm(WRITER, disk.shared_perm)
+        disk.pwrite(M, b"x")
+    assert stored(image)["b0"][:3] == (AUTO, CLUSTER, [(M, CLUSTER)])
+
+
+def test_what_changed_behind_our_back_stays_read_only(
+    image: Path, opener: Opener, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with opener() as disk:
+        add(disk, "b0")
+    with opener(read_only=True) as disk:
+        assert disk.bs is not None
+        with image.open("r+b") as file:
+            file.seek(stored(image)["b0"].at + 15)
+            file.write(bytes([AUTO | IN_USE]))
+        reopen.set_read_only(disk.bs, False)
+        said = capsys.readouterr().err
+        assert "Failed to make dirty bitmaps writable: Corruption: bitmap 'b0' is marked" in said
+        disk.set_perm(WRITER, disk.shared_perm)
+        with pytest.raises(BlockError) as error:
+            disk.pwrite(0, b"x")
+        assert error.value.errno == errno.EPERM
+
+
+def test_a_reopening_that_fails_lets_it_note_again(image: Path, opener: Opener) -> None:
+    with opener() as disk:
+        assert disk.bs is not None
+        add(disk, "b0")
+        with pytest.raises(BlockError, match="read-only"):
+            reopen.set_read_only(disk.bs, True)
+        disk.pwrite(M, b"x")
+    assert stored(image)["b0"][:3] == (AUTO, CLUSTER, [(M, CLUSTER)])
+    is_clean(image)
+
+
+# -- removing
+
+
+def test_the_last_one_takes_the_extension_with_it(image: Path, opener: Opener) -> None:
+    empty = image.read_bytes()
+    with opener() as disk:
+        add(disk, "b0")
+        add(disk, "b1")
+        disk.pwrite(0, b"x")
+    with opener() as disk:
+        ops.remove(disk.bs, "b0")
+        assert list(stored(image)) == ["b1"]
+        ops.remove(disk.bs, "b1")
+        assert stored(image) == {}
+    assert image.read_bytes()[:CLUSTER] == empty[:CLUSTER]
+    is_clean(image)
+
+
+def test_what_was_never_saved_can_be_removed(image: Path, opener: Opener) -> None:
+    with opener() as disk:
+        add(disk, "b0")
+        ops.remove(disk.bs, "b0")
+    assert stored(image) == {}
+
+
+# -- another length
+
+
+def test_a_longer_disk_has_longer_bitmaps(image: Path, opener: Opener) -> None:
+    with opener() as disk:
+        add(disk, "b0")
+        disk.pwrite(SIZE - 1, b"x")
+    with opener() as disk:
+        disk.truncate(3 * SIZE)
+        disk.pwrite(2 * SIZE, b"x")
+    assert stored(image)["b0"].areas == [(SIZE - CLUSTER, CLUSTER), (2 * SIZE, CLUSTER)]
+    is_clean(image)
+
+
+def test_one_that_was_not_saved_keeps_the_disk_as_long_as_it_is(
+    image: Path, opener: Opener
+) -> None:
+    make_inconsistent(image, opener)
+    with opener() as disk, pytest.raises(BlockError, match="Bitmap 'b0' is inconsistent"):
+        disk.truncate(2 * SIZE)
+
+
+def make_inconsistent(image: Path, opener: Opener) -> None:
+    """A bitmap b0 of which the file says that it was not saved."""
+    with opener() as disk:
+        add(disk, "b0")
+    with opener():
+        crashed = image.read_bytes()
+    image.write_bytes(crashed)
+
+
+# -- what cannot be
+
+
+def test_version_2_keeps_no_bitmaps(tmp_path: Path, opener: Opener) -> None:
+    path = tmp_path / "old.qcow2"
+    block.create(os.fspath(path), "qcow2", SIZE, compat="0.10")
+    with opener(path) as disk:
+        assert disk.bs is not None
+        assert not dirty_bitmap.supports_persistent(disk.bs)
+        with pytest.raises(BlockError) as error:
+            add(disk, "b0")
+        who = disk.bs.node_name
+    assert str(error.value) == (
+        f"Can't make bitmap 'b0' persistent in '{who}': "
+        "Cannot store dirty bitmaps in qcow2 v2 files"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "granularity", "why"),
+    [
+        ("b0", 1 << 32, r"Granularity exceeds maximum \(2147483648 bytes\)"),
+        ("b0", 512, "Too much space will be occupied by the bitmap. Use larger granularity"),
+        ("b" * 1024, 1 << 20, r"Name length exceeds maximum \(1023 characters\)"),
+    ],
+)
+def test_what_an_image_cannot_keep_is_refused(
+    tmp_path: Path, opener: Opener, name: str, granularity: int, why: str
+) -> None:
+    path = tmp_path / "large.qcow2"
+    block.create(os.fspath(path), "qcow2", 1 << 42)
+    with opener(path) as disk, pytest.raises(BlockError, match=why):
+        add(disk, name, granularity)
+
+
+def test_a_name_is_there_once(image: Path, opener: Opener) -> None:
+    with opener() as disk:
+        add(disk, "b0")
+        with pytest.raises(BlockError, match="Bitmap already exists: b0"):
+            add(disk, "b0")
+
+
+# -- what others did
+
+
+def test_a_program_that_knows_no_bitmaps_makes_all_of_them_worthless(
+    image: Path, opener: Opener, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with opener() as disk:
+        add(disk, "b0")
+    data = bytearray(image.read_bytes())
+    data[95] &= ~1
+    image.write_bytes(data)
+    with opener(read_only=True) as disk:
+        assert disk.bs is not None
+        assert disk.bs.dirty_bitmaps == []
+    assert image.read_bytes() == data
+    with opener() as disk:
+        assert disk.bs is not None
+        assert disk.bs.dirty_bitmaps == []
+        add(disk, "b0")
+    assert capsys.readouterr().err.count("a program lacking bitmap support modified this file") == 2
+    assert counts(run_check(image)[0]) == (0, 2, 0), "an old directory and an old table"
+    assert stored(image)["b0"].flags == AUTO
+
+
+# -- what goes wrong
+
+
+def tape_with_bitmap(folder: Path) -> Tape:
+    """An image with the saved bitmap b0, in which the first cluster is dirty."""
+    path = folder / "start.qcow2"
+    block.create(os.fspath(path), "qcow2", SIZE)
+    with block.open(os.fspath(path), format="qcow2") as disk:
+        add(disk, "b0")
+        disk.pwrite(0, b"x")
+    return Tape(path.read_bytes())
+
+
+def test_a_full_disk_is_said_and_leaves_the_old_bits_marked(tmp_path: Path) -> None:
+    tape = tape_with_bitmap(tmp_path)
+    with open_on(tape) as disk:
+        disk.pwrite(M, b"x")
+        disk.flush()
+        tape.errors["pwritev"] = OSError(errno.ENOSPC, "No space left on device")
+        with pytest.raises(BlockError, match="Failed to write bitmap 'b0' to file: No space"):
+            disk.close()
+    path = tmp_path / "full.qcow2"
+    path.write_bytes(tape.data)
+    assert stored(path)["b0"].flags == AUTO | IN_USE
+    result, _ = run_check(path)
+    assert result.corruptions == 0
+
+
+def fails(*args: object) -> NoReturn:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_where_the_directory_cannot_be_written_nothing_leaks(
+    image: Path, opener: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with opener() as disk:
+        add(disk, "b0")
+    disk = opener()
+    add(disk, "b1")
+    disk.pwrite(0, b"x")
+    with monkeypatch.context() as patch:
+        patch.setattr(bitmap_store, "_write_directory", fails)
+        with pytest.raises(OSError, match="No space left"):
+            disk.close()
+    assert stored(image)["b0"].flags == AUTO | IN_USE
+    is_clean(image)
+
+
+def test_where_the_header_cannot_be_written_the_old_directory_stays(
+    image: Path, opener: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody knows what the header says then: both directories stay in use."""
+    with opener() as disk:
+        add(disk, "b0")
+        add(disk, "b1")
+    with opener() as disk:
+        with monkeypatch.context() as patch:
+            patch.setattr(bitmap_store, "co_update_header", fails)
+            with pytest.raises(BlockError, match="Failed to update bitmap extension: No space"):
+                ops.remove(disk.bs, "b0")
+        assert set(stored(image)) == {"b0", "b1"}
+        s = state_of(disk)
+        known = s.nb_bitmaps, s.bitmap_directory_size, s.bitmap_directory_offset
+        assert known == place_of(image.read_bytes()), "for whoever writes the header next"
+        disk.pwrite(0, b"x")
+        ops.remove(disk.bs, "b1")
+    assert stored(image)["b0"][:3] == (AUTO, CLUSTER, [(0, CLUSTER)])
+    assert counts(run_check(image)[0]) == (0, 1, 0), "the directory that came to nothing"
+
+
+def test_a_directory_is_changed_in_place_while_nobody_believes_it(tmp_path: Path) -> None:
+    tape = tape_with_bitmap(tmp_path)
+    path = tmp_path / "start.qcow2"
+    entry = stored(path)["b0"].at
+    with open_on(tape):
+        seen = [
+            "flush" if write == FLUSH else f"bit {write[1][7] & 1}" if write[0] == 88 else "dir"
+            for write in tape.writes
+            if write == FLUSH or write[0] in (88, entry)
+        ]
+    assert seen == ["bit 0", "flush", "dir", "flush", "bit 1", "flush"]
+
+
+def test_who_just_lets_go_is_told_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tape = tape_with_bitmap(tmp_path)
+    with open_on(tape) as disk:
+        disk.pwrite(M, b"x")
+        disk.flush()
+        tape.errors["pwritev"] = OSError(errno.EIO, "Input/output error")
+        disk.unref()
+    said = capsys.readouterr().err
+    assert "Lost persistent bitmaps during inactivation of node '" in said
+    assert "Failed to write bitmap 'b0' to file: Input/output error" in said
+
+
+def test_a_power_cut_leaves_bits_that_are_right_or_marked(tmp_path: Path) -> None:
+    """At whatever write, in whatever order since the last flush."""
+    tape = tape_with_bitmap(tmp_path)
+    with open_on(tape) as disk:
+        disk.pwrite(M, b"x")
+        disk.pwrite(2 * M, b"x")
+        disk.flush()
+        after_write = len(tape.writes)
+        add(disk, "b1")
+    source = random.Random(7)
+    path = tmp_path / "cut.qcow2"
+    seen = set()
+    for at in range(len(tape.writes) + 1):
+        for shuffle in (False, True):
+            path.write_bytes(tape.cut(at, source, shuffle))
+            seen.add(state_after_cut(path, at >= after_write))
+    assert seen >= {"old", "marked", "new"}
+
+
+def state_after_cut(path: Path, written: bool) -> str:
+    """What the file says of b0, which must not be less than what was written."""
+    result, lines = run_check(path)
+    assert result.corruptions == result.check_errors == 0, lines
+    if path.read_bytes()[95] & 1 == 0:
+        return "dropped"
+    b0 = stored(path)["b0"]
+    with block.open(os.fspath(path), format="qcow2", read_only=True) as disk:
+        assert len(disk.bs.dirty_bitmaps) in (1, 2)
+    if b0.flags & IN_USE:
+        return "marked"
+    dirty = [offset for offset, _ in b0.areas]
+    assert dirty == ([0, M, 2 * M] if "b1" in stored(path) else [0])
+    assert "b1" in stored(path) or not written
+    return "new" if "b1" in stored(path) else "old"
