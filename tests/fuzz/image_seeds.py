@@ -6,11 +6,13 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import block
+from block.objects import secret
 from tests.support import vmdk_images
 
 SIZE = 1 << 20
@@ -39,6 +41,7 @@ def qcow2() -> dict[str, bytes]:
         "bits-1": made("qcow2", refcount_bits=1, **small),
         "bits-64": made("qcow2", refcount_bits=64, **small),
         "lazy": made("qcow2", lazy_refcounts=True, **small),
+        "extended": made("qcow2", extended_l2=True, cluster_size=16384),
     }
 
 
@@ -61,7 +64,34 @@ def vmdk() -> dict[str, bytes]:
     }
 
 
-FORMATS: dict[str, Callable[[], dict[str, bytes]]] = {"qcow2": qcow2, "qed": qed, "vmdk": vmdk}
+def luks() -> dict[str, bytes]:
+    """A short key, so that its slots are small."""
+    cipher = {"cipher-alg": "aes-128", "cipher-mode": "cbc", "ivgen-alg": "plain64"}
+    with a_secret("seed"), tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "seed")
+        options = {"key-secret": "seed", "iter-time": 0, **cipher}
+        block.create(path, "luks", 16384, **options)
+        with block.open(path, format="luks", options={"key-secret": "seed"}) as disk:
+            disk.pwrite(1000, b"a" * 3000)
+        return {"one-slot": Path(path).read_bytes()}
+
+
+@contextmanager
+def a_secret(name: str) -> Iterator[None]:
+    """There is a password of this name, for as long as somebody needs one."""
+    made = secret.secret_create(name, "open sesame")
+    try:
+        yield
+    finally:
+        made.unref()
+
+
+FORMATS: dict[str, Callable[[], dict[str, bytes]]] = {
+    "qcow2": qcow2,
+    "qed": qed,
+    "vmdk": vmdk,
+    "luks": luks,
+}
 
 
 def images(fmt: str) -> dict[str, bytes]:

@@ -43,6 +43,7 @@ class Kind(NamedTuple):
 TARGETS = {
     "virtio_blk": Kind("virtio_blk", ["miniqemu.hw"]),
     "qcow2": Kind("image", ["block.formats.qcow2"], ">"),
+    "luks": Kind("image", ["block.formats.luks", "block.crypto.luks"], ">"),
     "qed": Kind("image", ["block.formats.qed"], "<"),
     "vmdk": Kind("image", ["block.formats.vmdk"], "<"),
 }
