@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import errno
 
+from block.core.compress import pack_zlib, unpack_zlib
 from block.core.debug import READ_COMPRESSED, WRITE_COMPRESSED, debug_event
 from block.core.error import BlockError
 from block.core.iov import iov_from_bytes
@@ -38,32 +39,18 @@ async def read_grain(extent: Extent, sector: int, inside: int, nbytes: int, qiov
         packed = packed[GRAIN_MARKER.size :][:length]
         if not 0 < length <= len(packed):
             raise extent.error(f"compressed grain at sector {sector} is {length} bytes long")
-    plain = unpack(packed, extent.grain)
+    plain = unpack_zlib(packed, extent.grain)  # R2
     if plain is None or inside + nbytes > len(plain):
         raise extent.error(f"compressed grain at sector {sector} cannot be unpacked")
     iov_from_bytes(qiov, 0, memoryview(plain)[inside : inside + nbytes])
 
 
-def unpack(data: memoryview, limit: int) -> bytes | None:
-    """At most `limit` bytes, or None where the data are no such thing (R2)."""
-    import zlib
-
-    unpacker = zlib.decompressobj()
-    try:
-        plain = unpacker.decompress(data, limit + 1)
-    except zlib.error:
-        return None
-    return plain if unpacker.eof and len(plain) <= limit else None
-
-
 async def write_grain(extent: Extent, guest_sector: int, data: bytes) -> int:
     """Writes a grain at the end of the file; returns where (vmdk_write_extent, R1)."""
-    import zlib
-
     if not extent.has_markers:
         message = "vmdk: header.flags tell of no markers: compressed grains cannot be written"
         raise BlockError(errno.EINVAL, message, driver="vmdk")
-    packed = zlib.compress(data)
+    packed = pack_zlib(data)
     record = GRAIN_MARKER.pack(guest_sector, len(packed)) + packed
     record += bytes(-len(record) % SECTOR)
     sector = extent.next_sector
