@@ -337,8 +337,11 @@ class BlockDriver:
     def co_pwritev_compressed(
         self, bs: BlockDriverState, offset: int, nbytes: int, qiov: Iov
     ) -> Awaitable[None]:
-        """Writes a whole cluster, or the last one of the disk, compressed where that pays
-        (bdrv_co_pwritev_compressed). Asked for by REQ_WRITE_COMPRESSED."""
+        """Writes whole clusters, or the end of the disk, compressed where that pays
+        (bdrv_co_pwritev_compressed). Asked for by REQ_WRITE_COMPRESSED.
+
+        No bytes: that was all, the file's end may be put in order.
+        """
         raise self._unsupported(bs, "compressed writes")
 
     def co_pwrite_zeroes(

@@ -207,6 +207,8 @@ async def _pwritev_with_care(
     try:
         if nbytes == 0:
             check_write(child, offset, nbytes, flags)
+            if flags & f.REQ_WRITE_COMPRESSED and bs.drv is not None:
+                await bs.drv.co_pwritev_compressed(bs, offset, nbytes, qiov)  # no more comes
         elif unaligned:
             pad = Padding(offset, nbytes, align)
             await req.mark_serialising(align)

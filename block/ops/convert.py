@@ -163,6 +163,8 @@ class Convert:
             offset += nbytes
         self.known = (DATA, 0, 0)
         await co_parallel(*(self._work() for _ in range(self.workers)))
+        if self.cluster:
+            await self.target.co_pwritev(0, 0, [], f.REQ_WRITE_COMPRESSED)  # that was all
 
     def _is_copied(self, kind: int) -> bool:
         return kind == DATA or (kind == ZERO and not self.min_sparse)

@@ -1,50 +1,119 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Reading compressed clusters (qcow2_co_preadv_compressed, qcow2-threads.c).
+"""Reading compressed clusters (qcow2_co_preadv_compressed).
 
-Several of them lie in one cluster of the file, packed at any byte. The entry tells where one
-begins and how many sectors of 512 bytes it may reach into.
+They lie packed in the clusters of the file, at any byte. An entry tells where one begins and how
+many sectors of 512 bytes it may reach into; the last of these may hold others, too:
 
-R1  The data are raw deflate with a window of 4 KiB, and unpack to exactly one cluster. No more
-    than that is ever unpacked, whatever the image says.
+    file      |  cluster                      |  cluster                      |
+    packed    [ A      )[ B       )[ C              )[ D  )
+    sectors   '  '  '  '  '  '  '  '  '  '  '  '  '  '  '  '  '  '  '  '  '  '
+    entry C               offset --^ 5 more sectors: ^
+
+R1  What is packed unpacks to exactly one cluster. No more than that is ever unpacked, whatever
+    the image says.
+R2  Clusters that follow one another in the guest and in the file are read at once, and unpacked
+    side by side.
 Who may call it: coroutines in the node's context, without the lock.
 """
 
 from __future__ import annotations
 
+from block.core.compress import (
+    co_in_workers,
+    pack_deflate,
+    pack_zstd,
+    unpack_deflate,
+    unpack_zstd,
+)
 from block.core.debug import READ_COMPRESSED, debug_event
 from block.core.iov import iov_from_bytes
 from block.formats.qcow2.corrupt import error
+from block.formats.qcow2.layout import COMPRESSION_ZLIB, COMPRESSION_ZSTD, OFLAG_COMPRESSED
 from block.formats.qcow2.refcount import compressed_place
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from block.core.compress import Packer, Unpacker
     from block.core.iov import Iov
     from block.formats.qcow2.state import Qcow2State
 
-WINDOW_BITS = -12
+PACKERS: dict[int, Packer] = {COMPRESSION_ZLIB: pack_deflate, COMPRESSION_ZSTD: pack_zstd}
+UNPACKERS: dict[int, Unpacker] = {COMPRESSION_ZLIB: unpack_deflate, COMPRESSION_ZSTD: unpack_zstd}
+READ_AT_ONCE = 2 << 20
+
+
+class Packed:
+    """One compressed cluster of a read: `nbytes` bytes from `inside` on go to `at` in the vector.
+
+    `place` is where it begins in the file and `size` how many bytes it may have.
+    """
+
+    __slots__ = ("at", "inside", "is_bad", "nbytes", "place", "size")
+
+    def __init__(self, place: int, size: int, at: int, inside: int, nbytes: int) -> None:
+        self.place = place
+        self.size = size
+        self.at = at
+        self.inside = inside
+        self.nbytes = nbytes
+        self.is_bad = False
 
 
 async def co_preadv_compressed(
     s: Qcow2State, entry: int, offset: int, nbytes: int, qiov: Iov
-) -> None:
-    """Reads a part of one compressed cluster."""
-    place, packed = compressed_place(s, entry)
-    data = bytearray(packed)
+) -> int:
+    """Reads compressed clusters, the first one and what follows it; returns the bytes read."""
+    run = _run(s, entry, offset, nbytes)
+    start = run[0].place
+    length = run[-1].place + run[-1].size - start
+    data = memoryview(bytearray(length))
     await debug_event(s.file.bs, READ_COMPRESSED)
-    await s.data.co_preadv(place, packed, [memoryview(data)])
+    await s.file.co_preadv(start, length, [data])
+    unpack, cluster_size = UNPACKERS[s.compression_type], s.cluster_size
+
+    def work(part: Sequence[Packed]) -> None:
+        for packed in part:
+            at = packed.place - start
+            plain = unpack(data[at : at + packed.size], cluster_size)
+            if plain is None:
+                packed.is_bad = True
+                continue
+            view = memoryview(plain)[packed.inside :][: packed.nbytes]
+            iov_from_bytes(qiov, packed.at, view)
+
+    await co_in_workers(s.bs, work, run)
+    for packed in run:
+        if packed.is_bad:
+            raise error(s, f"Compressed cluster at {packed.place:#x} cannot be unpacked")
+    return run[-1].at + run[-1].nbytes
+
+
+def _run(s: Qcow2State, entry: int, offset: int, nbytes: int) -> list[Packed]:
+    """The first cluster of a range, and those behind it that can be read with it (R2)."""
+    table = s.cached_slice(offset)
     inside = offset & s.cluster_mask
-    plain = unpack(data, s.cluster_size)
-    if plain is None:
-        raise error(s, f"Compressed cluster at {place:#x} cannot be unpacked")
-    iov_from_bytes(qiov, 0, plain[inside : inside + nbytes])
+    index = s.slice_index(offset)
+    run: list[Packed] = []
+    at = 0
+    while True:
+        place, size = compressed_place(s, entry)
+        if run and not _follows(run, place, size):
+            return run
+        part = min(s.cluster_size - inside, nbytes - at)
+        run.append(Packed(place, size, at, inside, part))
+        at, inside, index = at + part, 0, index + 1
+        if at == nbytes or table is None or index == len(table.cells):
+            return run
+        entry = table.cells[index]
+        if not entry & OFLAG_COMPRESSED:
+            return run
 
 
-def unpack(data: bytearray, size: int) -> bytes | None:
-    """Exactly `size` bytes, or None where the data are no such thing (R1)."""
-    import zlib
-
-    try:
-        plain = zlib.decompressobj(WINDOW_BITS).decompress(data, size)
-    except zlib.error:
-        return None
-    return plain if len(plain) == size else None
+def _follows(run: list[Packed], place: int, size: int) -> bool:
+    """Whether a cluster of the file lies where one read gets it with those before."""
+    last = run[-1]
+    return last.place < place <= last.place + last.size and (
+        place + size - run[0].place <= READ_AT_ONCE
+    )

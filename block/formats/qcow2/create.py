@@ -25,10 +25,13 @@ from block.formats.qcow2.cache import to_disk
 from block.formats.qcow2.layout import (
     AUTOCLEAR_DATA_FILE_RAW,
     COMPAT_LAZY_REFCOUNTS,
+    COMPRESSION_NAMES,
+    COMPRESSION_ZLIB,
     FULL_LENGTH,
     HEADER_MORE,
     HEADER_V2,
     HEADER_V3,
+    INCOMPAT_COMPRESSION,
     INCOMPAT_DATA_FILE,
     INCOMPAT_EXTENDED_L2,
     MAGIC,
@@ -88,9 +91,10 @@ class Plan:
         self.backing_format: str = taken["backing_fmt"] or ""
         self.data_file: str = taken["data_file"] or ""
         self.data_file_raw = bool(taken["data_file_raw"])
-        if taken["compression_type"] != "zlib":
-            value = taken["compression_type"]
-            raise invalid(f"Parameter 'compression-type' does not accept value '{value}'")
+        method = taken["compression_type"]
+        if method not in COMPRESSION_NAMES:
+            raise invalid(f"Parameter 'compression-type' does not accept value '{method}'")
+        self.compression_type = COMPRESSION_NAMES.index(method)
         self._check()
 
     def _check(self) -> None:
@@ -110,6 +114,11 @@ class Plan:
             raise invalid(f"Unknown driver '{self.backing_format}'")
         if len(self.backing_file.encode(errors="surrogateescape")) > MAX_BACKING_NAME:
             raise invalid("Backing file name too long")
+        if self.version < 3 and self.compression_type != COMPRESSION_ZLIB:
+            raise invalid(
+                "Non-zlib compression type is only supported with compatibility level 1.1 and "
+                "above (use version=v3 or greater)"
+            )
         if self.version < 3 and self.lazy_refcounts:
             raise invalid(
                 "Lazy refcounts only supported with compatibility level 1.1 and above "
@@ -195,7 +204,8 @@ def _create_data_file(plan: Plan) -> BlockDriverState | None:
 
 def _incompatible(plan: Plan) -> int:
     data_file = INCOMPAT_DATA_FILE if plan.data_file else 0
-    return data_file | (INCOMPAT_EXTENDED_L2 if plan.extended_l2 else 0)
+    compression = INCOMPAT_COMPRESSION if plan.compression_type else 0
+    return data_file | compression | (INCOMPAT_EXTENDED_L2 if plan.extended_l2 else 0)
 
 
 def _write_start(filename: str, plan: Plan) -> None:
@@ -208,6 +218,7 @@ def _write_start(filename: str, plan: Plan) -> None:
         "incompatible_features": _incompatible(plan),
         "autoclear_features": AUTOCLEAR_DATA_FILE_RAW if plan.data_file_raw else 0,
         "compatible_features": COMPAT_LAZY_REFCOUNTS if plan.lazy_refcounts else 0,
+        "compression_type": plan.compression_type,
     }  # fmt: skip
     data = b""
     for part in (HEADER_V2, HEADER_V3, HEADER_MORE):

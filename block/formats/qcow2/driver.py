@@ -219,6 +219,13 @@ class Qcow2Driver(BlockDriver):
     ) -> Awaitable[None]:
         return write.co_pwritev(bs.opaque, offset, nbytes, qiov)
 
+    def co_pwritev_compressed(
+        self, bs: BlockDriverState, offset: int, nbytes: int, qiov: Iov
+    ) -> Awaitable[None]:
+        from block.formats.qcow2 import compressed_write
+
+        return compressed_write.co_pwritev_compressed(bs, offset, nbytes, qiov)
+
     def co_pwrite_zeroes(
         self, bs: BlockDriverState, offset: int, nbytes: int, flags: int
     ) -> Awaitable[None]:

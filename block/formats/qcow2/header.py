@@ -145,12 +145,14 @@ def check_autoclear(s: Qcow2State) -> None:
 
 
 def _check_compression(s: Qcow2State) -> None:
-    """Only zlib is there, and the bit for others must not lie (validate_compression_type)."""
-    if s.compression_type != lay.COMPRESSION_ZLIB:
+    """The method is known, and has its bit; zlib has none (validate_compression_type)."""
+    if s.compression_type >= len(lay.COMPRESSION_NAMES):
         message = f"qcow2: unknown compression type: {s.compression_type}"
         raise refuse(s, message, "header.compression_type", errno.ENOTSUP)
-    if s.incompatible_features & lay.INCOMPAT_COMPRESSION:
-        raise refuse(s, "qcow2: Compression type incompatible feature bit must not be set")
+    must = s.compression_type != lay.COMPRESSION_ZLIB
+    if must != bool(s.incompatible_features & lay.INCOMPAT_COMPRESSION):
+        word = "must" if must else "must not"
+        raise refuse(s, f"qcow2: Compression type incompatible feature bit {word} be set")
 
 
 def _unsupported_features(mask: int, names: dict[int, str]) -> str:
@@ -380,5 +382,5 @@ def specific_info(s: Qcow2State) -> dict[str, object]:
     if s.bitmaps:
         data["bitmaps"] = [entry.info() for entry in s.bitmaps]
     data["refcount-bits"] = s.refcount_bits
-    data["compression-type"] = "zlib"
+    data["compression-type"] = lay.COMPRESSION_NAMES[s.compression_type]
     return {"type": "qcow2", "data": data}

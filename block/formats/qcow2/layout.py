@@ -142,3 +142,7 @@ MAX_BACKING_FORMAT = 16
 MAX_CLUSTER_OFFSET = (1 << 56) - 1
 ENTRY_SIZE = 8
 COMPRESSION_ZLIB = 0
+COMPRESSION_ZSTD = 1
+COMPRESSION_NAMES = ("zlib", "zstd")
+"""What compression_type says; the bit INCOMPAT_COMPRESSION goes with all but the first."""
+COMPRESSED_SECTOR = 512

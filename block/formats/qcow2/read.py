@@ -100,7 +100,8 @@ async def co_preadv(bs: BlockDriverState, offset: int, nbytes: int, qiov: Iov) -
                 await debug.debug_event(s.file.bs, debug.READ_AIO)
             await io.co_preadv(s.data, host, size, part, 0)
         elif kind == COMPRESSED:
-            await co_preadv_compressed(s, host, offset + done, size, part)
+            part = iov_slice(qiov, done, nbytes - done)
+            size = await co_preadv_compressed(s, host, offset + done, nbytes - done, part)
         elif kind in HOLES and bs.backing is not None:
             if s.file.bs.debugged:
                 await debug.debug_event(s.file.bs, debug.READ_BACKING_AIO)

@@ -9,6 +9,8 @@ R1  To allocate means: find clusters with refcount 0, see to it that refcount bl
 R2  Counting down makes the refcount cache depend on the L2 cache: the entry that pointed to
     the cluster is gone from the disk before the cluster is free there.
 R3  `free_cluster` is where the next search begins: nothing below it is free.
+R4  Compressed clusters share clusters of the file, each counted by all that reach into it.
+    `free_byte` is where the next one goes, in a cluster that is in use; 0: into a new one.
 Who may call it: coroutines that hold the image's lock.
 """
 
@@ -21,6 +23,7 @@ from block.core.error import BlockError
 from block.core.report import warn_report
 from block.formats.qcow2.corrupt import check_usable, signal_corruption
 from block.formats.qcow2.layout import (
+    COMPRESSED_SECTOR,
     MAX_CLUSTER_OFFSET,
     OFFSET_MASK,
     OFLAG_COMPRESSED,
@@ -117,9 +120,13 @@ async def find_free(s: Qcow2State, count: int) -> int:
             first = end = await _next_free(s, end + 1)
         end += 1
     if end - 1 > MAX_CLUSTER_OFFSET >> s.cluster_bits:
-        raise BlockError(errno.EFBIG, "qcow2: the image file is full", s.bs.node_name, "qcow2")
+        raise _full(s)
     s.free_cluster = end
     return first
+
+
+def _full(s: Qcow2State) -> BlockError:
+    return BlockError(errno.EFBIG, "qcow2: the image file is full", s.bs.node_name, "qcow2")
 
 
 # -- counting
@@ -164,9 +171,16 @@ async def alloc_clusters(s: Qcow2State, count: int, what: str) -> int:
 
     `what` they are for is said where the image claims that its own header is free.
     """
+    await debug.debug_event(s.file.bs, debug.CLUSTER_ALLOC)
+    first = await _find_countable(s, count, what)
+    await change_refcounts(s, first, count, 1)
+    return first << s.cluster_bits
+
+
+async def _find_countable(s: Qcow2State, count: int, what: str) -> int:
+    """The first of adjacent free clusters that have refcount blocks (R1)."""
     from block.formats.qcow2.refgrow import ensure_blocks
 
-    await debug.debug_event(s.file.bs, debug.CLUSTER_ALLOC)
     while True:
         first = await find_free(s, count)
         if not await ensure_blocks(s, first, count):
@@ -174,8 +188,28 @@ async def alloc_clusters(s: Qcow2State, count: int, what: str) -> int:
         s.free_cluster = min(s.free_cluster, first)
     if first == 0 and what:
         raise await signal_corruption(s, f"Preventing invalid allocation of {what} at offset 0")
-    await change_refcounts(s, first, count, 1)
-    return first << s.cluster_bits
+    return first
+
+
+async def alloc_bytes(s: Qcow2State, nbytes: int) -> int:
+    """Allocates room for one compressed cluster; returns its offset (qcow2_alloc_bytes, R4).
+
+    It may reach into the next cluster of the file if that is free.
+    """
+    await debug.debug_event(s.file.bs, debug.CLUSTER_ALLOC_BYTES)
+    place = s.free_byte
+    if place and await get_refcount(s, place >> s.cluster_bits) == s.refcount_max:
+        place = 0
+    if not place or s.cluster_size - (place & s.cluster_mask) < nbytes:
+        new = await _find_countable(s, 1, "compressed cluster") << s.cluster_bits
+        if not place or s.start_of_cluster(place) + s.cluster_size != new:
+            place = new
+        if new + s.cluster_size >> _size_shift(s):
+            raise _full(s)
+    first, last = place >> s.cluster_bits, place + nbytes - 1 >> s.cluster_bits
+    await change_refcounts(s, first, last - first + 1, 1)
+    s.free_byte = place + nbytes if (place + nbytes) & s.cluster_mask else 0
+    return place
 
 
 async def free_clusters(
@@ -196,6 +230,8 @@ async def free_clusters(
     for cluster in freed:
         place = cluster << s.cluster_bits
         s.free_cluster = min(s.free_cluster, cluster)
+        if s.start_of_cluster(s.free_byte) == place:
+            s.free_byte = 0
         s.l2_cache.forget(place, s.cluster_size)
         s.refcount_cache.forget(place, s.cluster_size)
         if places is not None:
@@ -243,7 +279,7 @@ async def free_entry(s: Qcow2State, entry: int, places: list[int] | None = None)
         return
     if entry & OFLAG_COMPRESSED:
         offset, nbytes = compressed_place(s, entry)
-        await free_clusters(s, offset // 512 * 512, nbytes + offset % 512, places)
+        await free_clusters(s, offset, nbytes, places)
         return
     place = entry & OFFSET_MASK
     if not place:
@@ -254,9 +290,21 @@ async def free_entry(s: Qcow2State, entry: int, places: list[int] | None = None)
     await free_clusters(s, place, s.cluster_size, places)
 
 
+def _size_shift(s: Qcow2State) -> int:
+    """The bit of a compressed cluster's entry where its offset ends, and its size begins."""
+    return 62 - (s.cluster_bits - 8)
+
+
 def compressed_place(s: Qcow2State, entry: int) -> tuple[int, int]:
     """Where compressed data begin, and how many bytes they may have (qcow2_parse_compressed)."""
-    shift = 62 - (s.cluster_bits - 8)
+    shift = _size_shift(s)
     offset = entry & (1 << shift) - 1
     sectors = (entry >> shift & (1 << s.cluster_bits - 8) - 1) + 1
-    return offset, sectors * 512 - offset % 512
+    return offset, sectors * COMPRESSED_SECTOR - offset % COMPRESSED_SECTOR
+
+
+def compressed_entry(s: Qcow2State, place: int, nbytes: int) -> int:
+    """The L2 entry for compressed data (in qcow2_alloc_compressed_cluster_offset)."""
+    shift = _size_shift(s)
+    sectors = (place + nbytes - 1) // COMPRESSED_SECTOR - place // COMPRESSED_SECTOR
+    return OFLAG_COMPRESSED | sectors << shift | place

@@ -48,7 +48,7 @@ def forget_tables(s: Qcow2State) -> None:
     """What is in memory may be old: tables are read again."""
     s.l2_cache.drop_all()
     s.refcount_cache.drop_all()
-    s.free_cluster = 0
+    s.free_cluster = s.free_byte = 0
     s.l2_places = s.refblock_places = s.suspects = None
 
 

@@ -58,7 +58,7 @@ class Qcow2State:
         "bitmap_directory_offset", "bitmap_directory_size", "bitmaps", "broken", "bs",
         "cache_options", "clean_interval", "clean_timer", "cluster_bits", "cluster_mask",
         "cluster_size", "compatible_features", "compression_type", "corruption_told", "data",
-        "entry_bits", "extended", "extensions", "external", "file", "free_cluster",
+        "entry_bits", "extended", "extensions", "external", "file", "free_byte", "free_cluster",
         "incompatible_features", "l1_offset", "l1_shift", "l1_table", "l2_bits", "l2_cache",
         "l2_places", "l2_size", "lazy_refcounts", "lock", "looks_hollow", "nb_bitmaps",
         "nb_snapshots", "overlap_checks", "owns_dirty_bit", "pass_discard", "pass_other_discard",
@@ -102,6 +102,7 @@ class Qcow2State:
         self.reftable_offset = 0
         self.reftable = array("Q")
         self.free_cluster = 0  # nothing is free below
+        self.free_byte = 0  # where the next compressed cluster goes; 0: into a new one
         self.overlap_checks = 0
         self.lazy_refcounts = False  # a write need not wait for its refcounts (dirty.py)
         self.owns_dirty_bit = False

@@ -130,7 +130,7 @@ def _in_place(s: Qcow2State, offset: int, nbytes: int) -> int | None:
         or (host + inside ^ offset) & s.same_bits
         or host >= s.data_length()
         or (s.extended and not subcluster.all_normal(s, table, offset, nbytes))
-        or (s.allocations and _first_in_the_way(s.allocations, offset, offset + nbytes))
+        or (s.allocations and first_in_the_way(s.allocations, offset, offset + nbytes))
         or (not s.external and host in s.suspect_clusters())
     ):
         return None
@@ -150,7 +150,8 @@ async def _overwrite(s: Qcow2State, offset: int, nbytes: int, host: int, qiov: I
         rewrite.wake_others()
 
 
-def _first_in_the_way(writes: list[Allocation], start: int, end: int) -> Allocation | None:
+def first_in_the_way(writes: list[Allocation], start: int, end: int) -> Allocation | None:
+    """The first of the writes in flight that touches a range (R2)."""
     for other in writes:
         if start < other.end and other.start < end:
             return other
@@ -188,7 +189,7 @@ async def _plan(s: Qcow2State, offset: int, nbytes: int) -> tuple[Allocation | N
     The Allocation is in the list already. None: all is in place.
     """
     nbytes = min(nbytes, f.REQUEST_MAX_BYTES - s.cluster_size)
-    while (other := _first_in_the_way(s.allocations, offset, offset + 1)) is not None:
+    while (other := first_in_the_way(s.allocations, offset, offset + 1)) is not None:
         await other.wait(s)
     for other in s.allocations:
         if offset < other.start < offset + nbytes:
@@ -337,7 +338,7 @@ async def _abandon(s: Qcow2State, run: Allocation) -> None:
 
 async def settle(s: Qcow2State, start: int, end: int) -> bool:
     """Waits for a write in flight to these bytes; False: there is none (R3)."""
-    other: InFlight | None = _first_in_the_way(s.allocations, start, end)
+    other: InFlight | None = first_in_the_way(s.allocations, start, end)
     if other is None:
         for rewrite in s.rewrites:
             if start < rewrite.end and rewrite.start < end:

@@ -70,7 +70,7 @@ LIES = [
     ("incompatible_features", 8, True),
     ("incompatible_features", 1 << 63, True),
     ("incompatible_features", 0x120, True),
-    ("compression_type", 1, False),
+    ("compression_type", 1, True),
     ("compression_type", 77, True),
     ("extension_length", 1 << 20, True),
     ("crypt_method", 3, False),
