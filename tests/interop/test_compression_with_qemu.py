@@ -28,7 +28,7 @@ KINDS = {
         {"cluster_size": 4096, "refcount_bits": 4, "compression_type": "zstd"}, (1 << 20) + 512
     ),
     "2M": ({"cluster_size": 2 << 20}, (7 << 20) + 512),
-    "subclusters": ({"extended_l2": True}, (2 << 20) + 512),
+    "subclusters": ({"extended_l2": "on"}, (2 << 20) + 512),
     "v2": ({"compat": "0.10"}, (2 << 20) + 512),
 }  # fmt: skip
 
