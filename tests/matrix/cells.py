@@ -15,7 +15,7 @@ from dataclasses import astuple, dataclass
 from tests.support.boot import MINIQEMU_KVM, MINIQEMU_TCG, QEMU_KVM, QEMU_TCG, Vmm
 
 MACHINES = ("qemu-kvm", "qemu-tcg", "miniqemu-kvm", "miniqemu-tcg", "miniqemu-nested")
-FORMATS = ("raw", "qcow2")
+FORMATS = ("raw", "qcow2", "qed", "vmdk")
 SERVED = ("main loop", "iothread")
 ENGINES = ("threads", "native", "io_uring")
 VMMS: dict[str, Vmm] = {
