@@ -125,7 +125,7 @@ class Microvm:
         KernelError: the file is no kernel, or memory is too small.
         """
         self.kernel = load_kernel(path)
-        words = [append] if append else []
+        words = [append]  # if it is empty, QEMU too leaves a space in front of the disks
         if self.announce_disks:
             words += [self._announce(transport) for transport in self.transports]
         self.cmdline = " ".join(words).encode()

@@ -65,14 +65,17 @@ def test_memory_that_nobody_touches_costs_nothing() -> None:
     assert resident < 4096, "kB"
 
 
-def test_disks_take_the_slots_from_the_last_one_down_and_are_announced(guest: MakeGuest) -> None:
+@pytest.mark.parametrize("append", ["hello", ""])
+def test_disks_take_the_slots_from_the_last_one_down_and_are_announced(
+    guest: MakeGuest, append: str
+) -> None:
     one = guest(tiny_guest.PRINT_COMMAND_LINE + power_off(0))
     for _ in range(2):
         one.board.plug(Entropy())
-    one.board.load(one.board.kernel.path, "hello")  # type: ignore[union-attr]
+    one.board.load(one.board.kernel.path, append)  # type: ignore[union-attr]
     assert one.run() == 0
     assert one.line.said.decode() == (
-        "hello virtio_mmio.device=512@0xfeb00e00:12 virtio_mmio.device=512@0xfeb00c00:11"
+        f"{append} virtio_mmio.device=512@0xfeb00e00:12 virtio_mmio.device=512@0xfeb00c00:11"
     )
 
 
