@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 #
-# The three ways in:
+# The two ways in:
 #
 #   pvh_start   where a loader jumps to: 32 bits, no paging, %ebx = the start info (PVH)
-#   ap_start    where another processor begins, copied below 1 MiB: 16 bits (machine.c: cpus)
 #   vectors     where the processor goes for an exception (0-31) or an interrupt (from 32)
 #
 # An instruction may cost 2 us where a hypervisor has to emulate this code, so the page tables
@@ -17,12 +16,10 @@
 
 .text
 .code32
-.globl pvh_start, ap_start, ap_end, vectors
+.globl pvh_start, vectors
 pvh_start:
     cld
     lgdt gdt_register
-    mov %ebx, %edi                # main's argument
-long_mode:
     mov $0x10, %eax               # the data segment
     mov %eax, %ss
     mov $0x20, %eax               # CR4: PAE
@@ -35,52 +32,24 @@ long_mode:
     wrmsr
     mov $0x80000011, %eax         # CR0: paging, protected mode
     mov %eax, %cr0
-    ljmp $0x08, $in_long_mode
+    ljmp $0x08, $long_mode
 
 .code64
-in_long_mode:
-    mov $1, %eax
-    lock xadd %eax, ncpu(%rip)    # which processor am I?
-    test %eax, %eax
-    jnz halt                      # not the first: there is no work for it yet
+long_mode:
     mov $stack + 16384, %esp
-    mov %edi, %edi                # the upper half was not promised to be zero
-    call main
-halt:
-    cli
-    hlt
-    jmp halt
+    mov %ebx, %edi                # main's argument
+    call main                     # and no way back
 
-.code16
-ap_start:
-    lgdtl %cs:gdt_register - ap_start
-    mov $0x11, %eax               # CR0: protected mode
-    mov %eax, %cr0
-    ljmpl $0x18, $long_mode
-gdt_register:
-    .word gdt_end - gdt - 1
-    .long gdt
-ap_end:
-
-.code64
 .balign 16
 vectors:                          # vector n is at vectors + 16 * n
-.set n, 0
 .rept 32
-    .if (0x227d00 >> n & 1) == 0
-    push $0                       # for the others the processor pushes an error code
-    .endif
-    push $n
-    jmp to_exception
+    call to_exception             # the address that it leaves says which one it was
     .balign 16
-    .set n, n + 1
 .endr
-.rept 16                          # no register is saved: see sleep() in guest.h
-    mov $n, %edi
-    call interrupt
+.irp handler, disk_interrupt, timer_interrupt, irq_done
+    call \handler                 # no register is saved: see sleep() in guest.h
     iretq
     .balign 16
-    .set n, n + 1
 .endr
 
 to_exception:                     # the registers, as struct trapframe has them
@@ -88,15 +57,16 @@ to_exception:                     # the registers, as struct trapframe has them
     push %\register
 .endr
     mov %rsp, %rdi
-    call exception                # and no way back
+    call exception                # nor here
 
 .data
 gdt:
     .quad 0
     .quad 0x00af9a000000ffff      # 0x08: 64-bit code
     .quad 0x00cf92000000ffff      # 0x10: data
-    .quad 0x00cf9a000000ffff      # 0x18: 32-bit code, on the way from 16 to 64
-gdt_end:
+gdt_register:
+    .word . - gdt - 1
+    .long gdt
 
 # The fourth GiB (device registers) and the first, each at its own address, in pages of 2 MiB.
 # Anything else, and that is most wild pointers, faults.

@@ -31,12 +31,12 @@ static inline void sleep(void) {
 }
 
 // machine.c
-enum { VECTOR_DISK = 32, VECTOR_SERIAL = 40, VECTOR_TIMER, VECTOR_SPURIOUS = 47, NVECTOR };
-extern int late;                  // the time set by timer_start is over
+enum { VECTOR_DISK = 32, VECTOR_TIMER, VECTOR_SERIAL, NVECTOR };       // see boot.S
 void putc(int c);
 int getc(void);
 void irq_init(void);
 void irq_enable(u64 pin, u32 vector);
+void irq_done(void);
 void timer_start(u64 ms);
 u64 timer_us(void);
 void cpus(void);
@@ -45,11 +45,6 @@ _Noreturn void panic(const char *why);
 
 // lib.c
 void *memset(void *to, int byte, u64 n);
-void *memcpy(void *to, const void *from, u64 n);
-char *find(char *text, const char *what);
-int same_word(const char *a, const char *b);
+char *behind(const char *text, const char *word);
 char *scan(const char *text, u64 *number);
 void printf(const char *format, ...) __attribute__((format(printf, 1, 2)));
-
-// disk.c; disk.h has the rest
-void disk_interrupt(u32 number);

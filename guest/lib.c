@@ -13,28 +13,11 @@ void *memset(void *to, int byte, u64 n) {
     return to;
 }
 
-void *memcpy(void *to, const void *from, u64 n) {
-    void *p = to;
-    asm volatile("rep movsb" : "+D"(p), "+S"(from), "+c"(n) : : "memory");
-    return to;
-}
-
-// Where the text has the first `what`, or 0.
-char *find(char *text, const char *what) {
-    for (u32 n; *text; text++) {
-        for (n = 0; what[n] && text[n] == what[n]; n++)
-            ;
-        if (what[n] == 0)
-            return text;
-    }
-    return 0;
-}
-
-// Are the words at a and b the same? A word ends at a space or at the string's end.
-int same_word(const char *a, const char *b) {
-    while (*a == *b && *a > ' ')
-        a++, b++;
-    return *a <= ' ' && *b <= ' ';
+// The place behind the word that the text begins with; 0 if it begins otherwise.
+char *behind(const char *text, const char *word) {
+    for (; *word && *text == *word; word++)
+        text++;
+    return *word ? 0 : (char *)text;
 }
 
 static u64 digit(char c) {
@@ -43,12 +26,12 @@ static u64 digit(char c) {
 
 // A number, decimal or 0x...: the place behind it, or the text itself if there is none.
 char *scan(const char *text, u64 *number) {
-    u64 base = text[0] == '0' && text[1] == 'x' ? 16 : 10;
-    const char *first = base == 16 ? text + 2 : text, *p = first;
+    char *hex = behind(text, "0x"), *first = hex ? hex : (char *)text, *p = first;
+    u64 base = hex ? 16 : 10;
 
     for (*number = 0; digit(*p) < base; p++)
         *number = *number * base + digit(*p);
-    return (char *)(p > first ? p : text);
+    return p > first ? p : (char *)text;
 }
 
 static void print_number(u64 number, u64 base, int width) {

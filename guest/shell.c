@@ -4,8 +4,6 @@
 //
 #include "disk.h"
 
-enum { BENCH_STRIDE = 127 * 8 };  // sectors: the device could merge neighbours, these are none
-
 static struct disk *disk = disks; // the current one
 static int booting = 1;           // commands come from the kernel's command line
 
@@ -14,20 +12,18 @@ static u64 arg[2], nargs;         // its numbers, and how many there are;
 static char *rest;                // what follows them;
 static struct io io;              // what it asks of the disk
 
-// Ask it. Say how that went, unless the data does.
-static int ask(u64 nbytes) {
-    io.nbytes = nbytes;
-    int status = disk_do(disk, io);
-    if (status != OK || !reads(io))
-        printf("%s: %s\n", name, status == OK ? "ok" : status == IOERR ? "I/O error" :
-               status == UNSUPP ? "not supported" : "no answer");
-    return status == OK;
+// The block is filled with the byte, or with lines of the text.
+static void fill(void) {
+    const char *p = rest;
+
+    for (u64 i = 0; i < disk->nbytes; i++) {
+        data[0][i] = nargs == 2 ? (u8)arg[1] : *p ? *p : '\n';
+        p = *p ? p + 1 : rest;
+    }
 }
 
-static void do_read(void) {
-    if (!ask(disk->nbytes))
-        return;
-    for (u8 *row = data[0]; row < data[0] + io.nbytes; row += 16) {
+static void dump(void) {
+    for (u8 *row = data[0]; row < data[0] + disk->nbytes; row += 16) {
         printf("%03lx ", row - data[0]);
         for (u32 i = 0; i < 16; i++)
             printf(" %02lx", (u64)row[i]);
@@ -38,85 +34,67 @@ static void do_read(void) {
     }
 }
 
-// The block is filled with the byte, or with lines of the text.
-static void do_write(void) {
-    char *p = rest;
-
-    for (u64 i = 0; i < disk->nbytes; i++) {
-        data[0][i] = nargs == 2 ? (u8)arg[1] : *p ? *p : '\n';
-        p = *p ? p + 1 : rest;
-    }
-    ask(disk->nbytes);
-}
-
-static void do_flush(void) { ask(0); }
-static void do_range(void) { ask(arg[1] * SECTOR); }
-
-static void do_id(void) {
-    data[0][20] = 0;
-    if (ask(20))
+static void do_io(void) {
+    io.nbytes = io.type <= OUT ? disk->nbytes : io.type == GET_ID ? 20 : arg[1] * SECTOR;
+    if (io.type == OUT)
+        fill();
+    int status = disk_do(disk, io);
+    if (status != OK || !reads(io)) {
+        printf("%s: %s\n", name, !status ? "ok" : status == IOERR ? "I/O error" : "not supported");
+    } else if (io.type == IN) {
+        dump();
+    } else {
+        data[0][20] = 0;
         printf("id: '%s'\n", (char *)data[0]);
+    }
 }
 
 static void do_info(void) {
-    printf("capacity %lu sectors (%lu KiB)\nfeatures", disk->capacity, disk->capacity / 2);
-    for (u32 i = 0; i < NFEATURE; i++)
+    static const char *const names[30] = {
+        [5] = "RO", "BLK_SIZE", [9] = "FLUSH", [13] = "DISCARD", "WRITE_ZEROES",
+        [28] = "INDIRECT_DESC", "EVENT_IDX",
+    };
+
+    printf("%lu sectors, blocks of %lu bytes\nfeatures", disk->capacity, disk->nbytes);
+    for (u32 i = 0; i < COUNT(names); i++)
         if (disk->features >> i & 1)
-            printf(" %s", feature_names[i]);
-    printf("\nblock size %lu\nso far %lu doorbells, %lu interrupts\n", disk->nbytes,
-           disk->doorbells, disk->interrupts);
+            printf(" %s", names[i]);
+    printf("\n%lu doorbells, %lu interrupts\n", disk->doorbells, interrupts);
 }
 
 // N reads of 4 KiB, at most QD of them in flight.
 static void do_bench(void) {
-    u64 n = arg[0], depth = arg[1], end = disk->capacity & ~7UL, failed = 0, added;
-    u64 doorbells = disk->doorbells, interrupts = disk->interrupts;
+    u64 n = arg[0], depth = arg[1];
 
-    disk->polling = same_word(rest, "poll");
-    if (depth < 1 || depth > NREQUEST || n < depth || end == 0 ||
-        !(disk->polling || same_word(rest, "irq"))) {
+    disk->polling = behind(rest, "poll") != 0;
+    if (depth < 1 || depth > NREQUEST || n < depth || !(disk->polling || behind(rest, "irq"))) {
         printf("bench N QD irq|poll: QD is 1 to %lu, N is at least QD\n", COUNT(disk->request));
         return;
     }
-    for (added = 0; added < depth; added++) {
-        disk_prepare(disk, added, (struct io){ IN, 0, added * BENCH_STRIDE % end, PAGE });
-        disk_add(disk, added);
-    }
-    for (u64 done = 0; done < n; done++) {
-        u32 i = disk_wait(disk);
-        failed += disk->request[i].status != OK;
-        if (added < n) {
-            disk->request[i].header.sector = added++ * BENCH_STRIDE % end;
-            disk_add(disk, i);
-        }
-    }
+    interrupts = disk->doorbells = 0;
+    u64 failed = disk_run(disk, (struct io){ IN, 0, 0, PAGE }, n, depth);
     u64 us = timer_us();
     printf("bench: %lu reads of 4096 bytes, depth %lu, %s: %lu reads/s (%lu us, %lu doorbells, "
-           "%lu interrupts, %lu failed)\n", n, depth, disk->polling ? "poll" : "irq",
-           n * 1000000 / (us + !us), us, disk->doorbells - doorbells,
-           disk->interrupts - interrupts, failed);
+           "%lu interrupts, %lu failed)\n", n, depth, rest, n * 1000000 / (us + !us), us,
+           disk->doorbells, interrupts, failed);
     disk->polling = 0;
 }
 
 static void do_selftest(void) {
-    int verdict = selftest(disk, nargs ? arg[0] : 2);
+    int verdict = selftest(disk);
     if (booting)
         power_off(verdict);
 }
 
 static void do_disk(void) {
-    if (nargs && arg[0] >= ndisk)
-        printf("disk: there is no disk %lu\n", arg[0]);
-    else if (nargs)
+    if (arg[0] < ndisk)
         disk = &disks[arg[0]];
-    for (struct disk *d = disks; d < disks + ndisk; d++)
-        printf("%s disk %lu: %lu sectors, registers %lx, pin %lu%s\n", d == disk ? "*" : " ",
-               d - disks, d->capacity, d->reg, d->pin, has(d, F_RO) ? ", read-only" : "");
+    else
+        printf("disk: there is no disk %lu\n", arg[0]);
 }
 
 static void do_crash(void) { *(volatile u32 *)0x80000000 = 0; }
 static void do_poweroff(void) { power_off(arg[0]); }
-static void do_help(void);
 
 static const struct command {
     const char *help;             // begins with the command's name
@@ -124,108 +102,95 @@ static const struct command {
     u32 numbers;                  // how many it cannot do without
     struct io io;
 } commands[] = {
-    { "read SECTOR                print a block: 512 bytes, on most disks", do_read, 1, { IN } },
-    { "write SECTOR BYTE|TEXT     fill a block with it", do_write, 1, { OUT } },
-    { "iread SECTOR               read, by an indirect descriptor", do_read, 1, { IN, 1 } },
-    { "iwrite SECTOR BYTE|TEXT    write, by an indirect descriptor", do_write, 1, { OUT, 1 } },
-    { "flush                      what is written stays, come what may", do_flush, 0, { FLUSH } },
-    { "discard SECTOR COUNT       the contents are needed no more", do_range, 2, { DISCARD } },
-    { "zero SECTOR COUNT          zeroes, without sending them", do_range, 2, { ZEROES } },
-    { "id                         the disk's serial number", do_id, 0, { GET_ID } },
+    { "read SECTOR                print a block: 512 bytes, on most disks", do_io, 1, { IN } },
+    { "write SECTOR BYTE|TEXT     fill a block with it", do_io, 1, { OUT } },
+    { "iread SECTOR               read, by an indirect descriptor", do_io, 1, { IN, 1 } },
+    { "iwrite SECTOR BYTE|TEXT    write, by an indirect descriptor", do_io, 1, { OUT, 1 } },
+    { "flush                      what is written stays, come what may", do_io, 0, { FLUSH } },
+    { "discard SECTOR COUNT       the contents are needed no more", do_io, 2, { DISCARD } },
+    { "zero SECTOR COUNT          zeroes, without sending them", do_io, 2, { ZEROES } },
+    { "id                         the disk's serial number", do_io, 0, { GET_ID } },
     { "info                       features, sizes, counters", do_info },
     { "bench N QD irq|poll        time N reads of 4 KiB, QD at a time", do_bench, 2 },
-    { "selftest [RESETS]          test the disk; 128 KiB at its end are put back", do_selftest },
-    { "disk [N]                   list the disks; the commands above are for disk N", do_disk },
-    { "cpus                       start the other processors, list all", cpus },
+    { "selftest                   test the disk; 128 KiB at its end are put back", do_selftest },
+    { "disk N                     the commands above are for disk N from now on", do_disk, 1 },
+    { "cpus                       start the other processors, count them", cpus },
     { "crash                      touch memory that is not there: a register dump", do_crash },
     { "poweroff [VERDICT]         end; the exit status is 2 * VERDICT + 1", do_poweroff },
-    { "help                       this list", do_help },
+    { "help                       this list" },
 };
 enum { NEED_DISK = 11 };          // so many commands from the first one on
 
-static void do_help(void) {
-    for (u32 i = 0; i < COUNT(commands); i++)
-        printf("%s\n", commands[i].help);
-}
-
-// Cut the first piece off the text, up to `end`; what is left begins with no space.
-static char *cut(char **text, char end) {
-    char *piece = *text;
-
-    while (**text && **text != end)
-        ++*text;
-    while (**text == end || **text == ' ')
-        *(*text)++ = 0;
-    return piece;
+// Cut the text at `end`, and return what follows that and spaces.
+static char *cut(char *text, char end) {
+    while (*text && *text != end)
+        text++;
+    while (*text == end || *text == ' ')
+        *text++ = 0;
+    return text;
 }
 
 static void run(char *line) {
-    const struct command *c = commands;
+    const struct command *c = commands, *help = commands + COUNT(commands) - 1;
     char *end;
 
-    name = cut(&line, ' ');
-    for (nargs = 0; nargs < 2 && (end = scan(line, &arg[nargs])) > line && *end <= ' '; nargs++)
-        cut(&line, ' ');
-    rest = line;
-    while (c < commands + COUNT(commands) && !same_word(name, c->help))
+    name = line;
+    rest = cut(line, ' ');
+    while (c < help && !((end = behind(c->help, name)) && *end == ' '))
         c++;
-    if (c == commands + COUNT(commands)) {
-        printf("%s: no such command; try help\n", name);
+    arg[1] = 0;
+    for (nargs = 0; nargs < 2 && (end = scan(rest, &arg[nargs])) > rest && *end <= ' '; nargs++)
+        rest = cut(rest, ' ');
+    if (c == help) {              // or what is no command
+        for (c = commands; c <= help; c++)
+            printf("%s\n", c->help);
     } else if (c < commands + NEED_DISK && ndisk == 0) {
         printf("%s: there is no disk\n", name);
     } else if (nargs < c->numbers) {
-        printf("expected a number, found '%s'; try help\n", rest);
+        printf("%s: expected a number, found '%s'; try help\n", name, rest);
     } else {
         io = c->io;
         io.sector = arg[0];
-        timer_start(0);           // a stop watch for bench, and no limit for the others
+        timer_start(0);           // a stop watch, for bench
         c->run();
     }
 }
 
-// Run the commands in a line, which ';' separates.
-static void run_all(char *line) {
-    while (*line == ' ' || *line == ';')
-        line++;
-    while (*line)
-        run(cut(&line, ';'));
-}
-
 // Read a line, with its echo. Backspace takes back a character.
-static void read_line(char *line, u32 size) {
-    u32 n = 0;
-    int c;
+static char *read_line(void) {
+    static char line[256];
+    u32 n = 0, c;
 
+    printf(ndisk ? "disk%lu> " : "no disk> ", disk - disks);
     while ((c = getc()) != '\r' && c != '\n') {
         if ((c == '\b' || c == 127) && n > 0) {
             printf("\b \b");
             n--;
-        } else if (c >= ' ' && c < 127 && n < size - 1) {
+        } else if (c >= ' ' && c < 127 && n < sizeof(line) - 1) {
             putc(line[n++] = c);
         }
     }
     line[n] = 0;
     printf("\n");
+    return line;
 }
 
 // The loader names each disk on the command line, behind the commands, by size, address and pin:
-// "virtio_mmio.device=512@0xfeb00e00:12". Where it names none (QEMU's microvm with ACPI) they sit
-// in fixed slots, filled from the top: 24 at the pins of a second IOAPIC, or else 8.
-#define SLOT(i) (0xfeb00000UL + 512 * (i))
-
+// " virtio_mmio.device=512@0xfeb00e00:12". Where it names none (QEMU's microvm with ACPI) they sit
+// in 24 slots, filled from the top, at the pins of a second IOAPIC.
 static void find_disks(char *cmdline) {
-    char *p = find(cmdline, "virtio_mmio.device=");
+    char *p = cmdline;
     u64 address, pin;
 
-    if (p)
-        p[p == cmdline ? 0 : -1] = 0;              // the commands end at the space before it
-    else
-        for (int i = 23, pins = REG(SLOT(23), MAGIC) == VIRT ? 24 : 16; i >= 0; i--)
-            disk_found(SLOT(i), pins + i);
-    while (p && (p = find(p + 1, "@"))) {
-        p = scan(p + 1, &address);
-        if (*p == ':' && scan(p + 1, &pin))
-            disk_found(address, pin);
+    while (*p && !behind(p, " virtio_mmio.device="))
+        p++;
+    for (int i = 23; i >= 0 && *p == 0; i--)
+        disk_found(0xfeb00000 + 512 * i, 24 + i);
+    p = cut(p, ' ');              // the commands end here
+    while (*(p = cut(p, '@'))) {
+        p = scan(p, &address);
+        scan(p + 1, &pin);
+        disk_found(address, pin);
     }
 }
 
@@ -233,18 +198,14 @@ static void find_disks(char *cmdline) {
 struct start_info { u32 magic, version, flags, nr_modules; u64 modlist; char *cmdline; };
 
 void main(struct start_info *info) {
-    static char line[256];
-
-    printf("miniqemu guest\n");
+    printf("miniqemu guest. Type help for the commands.\n");
     irq_init();
     find_disks(info->cmdline);
-    do_disk();
-    run_all(info->cmdline);
-    booting = 0;
-    printf("Type help for the commands.\n");
-    for (;;) {
-        printf(ndisk ? "disk%lu> " : "no disk> ", disk - disks);
-        read_line(line, sizeof(line));
-        run_all(line);
+    for (char *line = info->cmdline; ; line = read_line()) {
+        for (char *next; *line; line = next) {
+            next = cut(line, ';');
+            run(line);
+        }
+        booting = 0;
     }
 }

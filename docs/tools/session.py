@@ -47,9 +47,10 @@ def clean(seen: str) -> list[str]:
     """The lines as a terminal shows them, the command that make echoes made readable."""
     lines = [line.rstrip() for line in re.sub(r"\r+\n?\r*", "\n", seen).split("\n")]
     start = next(i for i, line in enumerate(lines) if "bin/miniqemu" in line)
-    command = " ".join(" ".join(lines[start : lines.index("miniqemu guest")]).split())
+    banner = next(i for i, line in enumerate(lines) if line.startswith("miniqemu guest"))
+    command = " ".join(" ".join(lines[start:banner]).split())
     command = command.replace(" \\ ", " ").replace("\\", "")
-    rest = [line for line in lines[lines.index("miniqemu guest") :] if line]
+    rest = [line for line in lines[banner:] if line]
     return ["$ make run", *fold(" ".join(command.split())), *rest]
 
 

@@ -69,30 +69,8 @@ def test_the_image_holds_what_the_guest_wrote(vmm: Vmm, image: Path, iothread: b
 
     first = Disk(image, drive=",discard=unmap", iothread=iothread)
     second = Disk(other, device=BLOCKS_OF_4_KIB, iothread=iothread)
-    outcome = boot(vmm, [first, second], COMMANDS.replace("\n", " "))
+    outcome = boot(vmm, [first, second], COMMANDS.strip().replace("\n", " "))
 
     assert outcome.status == GOOD, outcome.serial + outcome.errors
     assert same(image, wanted)
     assert same(other, other_wanted)
-
-
-@pytest.mark.parametrize(
-    ("vmm", "resets"),
-    [
-        (QEMU_KVM, 20),
-        (MINIQEMU_KVM, 20),
-        pytest.param(MINIQEMU_KVM, 200, marks=pytest.mark.full),
-    ],
-    ids=str,
-)
-@pytest.mark.parametrize("iothread", [False, True], ids=["main-loop", "iothread"])
-def test_resets_under_writes_lose_nothing(
-    vmm: Vmm, resets: int, image: Path, iothread: bool
-) -> None:
-    before = image.read_bytes()
-
-    outcome = boot(vmm, [Disk(image, iothread=iothread)], f"selftest {resets}")
-
-    assert outcome.status == GOOD, outcome.serial + outcome.errors
-    assert "reset under I/O loses nothing\n" in outcome.serial
-    assert image.read_bytes() == before

@@ -44,8 +44,9 @@ def session(vmm: Vmm, image: Path, *lines: str, device: str = "", smp: int = 1) 
     return boot(vmm, [Disk(image, device=device)], "", typed=typed, smp=smp)
 
 
-def test_help_lists_every_command(vmm: Vmm, image: Path) -> None:
-    text = session(vmm, image, "help").after("help")
+@pytest.mark.parametrize("line", ["help", "frobnicate 1 2", "rea 0", "readx 0"])
+def test_help_and_what_is_no_command_list_every_command(vmm: Vmm, image: Path, line: str) -> None:
+    text = session(vmm, image, line).after(line)
 
     assert [line.split()[0] for line in text.splitlines()] == COMMANDS.split()
 
@@ -79,8 +80,8 @@ def test_id_is_the_serial_of_the_command_line(vmm: Vmm, image: Path) -> None:
 def test_info_tells_capacity_and_features(vmm: Vmm, image: Path) -> None:
     text = session(vmm, image, "info").after("info")
 
-    assert "capacity 2048 sectors (1024 KiB)" in text
-    for feature in ("FLUSH", "DISCARD", "WRITE_ZEROES", "INDIRECT_DESC", "EVENT_IDX", "VERSION_1"):
+    assert "2048 sectors, blocks of 512 bytes" in text
+    for feature in ("FLUSH", "DISCARD", "WRITE_ZEROES", "INDIRECT_DESC", "EVENT_IDX"):
         assert feature in text
 
 
@@ -106,10 +107,10 @@ def test_a_polling_bench_is_interrupted_again_afterwards(vmm: Vmm, image: Path) 
 @pytest.mark.parametrize(
     ("typed", "answer"),
     [
-        ("frobnicate", "frobnicate: no such command; try help"),
-        ("read", "expected a number, found ''; try help"),
-        ("read 0x", "expected a number, found '0x'; try help"),
-        ("discard 5 all", "expected a number, found 'all'; try help"),
+        ("read", "read: expected a number, found ''; try help"),
+        ("read 0x", "read: expected a number, found '0x'; try help"),
+        ("discard 5 all", "discard: expected a number, found 'all'; try help"),
+        ("disk", "disk: expected a number, found ''; try help"),
         ("read 2048", "read: I/O error"),
         ("write 2048 0", "write: I/O error"),
         ("disk 1", "disk: there is no disk 1"),
@@ -136,9 +137,8 @@ def test_without_commands_the_shell_comes_at_once(vmm: Vmm, image: Path) -> None
     text = boot(vmm, [Disk(image)], "", typed="poweroff\r").serial
 
     assert text.splitlines() == [
-        "miniqemu guest",
-        "* disk 0: 2048 sectors, registers feb00e00, pin 12",
-        "Type help for the commands.",
+        "miniqemu guest. Type help for the commands.",
+        "disk 0: 2048 sectors, registers feb00e00, pin 12",
         "disk0> poweroff",
     ]
 
@@ -151,18 +151,15 @@ def test_disks_beyond_the_eighth_are_left_alone(tmp_path: Path) -> None:
 
     text = boot(QEMU_PLAIN, disks, "disk 7; selftest").serial
 
-    assert text.count("sectors, registers") == 2 * 8
+    assert text.count("sectors, registers") == 8
     assert parse_tap(text).failed == []
     assert parse_tap(text).complete
 
 
 def test_cpus_brings_up_the_second_processor(vmm: Vmm, image: Path) -> None:
-    text = session(vmm, image, "cpus", "cpus", smp=2).after("cpus")
+    outcome = session(vmm, image, "cpus", "cpus", smp=2)
 
-    assert text.splitlines() == [
-        "cpu 0: runs this shell",
-        "cpu 1: started, now halted",
-    ]
+    assert outcome.serial.count("; 1 more came up, and halted") == 2
 
 
 def test_a_disk_works_beside_a_second_processor(vmm: Vmm, image: Path) -> None:
@@ -196,7 +193,7 @@ def test_a_crash_dumps_the_registers_and_ends_the_machine(vmm: Vmm, image: Path)
     outcome = boot(vmm, [Disk(image)], "crash")
 
     assert outcome.status == BAD
-    assert "trap 14 (page fault), error code 2" in outcome.serial
+    assert "trap 14, error code 2" in outcome.serial
     assert re.search(r"^rip 0000000000[0-9a-f]{6}  rsp .* cr2 80000000$", outcome.serial, re.M)
 
 
@@ -213,5 +210,5 @@ def test_a_legacy_device_is_named_with_the_remedy(image: Path) -> None:
 
     outcome = run([*QEMU_TCG.program(), *words])
 
-    assert "virtio-mmio version 1" in outcome.serial
-    assert "-global virtio-mmio.force-legacy=false" in outcome.serial
+    assert "QEMU needs -global virtio-mmio.force-legacy=false" in outcome.serial
+    assert outcome.status == BAD
