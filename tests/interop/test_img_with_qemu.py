@@ -338,6 +338,8 @@ def test_what_other_commands_refuse(work: Path, tools: Tools, line: str) -> None
     [
         *(("raw", "+1M"), ("raw", "9M"), ("raw", "--shrink 5M"), ("raw", "--shrink -- -3M")),
         *(("qcow2", "+1M"), ("qcow2", "9M"), ("qcow2", "-q +512")),
+        *(("qcow2", "--shrink 3M"), ("qcow2", "--shrink -- -1M"), ("qcow2", "--shrink 512")),
+        *(("qcow2", f"--preallocation={mode} 9M") for mode in ("metadata", "falloc", "full")),
     ],
 )
 def test_resized_images_are_the_same(work: Path, tools: Tools, fmt: str, size: str) -> None:

@@ -4,8 +4,8 @@
     with open_on(Tape(image_bytes)) as disk: ...               a qcow2 image
     with open_on(Tape(image_bytes), driver="qed") as disk: ...
 
-A Tape remembers each write and each flush in order. `cut` makes the image that a power cut
-leaves: everything up to a flush, and of what came later any part.
+A Tape remembers each write, each flush and each new length in order. `cut` makes the image that a
+power cut leaves: everything up to a flush, and of what came later any part.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from block.core.open import open_backend
 from tests.support.drivers import Disk, Ram, ram_node
 
 FLUSH = (-1, b"")
+TRUNCATE = -2
 
 
 class Tape(Disk):
@@ -32,7 +33,7 @@ class Tape(Disk):
         super().__init__(0)
         self.data[:] = data
         self.start = bytes(data)
-        self.writes: list[tuple[int, bytes]] = []
+        self.writes: list[tuple[int, bytes]] = []  # or FLUSH, or (TRUNCATE, length)
 
     def cut(self, at: int, source: random.Random, shuffle: bool) -> bytes:
         """The file after a cut before write number `at`. `shuffle`: of the writes since the
@@ -45,7 +46,11 @@ class Tape(Disk):
             writes = writes[:flushed] + late
         image = bytearray(self.start)
         for offset, data in writes:
-            if offset >= 0:
+            if offset == TRUNCATE:
+                length = int.from_bytes(data, "big")
+                del image[length:]
+                image.extend(bytes(length - len(image)))
+            elif offset >= 0:
                 image.extend(bytes(max(0, offset + len(data) - len(image))))
                 image[offset : offset + len(data)] = data
         return bytes(image)
@@ -78,6 +83,12 @@ class TapeRam(Ram):
     ) -> None:
         await super().co_pwritev(bs, offset, nbytes, qiov, flags)
         bs.opaque.writes.append((offset, iov_to_bytes(qiov, 0, nbytes)))
+
+    async def co_truncate(
+        self, bs: BlockDriverState, offset: int, exact: bool, prealloc: str, flags: int
+    ) -> None:
+        await super().co_truncate(bs, offset, exact, prealloc, flags)
+        bs.opaque.writes.append((TRUNCATE, offset.to_bytes(8, "big")))
 
     async def co_flush_to_disk(self, bs: BlockDriverState) -> None:
         await super().co_flush_to_disk(bs)

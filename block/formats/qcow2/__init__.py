@@ -16,7 +16,8 @@ compressed  reading compressed clusters
 dirty       the dirty bit: refcounts that may wait
 corrupt     what is done when an image contradicts itself
 options     runtime options, the sizes of the caches
-create      new images            truncate    longer images
+create      new images            truncate    longer images, preallocation
+shrink      shorter images
 amend       other options for an image that is there
 driver      the hooks
 """

@@ -28,7 +28,7 @@ from block.core.error import BlockError
 from block.formats.qcow2 import corrupt, repair
 from block.formats.qcow2.copied import check_copied
 from block.formats.qcow2.layout import REFTABLE_OFFSET_MASK
-from block.formats.qcow2.refcount import pass_down
+from block.formats.qcow2.refcount import last_used, pass_down
 from block.formats.qcow2.refmap import RefcountMap
 from block.formats.qcow2.walk import Walk
 
@@ -165,7 +165,7 @@ class Stored:
             )
             return
         counted = self._walk.found.blocks.get(index, self._nothing)
-        last = max(_last_used(stored[:limit]), _last_used(counted[:limit]))
+        last = max(last_used(stored[:limit]), last_used(counted[:limit]))
         if last >= 0:
             self.highest = max(self.highest, base + last)
         if stored == counted:
@@ -216,8 +216,3 @@ class Stored:
         self._result.corruptions_fixed += len(wrong) - len(leaks)
         base = index << self.refcounts.block_bits
         await pass_down(s, [base + at << s.cluster_bits for at in leaks if not mended[at]])
-
-
-def _last_used(cells: array[int]) -> int:
-    """The index of the last number that is not 0; -1 if all are."""
-    return -(-len(cells.tobytes().rstrip(b"\0")) // cells.itemsize) - 1

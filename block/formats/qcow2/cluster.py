@@ -92,13 +92,13 @@ async def lookup(s: Qcow2State, offset: int, nbytes: int) -> Extent:
     """Where the bytes at a guest offset are (qcow2_get_host_offset)."""
     table = await load_slice(s, offset)
     if table is None:
-        return UNALLOCATED, 0, _bytes_without_table(s, offset, nbytes)
+        return UNALLOCATED, 0, bytes_without_table(s, offset, nbytes)
     found = extent_in(s, table, offset, nbytes)
     await check_entry(s, table, offset)
     return found
 
 
-def _bytes_without_table(s: Qcow2State, offset: int, nbytes: int) -> int:
+def bytes_without_table(s: Qcow2State, offset: int, nbytes: int) -> int:
     """How many of the bytes have no L2 table: holes are large, and asked about at once."""
     end = offset + nbytes
     index = (offset >> s.l1_shift) + 1

@@ -11,7 +11,6 @@ Who may call it: the main thread; it blocks.
 
 from __future__ import annotations
 
-import errno
 from array import array
 
 from block.core import flags as f
@@ -51,7 +50,11 @@ if TYPE_CHECKING:
 CREATE_OPTS = (
     Option("cluster_size", "size", "qcow2 cluster size", 65536),
     Option("extended_l2", "bool", "Extended L2 tables", False),
-    Option("preallocation", "string", "Preallocation mode (allowed values: off, metadata)"),
+    Option(
+        "preallocation",
+        "string",
+        "Preallocation mode (allowed values: off, metadata, falloc, full)",
+    ),
     Option(
         "compression_type",
         "string",
@@ -100,9 +103,6 @@ class Plan:
     def _check(self) -> None:
         if self.preallocation not in f.PREALLOC_MODES:
             raise invalid(f"Parameter 'preallocation' does not accept value '{self.preallocation}'")
-        if self.preallocation not in ("off", "metadata"):
-            mode = self.preallocation
-            raise BlockError(errno.ENOTSUP, f"Unsupported preallocation mode '{mode}'")
         if self.backing_file and self.preallocation != "off" and not self.extended_l2:
             raise invalid(
                 "Backing file and preallocation can only be used at the same time if "

@@ -156,10 +156,10 @@ def _divide(taken: dict[str, Any], max_l2: int, min_refcount: int) -> tuple[int,
 
 
 def follow_size(s: Qcow2State, disk_size: int) -> None:
-    """The disk has another length: the L2 cache may have to hold more, in slices as before."""
+    """The disk has another length: the L2 cache holds more, or less, in slices as before."""
     sizes = cache_sizes(s.cache_options, s.cluster_size, disk_size, 1 << s.entry_bits)
     nbytes = sizes.l2_entry_size * sizes.l2_tables
-    s.l2_cache.capacity = max(nbytes // s.l2_cache.table_size, MIN_L2_CACHE_SIZE)
+    s.l2_cache.resize(max(nbytes // s.l2_cache.table_size, MIN_L2_CACHE_SIZE))
 
 
 class Settings:

@@ -135,10 +135,11 @@ async def _looks_hollow(s: Qcow2State) -> bool:
     been allocated beforehand, and the file knows which hold nothing
     (qcow2_detect_metadata_preallocation)."""
     file = s.file.bs
-    ask = getattr(file.drv, "get_allocated_file_size", None)
-    if ask is None:
-        return False
-    real = ask(file) // s.cluster_size
+    assert file.drv is not None
+    try:
+        real = file.drv.get_allocated_file_size(file) // s.cluster_size
+    except OSError:
+        return False  # not every protocol knows
     enough = max(real * 10 // 9, real + 2)
     used = 0
     for cluster in range(s.clusters(file.getlength())):

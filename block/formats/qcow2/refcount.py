@@ -62,6 +62,11 @@ def set_cell(s: Qcow2State, cells: array[int], index: int, value: int) -> None:
     cells[at] = cells[at] & ~(s.refcount_max << shift) | value << shift
 
 
+def last_used(cells: array[int]) -> int:
+    """The index of the last number of a block that is not 0; -1 if all are."""
+    return -(-len(cells.tobytes().rstrip(b"\0")) // cells.itemsize) - 1
+
+
 async def load_block(s: Qcow2State, cluster: int) -> Table | None:
     """The refcount block for a cluster, or None where there is none yet: all free."""
     check_usable(s)

@@ -1,10 +1,18 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""A longer disk (qcow2_co_truncate), and allocating all of it beforehand (preallocate_co).
+"""A disk of another length (qcow2_co_truncate), and allocating all of it beforehand.
+
+    preallocation   of a longer disk
+    off             nothing is allocated
+    metadata        every cluster has its place, the file reaches so far
+    falloc, full    as metadata, and the file has room there, or zeroes
 
 R1  The L1 table grows first, then the size in the header: a crash in between leaves a table with
-    some entries too many.
-R2  What a longer backing file has behind the old end must not come to light: the core then asks
-    for zeroes there (REQ_ZERO_WRITE).
+    some entries too many. What is cut off is gone first, then the size changes (shrink.py).
+R2  The new part reads as zeroes. What a longer backing file has there must not come to light: the
+    core then asks for zeroes (REQ_ZERO_WRITE). Nor what the guest wrote behind a later end:
+    the rest of the old last cluster is zeroed if there are data.
+R3  The file is long enough before an entry points there.
+R4  A preallocation that fails gives back what it took. (QEMU keeps some of it.)
 Who may call it: coroutines in the node's context.
 """
 
@@ -15,14 +23,16 @@ import errno
 from block.core import flags as f
 from block.core.error import BlockError
 from block.core.iov import zero_iov
-from block.formats.qcow2.cluster import grow_l1_table, writable_slice
+from block.formats.qcow2.cluster import grow_l1_table, lookup, writable_slice
 from block.formats.qcow2.datafile import is_raw
 from block.formats.qcow2.dirty import is_dirty
 from block.formats.qcow2.layout import OFLAG_COPIED, SIZE_AT
 from block.formats.qcow2.options import follow_size
-from block.formats.qcow2.refcount import alloc_clusters
+from block.formats.qcow2.refcount import alloc_clusters, free_clusters
+from block.formats.qcow2.shrink import shrink
+from block.formats.qcow2.state import COMPRESSED, NORMAL
 from block.formats.qcow2.write import co_pwritev
-from block.formats.qcow2.zero import zeroize
+from block.formats.qcow2.zero import forget, zeroize
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,26 +49,24 @@ async def co_truncate(
 ) -> None:
     """Makes the disk `size` bytes long."""
     s: Qcow2State = bs.opaque
-    if prealloc == "off" and is_raw(s):
-        prealloc = "metadata"
     old = bs.total_sectors << 9
-    if prealloc not in ("off", "metadata"):
-        raise _refuse(s, f"Unsupported preallocation mode '{prealloc}'")
+    if prealloc == "off" and is_raw(s) and size > old:
+        prealloc = "metadata"
     if size % f.SECTOR_SIZE:
         message = f"The new size must be a multiple of {f.SECTOR_SIZE}"
         raise _refuse(s, message, errno.EINVAL)
-    if size < old:
-        raise _refuse(s, "qcow2 doesn't support shrinking images yet")
+    if size < old and prealloc != "off":
+        message = "Preallocation can't be used for shrinking an image"
+        raise _refuse(s, message, errno.EINVAL)
     if s.nb_snapshots:
         raise _refuse(s, "Can't resize an image which has snapshots")
-    async with s.lock:
-        await grow_l1_table(s, s.l1_entries(size))
-        if prealloc == "metadata":
-            await _preallocate(s, s.start_of_cluster(old), size)
-        elif s.external:
-            await s.data.co_truncate(size, exact)
-    if flags & f.REQ_ZERO_WRITE:
-        await _zero_new_part(s, old, size)
+    if size >= old:
+        await _grow(s, old, size, prealloc, bool(flags & f.REQ_ZERO_WRITE))
+    else:
+        async with s.lock:
+            await shrink(s, old, size)
+    if s.external and prealloc == "off":
+        await s.data.co_truncate(size, exact)
     async with s.lock:
         await write_caches(s)
         field = size.to_bytes(8, "big")
@@ -67,15 +75,20 @@ async def co_truncate(
     follow_size(s, size)
 
 
-async def _zero_new_part(s: Qcow2State, old: int, size: int) -> None:
-    """Zero clusters, and zeroes in what is left of the old last cluster (R2)."""
-    start = old + -old % s.subcluster_size
-    if size > start:
-        async with s.lock:
+async def _grow(s: Qcow2State, old: int, size: int, prealloc: str, zero: bool) -> None:
+    """Makes room for a longer disk, which reads as zeroes there (R2)."""
+    start = min(size, old + -old % s.subcluster_size)
+    # New clusters behind the end of the file hold zeroes already.
+    zero_entries = zero and (prealloc in ("off", "metadata") or s.external or s.extended)
+    async with s.lock:
+        await grow_l1_table(s, s.l1_entries(size))
+        if prealloc != "off":
+            await _preallocate_all(s, old, size, prealloc)
+        if zero_entries and size > start:
             await zeroize(s, start, size - start, 0)
-    if start > old:
-        nbytes = min(start, size) - old
-        await co_pwritev(s, old, nbytes, zero_iov(nbytes))
+        has_data = start > old and (await lookup(s, old, start - old))[0] in (NORMAL, COMPRESSED)
+    if start > old and (has_data or zero or prealloc != "off"):
+        await co_pwritev(s, old, start - old, zero_iov(start - old))
 
 
 async def write_caches(s: Qcow2State) -> None:
@@ -87,35 +100,67 @@ async def write_caches(s: Qcow2State) -> None:
             await s.refcount_cache.write()
 
 
-async def _preallocate(s: Qcow2State, offset: int, end: int) -> None:
-    """Gives every cluster its place; the file becomes long enough for the last (preallocate_co)."""
-    host_end = 0
-    while offset < end:
-        stop = min(end, ((offset >> s.slice_shift) + 1) << s.slice_shift)
-        host_end = await _preallocate_slice(s, offset, s.clusters(stop - offset), host_end)
-        offset = stop
-    if s.external:
-        host_end = min(host_end, end)
-    if host_end > s.data.bs.getlength():
-        await s.data.co_truncate(host_end)
+async def _preallocate_all(s: Qcow2State, old: int, end: int, prealloc: str) -> None:
+    """Gives every cluster its place (preallocate_co, R4).
+
+    With falloc and full they lie behind the end of the file: what is there is new. Of a cluster
+    that the disk had in part, subclusters stay as they are; without such, _grow writes it.
+    """
+    start = old + -old % s.cluster_size
+    at = s.start_of_cluster(old) if s.extended else start
+    free = s.free_cluster
+    if prealloc != "metadata" and not s.external:
+        s.free_cluster = max(free, s.clusters(s.file_length()))
+    try:
+        while at < end:
+            stop = min(end, ((at >> s.slice_shift) + 1) << s.slice_shift)
+            await _preallocate_slice(s, at, stop, prealloc)
+            at = stop
+    except OSError:
+        if at > start:
+            await forget(s, start, at - start)
+        raise
+    finally:
+        s.free_cluster = min(free, s.free_cluster)
 
 
-async def _preallocate_slice(s: Qcow2State, offset: int, count: int, host_end: int) -> int:
-    """Links clusters where there are none; returns where the last one ends in the file."""
+async def _preallocate_slice(s: Qcow2State, offset: int, stop: int, prealloc: str) -> None:
+    """Links clusters where there are none (R3)."""
     table = await writable_slice(s, offset)
     index = s.slice_index(offset)
-    free = [at for at in range(index, index + count) if not table.cells[at] & s.place_flags]
+    last = index + s.clusters(stop - offset)
+    free = [at for at in range(index, last) if not table.cells[at] & s.place_flags]
     if not free:
-        return host_end
+        return
+    length = len(free) << s.cluster_bits
     if s.external:
         start = s.start_of_cluster(offset)
         places = [start + (at - index << s.cluster_bits) for at in free]
     else:
         host = await alloc_clusters(s, len(free), "data cluster")
-        places = [host + (number << s.cluster_bits) for number in range(len(free))]
+        places = list(range(host, host + length, s.cluster_size))
+    end = places[-1] + s.cluster_size
+    try:
+        await _extend_file(s, min(end, stop) if s.external else end, prealloc)
+    except OSError:
+        if not s.external:
+            await free_clusters(s, places[0], length)
+        raise
     await s.l2_cache.set_dependency(s.refcount_cache)
     table = await writable_slice(s, offset)
     for place, at in zip(places, free, strict=True):
         table.cells[at] = place | OFLAG_COPIED
     s.l2_cache.mark_dirty(table)
-    return max(host_end, places[-1] + s.cluster_size)
+
+
+async def _extend_file(s: Qcow2State, end: int, prealloc: str) -> None:
+    """Makes the file with the data so long at least; its new part has room, or zeroes, as
+    preallocation says."""
+    if end <= s.data.bs.getlength():
+        return
+    mode = "off" if prealloc == "metadata" else prealloc
+    try:
+        await s.data.co_truncate(end, prealloc=mode)
+    except OSError as error:
+        message = f"Failed to resize underlying file: {error}"
+        raise _refuse(s, message, error.errno or errno.EIO) from error

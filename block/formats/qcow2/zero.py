@@ -28,8 +28,14 @@ from block.core import flags as f
 from block.core.error import BlockError
 from block.core.status import co_block_status_above
 from block.formats.qcow2 import datafile, subcluster
-from block.formats.qcow2.cluster import check_entry, load_slice, lookup, writable_slice
-from block.formats.qcow2.layout import OFLAG_ZERO
+from block.formats.qcow2.cluster import (
+    bytes_without_table,
+    check_entry,
+    load_slice,
+    lookup,
+    writable_slice,
+)
+from block.formats.qcow2.layout import OFFSET_MASK, OFLAG_ZERO
 from block.formats.qcow2.refcount import free_entry, pass_down
 from block.formats.qcow2.state import COMPRESSED, HOLES, NORMAL, ZERO_ALLOC, ZEROES
 from block.formats.qcow2.write import settle
@@ -156,12 +162,23 @@ async def discard(s: Qcow2State, offset: int, nbytes: int) -> None:
     await _change_all(s, offset, nbytes, change)
 
 
-async def _change_all(s: Qcow2State, offset: int, nbytes: int, change: Change) -> None:
+async def forget(s: Qcow2State, offset: int, nbytes: int) -> None:
+    """As if nobody had ever written there: whole clusters become unallocated, in version 3 and
+    over a backing file, too (full_discard). They are discarded in the file; with the lock."""
+    await _change_all(s, offset, nbytes, lambda entry: 0, forgets=True)
+
+
+async def _change_all(
+    s: Qcow2State, offset: int, nbytes: int, change: Change, forgets: bool = False
+) -> None:
     """Applies a change to the entries of all clusters of a range, slice by slice."""
     end = offset + nbytes
     while offset < end:
+        if forgets and not s.l1_table[offset >> s.l1_shift] & OFFSET_MASK:
+            offset += bytes_without_table(s, offset, end - offset)
+            continue
         stop = min(end, ((offset >> s.slice_shift) + 1) << s.slice_shift)
-        places: list[int] | None = [] if s.pass_discard else None
+        places: list[int] | None = [] if forgets or s.pass_discard else None
         for entry in await _change_slice(s, offset, s.clusters(stop - offset), change):
             await free_entry(s, entry, places)
         if places:

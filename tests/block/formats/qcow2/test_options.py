@@ -184,8 +184,7 @@ def test_it_reopens_read_only_and_back(opener: Opener) -> None:
 @pytest.mark.parametrize(
     ("size", "prealloc", "message"),
     [
-        (SIZE // 2, "off", "doesn't support shrinking"),
-        (SIZE * 2, "falloc", "Unsupported preallocation mode 'falloc'"),
+        (SIZE // 2, "metadata", "Preallocation can't be used for shrinking"),
         (SIZE + 100, "off", "multiple of 512"),
     ],
 )
