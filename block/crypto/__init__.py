@@ -8,8 +8,9 @@
     hashes       a password becomes a key, slowly
     afsplit      a key becomes so long that no disk can forget only a part of it
     block        what a driver holds: bytes of a disk in, bytes of a disk out
+    request      reads and writes through a bounce buffer
     luks         the header that keeps the key in eight slots
     qcow         the password is the key; only for old qcow2 images
 
-Knows no node and no request: whoever uses it hands in functions that read and write bytes.
+All but `request` knows nothing of nodes: whoever uses it hands in functions that read and write.
 """

@@ -3,11 +3,8 @@
 
     file:   | header | key material of 8 slots | payload: the disk, sector by sector |
 
-R1  Data go through a bounce buffer: a guest must never see what stands in the file, and what it
-    gives us to write is its own and stays as it is. A buffer is MAX_IO long at most.
-R2  Encryption is done where the request is, in the thread of the node's context.
-R3  Every sector is data: what was never written reads as what zeroes decrypt to.
-R4  The header changes only while keys are amended; then nobody else may use the file.
+R1  Every sector is data: what was never written reads as what zeroes decrypt to.
+R2  The header changes only while keys are amended; then nobody else may use the file.
 Requests run in the thread of the node's context, opening and closing in the main thread.
 """
 
@@ -16,25 +13,24 @@ from __future__ import annotations
 import errno
 
 from block.core import flags as f
-from block.core import io
-from block.core.align import blockalign
 from block.core.driver import BlockDriver, BlockDriverInfo
 from block.core.error import BlockError
-from block.core.iov import iov_from_bytes, iov_slice, iov_to_bytes
 from block.core.open import open_child
 from block.core.options import invalid, take_options
 from block.core.permissions import default_perms
+from block.crypto import request
 from block.crypto.luks.volume import LuksBlock, open_luks
 from block.crypto.options import KEY_SECRET
 from block.formats.luks import create
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
     from block.core.edge import BdrvChild
     from block.core.iov import Iov
     from block.core.node import BlockDriverState
 
-MAX_IO = 1 << 20
 CHANGES = f.BLK_PERM_WRITE | f.BLK_PERM_RESIZE
 
 
@@ -47,7 +43,7 @@ class LuksState:
         self.file = file
         self.crypto = crypto
         self.payload = crypto.payload_offset
-        self.updating_keys = False  # R4
+        self.updating_keys = False  # R2
 
 
 class LuksDriver(BlockDriver):
@@ -100,7 +96,7 @@ class LuksDriver(BlockDriver):
         self, bs: BlockDriverState, child: BdrvChild | None, role: int, perm: int, shared: int
     ) -> tuple[int, int]:
         """Like a filter where the disk's content is concerned, as images have always been used
-        (block_crypto_child_perms); alone with the file while keys change (R4)."""
+        (block_crypto_child_perms); alone with the file while keys change (R2)."""
         needed, let = default_perms(bs, role, perm, shared)
         let |= shared & CHANGES
         needed = needed & ~CHANGES | perm & CHANGES
@@ -113,32 +109,20 @@ class LuksDriver(BlockDriver):
 
     def try_preadv(self, bs: BlockDriverState, offset: int, nbytes: int, qiov: Iov) -> int | None:
         s: LuksState = bs.opaque
-        buffer = bytearray(nbytes)
-        if io.try_preadv(s.file, s.payload + offset, nbytes, [memoryview(buffer)]) is None:
-            return None
-        iov_from_bytes(qiov, 0, s.crypto.decrypt(offset, buffer))
-        return 0
+        return request.try_preadv(s.file, s.payload + offset, s.crypto, offset, nbytes, qiov)
 
-    async def co_preadv(
+    def co_preadv(
         self, bs: BlockDriverState, offset: int, nbytes: int, qiov: Iov, flags: int
-    ) -> None:
+    ) -> Awaitable[None]:
         s: LuksState = bs.opaque
-        buffer = _bounce_buffer(bs, min(nbytes, MAX_IO))
-        for done in range(0, nbytes, MAX_IO):
-            part = buffer[: min(nbytes - done, MAX_IO)]
-            await io.co_preadv(s.file, s.payload + offset + done, len(part), [part], 0)
-            iov_from_bytes(qiov, done, s.crypto.decrypt(offset + done, part))
+        return request.co_preadv(s.file, s.payload + offset, s.crypto, offset, nbytes, qiov)
 
-    async def co_pwritev(
+    def co_pwritev(
         self, bs: BlockDriverState, offset: int, nbytes: int, qiov: Iov, flags: int
-    ) -> None:
+    ) -> Awaitable[None]:
         s: LuksState = bs.opaque
-        for done in range(0, nbytes, MAX_IO):
-            size = min(nbytes - done, MAX_IO)
-            plain = iov_slice(qiov, done, size)
-            data = plain[0] if len(plain) == 1 else iov_to_bytes(plain)
-            part = [memoryview(s.crypto.encrypt(offset + done, data))]
-            await s.file.co_pwritev(s.payload + offset + done, size, part, flags)
+        place = s.payload + offset
+        return request.co_pwritev(s.file, place, s.crypto, offset, nbytes, qiov, flags)
 
     async def co_truncate(
         self, bs: BlockDriverState, offset: int, exact: bool, prealloc: str, flags: int
@@ -148,9 +132,3 @@ class LuksDriver(BlockDriver):
             raise invalid("The requested file size is too large")
         await s.file.co_truncate(offset + s.payload, exact, prealloc)
 
-
-def _bounce_buffer(bs: BlockDriverState, nbytes: int) -> memoryview:
-    """Memory to read into; with O_DIRECT it lies at a page's start (R1)."""
-    if bs.open_flags & f.BDRV_O_NOCACHE:
-        return blockalign(nbytes)
-    return memoryview(bytearray(nbytes))
