@@ -138,7 +138,7 @@ def refresh_filename(bs: BlockDriverState, just_opened: bool = False) -> None:
     # Who opens without I/O leaves the chain out to look at a header, not to change what is read.
     overridden = backing_overridden(bs) and not bs.open_flags & BDRV_O_NO_IO
     strong = _strong_options(bs)
-    bs.full_open_options = {**crumple(strong), **_child_options(bs, overridden)}
+    bs.full_open_options = {**_nested(bs, strong), **_child_options(bs, overridden)}
     bs.full_open_options.setdefault("driver", bs.drv.format_name)
     primary = primary_child(bs)
     if "refresh_filename" in bs.drv.hooks:
@@ -158,14 +158,23 @@ def refresh_filename(bs: BlockDriverState, just_opened: bool = False) -> None:
 
 def _strong_options(bs: BlockDriverState) -> dict[str, object]:
     """What decides what a guest reads. Of the options with a dot, which mostly are a child's, those
-    that the driver claims by 'name.' in strong_runtime_opts."""
+    that the driver claims in strong_runtime_opts: by 'name.' all below, or one by its name."""
     assert bs.drv is not None
-    trees = tuple(name for name in bs.drv.strong_runtime_opts if name.endswith("."))
+    claimed = bs.drv.strong_runtime_opts
+    trees = tuple(name for name in claimed if name.endswith("."))
     return {
         name: value
         for name, value in bs.options.items()
-        if name not in WEAK_OPTIONS and ("." not in name or name.startswith(trees))
+        if name not in WEAK_OPTIONS
+        and ("." not in name or name in claimed or name.startswith(trees))
     }
+
+
+def _nested(bs: BlockDriverState, strong: dict[str, object]) -> dict[str, object]:
+    """Their nested form; what was claimed by its name keeps its dots, as QEMU has it."""
+    assert bs.drv is not None
+    as_it_is = {name: strong[name] for name in bs.drv.strong_runtime_opts if name in strong}
+    return {**crumple({n: v for n, v in strong.items() if n not in as_it_is}), **as_it_is}
 
 
 def _child_options(bs: BlockDriverState, overridden: bool) -> dict[str, object]:

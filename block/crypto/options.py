@@ -45,7 +45,7 @@ def take_luks_plan(options: dict[str, object], prefix: str = "") -> LuksPlan:
     taken = take_options(options, prefixed(prefix, LUKS_CREATE_OPTS))
 
     def name_of(option: str, names: dict[str, int] | tuple[str, ...], default: str) -> str:
-        return parse_enum(prefix + option, taken[prefix + option], names, default)
+        return parse_enum(option, taken[prefix + option], names, default)
 
     cipher_alg = name_of("cipher-alg", KEY_LENGTHS, "aes-256")
     cipher_mode = name_of("cipher-mode", MODES, "xts")

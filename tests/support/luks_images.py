@@ -36,6 +36,20 @@ def make_volume(path: Path, size: int, key_secret: str = "s", **options: str) ->
     block.create(os.fspath(path), "luks", size, **{"key-secret": key_secret, **QUICK, **named})
 
 
+def make_qcow2(path: Path, size: int, fmt: str = "luks", **options: Any) -> None:
+    """An encrypted qcow2 image."""
+    named: dict[str, Any] = {"encrypt.format": fmt, "encrypt.key-secret": "s"}
+    if fmt == "luks":
+        named["encrypt.iter-time"] = 0
+    block.create(os.fspath(path), "qcow2", size, **named, **options)
+
+
+def opened_qcow2(path: Path, key_secret: str = "s", **how: Any) -> BlockBackend:
+    """Opens an encrypted qcow2 image."""
+    options = {"encrypt.key-secret": key_secret, **how.pop("options", {})}
+    return block.open(os.fspath(path), format="qcow2", options=options, **how)
+
+
 def opened(path: Path, key_secret: str | None = "s", **how: Any) -> BlockBackend:
     """Opens a LUKS volume."""
     options = {} if key_secret is None else {"key-secret": key_secret}
@@ -57,7 +71,8 @@ def qemu_with_secret(
     return done
 
 
-def described(path: Path, **more: str) -> str:
-    """A volume for --image-opts."""
-    pairs = {"driver": "luks", "key-secret": "s", "file.filename": os.fspath(path), **more}
+def described(path: Path, fmt: str = "luks") -> str:
+    """A volume, or an encrypted qcow2 image, for --image-opts."""
+    key = "key-secret" if fmt == "luks" else "encrypt.key-secret"
+    pairs = {"driver": fmt, key: "s", "file.filename": os.fspath(path)}
     return ",".join(f"{name}={text}" for name, text in pairs.items())

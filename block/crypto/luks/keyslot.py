@@ -81,6 +81,8 @@ def key_digest(header: Any, params: LuksParams, key: bytes) -> bytes:
 
 def iterations_for(params: LuksParams, length: int, iter_time_ms: int, share: int = 1) -> int:
     """How often to hash, to spend iter_time_ms / share on this machine. Raises BlockError."""
+    if iter_time_ms == 0:
+        return lay.MIN_ITERATIONS  # and no need to measure
     per_second = count_iters(params.hash_alg, length)
     if per_second * iter_time_ms >= 1 << 64:
         message = f"PBKDF iterations {per_second} too large to scale"

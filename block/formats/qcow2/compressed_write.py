@@ -69,7 +69,7 @@ async def co_pwritev_compressed(bs: BlockDriverState, offset: int, nbytes: int, 
     Then the file gets whole sectors.
     """
     s: Qcow2State = bs.opaque
-    if s.external:
+    if s.external or bs.encrypted:
         raise BlockError(errno.ENOTSUP, node=bs.node_name, driver="qcow2")
     if not nbytes:
         await s.file.co_truncate(s.file_length(), False, "off")

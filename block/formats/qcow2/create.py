@@ -19,7 +19,7 @@ from block.core.open import bdrv_open, open_backend
 from block.core.options import Option, invalid, take_options
 from block.core.registry import find_protocol, find_row
 from block.core.wait import run_sync
-from block.formats.qcow2 import datafile, header
+from block.formats.qcow2 import crypto, datafile, header
 from block.formats.qcow2.cache import to_disk
 from block.formats.qcow2.layout import (
     AUTOCLEAR_DATA_FILE_RAW,
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from block.formats.qcow2.state import Qcow2State
 
 CREATE_OPTS = (
+    *crypto.CREATE_OPTS,
     Option("cluster_size", "size", "qcow2 cluster size", 65536),
     Option("extended_l2", "bool", "Extended L2 tables", False),
     Option(
@@ -77,6 +78,7 @@ class Plan:
     """What to make; checked (R1)."""
 
     def __init__(self, options: dict[str, object]) -> None:
+        self.encryption = crypto.Plan(options)
         taken = take_options(options, CREATE_OPTS)
         self.size: int = -(-(taken["size"] or 0) // f.SECTOR_SIZE) * f.SECTOR_SIZE
         compat = taken["compat"] or "1.1"
@@ -258,6 +260,7 @@ def _complete(blk: BlockBackend, plan: Plan) -> None:
         s.backing_name = plan.backing_file.encode(errors="surrogateescape")
         s.backing_format = plan.backing_format.encode()
         header.update_header(s, plan.size)
+    crypto.set_up(s, plan.encryption, plan.size)
     bs.flush()
 
 

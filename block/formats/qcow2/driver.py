@@ -24,6 +24,7 @@ from block.formats.qcow2 import (
     bitmap_directory,
     cache_clean,
     create,
+    crypto,
     datafile,
     dirty,
     header,
@@ -57,6 +58,7 @@ class Qcow2Driver(BlockDriver):
     mutable_opts = tuple(option.name for option in options.RUNTIME_OPTS)
     create_opts = create.CREATE_OPTS
     amend_opts = amend.AMEND_OPTS
+    strong_runtime_opts = ("encrypt.key-secret",)
 
     # -- opening and closing
 
@@ -68,6 +70,7 @@ class Qcow2Driver(BlockDriver):
         head = header.read_header(s, flags)
         outdated = bitmap_directory.take_extension(s)
         datafile.open_data_file(s, opts, flags)
+        crypto.open_crypto(s, taken, flags)
         bs.total_sectors = head.size // f.SECTOR_SIZE
         settings = options.Settings(s, taken, flags, head.size)
         options.apply(s, settings)
@@ -155,6 +158,8 @@ class Qcow2Driver(BlockDriver):
 
     def refresh_limits(self, bs: BlockDriverState) -> None:
         s: Qcow2State = bs.opaque
+        if bs.encrypted:
+            bs.bl.request_alignment = f.SECTOR_SIZE
         bs.bl.pwrite_zeroes_alignment = s.subcluster_size
         bs.bl.pdiscard_alignment = s.cluster_size
 
@@ -167,13 +172,15 @@ class Qcow2Driver(BlockDriver):
         return info
 
     def get_specific_info(self, bs: BlockDriverState) -> dict[str, object]:
-        return header.specific_info(bs.opaque)
+        return header.specific_info(bs.opaque, crypto.info(bs.opaque))
 
     def has_zero_init(self, bs: BlockDriverState) -> bool:
         s: Qcow2State = bs.opaque
         below = s.data.bs
         if not s.l1_table or not s.l1_table[0]:
             return True  # nothing is allocated, or everything is: preallocation=metadata and more
+        if bs.encrypted:
+            return False
         return below.drv is not None and below.drv.has_zero_init(below)
 
     def co_check(self, bs: BlockDriverState, result: BdrvCheckResult, fix: int) -> Awaitable[None]:

@@ -116,9 +116,7 @@ def _check_features(s: Qcow2State, head: Any, end: int, flags: int) -> None:
     if head.refcount_order > 6:
         message = "Reference count entry width too large; may not exceed 64 bits"
         raise refuse(s, message, f"header.refcount_order = {head.refcount_order}")
-    if head.crypt_method:
-        message = "Encrypted images are not supported"
-        raise refuse(s, message, f"header.crypt_method = {head.crypt_method}", errno.ENOTSUP)
+    s.crypt_method = head.crypt_method
 
 
 def check_consistent(s: Qcow2State) -> None:
@@ -297,7 +295,7 @@ def build_header(s: Qcow2State, size: int) -> bytes:
         "backing_file_size": len(s.backing_name),
         "cluster_bits": s.cluster_bits,
         "size": size,
-        "crypt_method": 0,
+        "crypt_method": s.crypt_method,
         "l1_size": len(s.l1_table),
         "l1_table_offset": s.l1_offset,
         "refcount_table_offset": s.reftable_offset,
@@ -323,7 +321,8 @@ def build_header(s: Qcow2State, size: int) -> bytes:
 def _extensions(s: Qcow2State) -> list[tuple[int, bytes]]:
     """Backing format, the names of all features (if there is room), what others left, the end."""
     found = [(lay.EXT_BACKING_FORMAT, s.backing_format)] if s.backing_format else []
-    found += [(kind, data) for kind, data in s.extensions if kind == lay.EXT_DATA_FILE]
+    for wanted in (lay.EXT_DATA_FILE, lay.EXT_CRYPTO):
+        found += [(kind, data) for kind, data in s.extensions if kind == wanted]
     if s.version == 3 and s.cluster_size > 4096:
         rows = [
             {"type": kind, "bit": bit, "name": lay.FEATURE_NAME.build(name)}
@@ -332,7 +331,7 @@ def _extensions(s: Qcow2State) -> list[tuple[int, bytes]]:
         found.append((lay.EXT_FEATURE_TABLE, lay.FEATURES.build(rows)))
     if s.nb_bitmaps:
         found.append((lay.EXT_BITMAPS, bitmap_directory.extension(s)))
-    known = (lay.EXT_DATA_FILE, lay.EXT_FEATURE_TABLE)
+    known = (lay.EXT_DATA_FILE, lay.EXT_CRYPTO, lay.EXT_FEATURE_TABLE)
     found += [(kind, data) for kind, data in s.extensions if kind not in known]
     return [*found, (lay.EXT_END, b"")]
 
@@ -372,8 +371,8 @@ def change_backing_file(s: Qcow2State, backing_file: str, backing_fmt: str) -> N
         raise
 
 
-def specific_info(s: Qcow2State) -> dict[str, object]:
-    """What only this format has (ImageInfoSpecificQCow2)."""
+def specific_info(s: Qcow2State, encryption: dict[str, object]) -> dict[str, object]:
+    """What only this format has (ImageInfoSpecificQCow2); `encryption` is a part of it."""
     data: dict[str, object] = {"compat": "1.1" if s.version >= 3 else "0.10", **datafile.info(s)}
     if s.version >= 3:
         data["extended-l2"] = s.extended
@@ -382,5 +381,6 @@ def specific_info(s: Qcow2State) -> dict[str, object]:
     if s.bitmaps:
         data["bitmaps"] = [entry.info() for entry in s.bitmaps]
     data["refcount-bits"] = s.refcount_bits
+    data.update(encryption)
     data["compression-type"] = lay.COMPRESSION_NAMES[s.compression_type]
     return {"type": "qcow2", "data": data}

@@ -80,6 +80,13 @@ EXT_END = 0
 EXT_BACKING_FORMAT = 0xE2792ACA
 EXT_FEATURE_TABLE = 0x6803F857
 EXT_BITMAPS = 0x23852875
+EXT_CRYPTO = 0x0537BE77
+
+CRYPTO_PLACE = Struct("offset" / Int64ub, "length" / Int64ub)
+"""What EXT_CRYPTO holds: where the LUKS header is in the file."""
+
+CRYPT_NONE, CRYPT_AES, CRYPT_LUKS = range(3)
+"""crypt_method: how the guest's data are encrypted (crypto.py)."""
 EXT_DATA_FILE = 0x44415441
 
 FEATURE = Struct("type" / Int8ub, "bit" / Int8ub, "name" / Bytes(46))

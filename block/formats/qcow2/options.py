@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from block.core import flags as f
 from block.core.options import Option, invalid
+from block.formats.qcow2 import crypto
 from block.formats.qcow2.corrupt import TEMPLATES
 from block.formats.qcow2.layout import COMPAT_LAZY_REFCOUNTS, ENTRY_SIZE, MIN_CLUSTER_BITS
 
@@ -49,6 +50,7 @@ OVERLAP_HELP = (
 )
 
 RUNTIME_OPTS = (
+    *crypto.RUNTIME_OPTS,
     Option("lazy-refcounts", "bool", "Postpone refcount updates"),
     Option("pass-discard-request", "bool", "Pass guest discard requests to the layer below"),
     Option(

@@ -18,6 +18,7 @@ from __future__ import annotations
 from block.core import debug, io
 from block.core import flags as f
 from block.core.iov import iov_memset_zero, iov_slice
+from block.formats.qcow2 import crypto
 from block.formats.qcow2.cluster import extent_in, lookup
 from block.formats.qcow2.compressed import co_preadv_compressed
 from block.formats.qcow2.layout import NOT_PLAIN, OFFSET_MASK
@@ -69,8 +70,11 @@ def _try_extent(s: Qcow2State, table: Table, offset: int, nbytes: int, qiov: Iov
         return None
     table.recent = True
     if kind == NORMAL:
-        wrong = (host ^ offset) & s.same_bits
-        return None if wrong else io.try_preadv(s.data, host, nbytes, qiov)
+        if (host ^ offset) & s.same_bits:
+            return None
+        if s.crypto is not None:
+            return crypto.try_preadv(s, host, offset, nbytes, qiov)
+        return io.try_preadv(s.data, host, nbytes, qiov)
     if kind not in HOLES or s.bs.backing is None:
         return None
     return io.try_preadv(s.bs.backing, offset, nbytes, qiov)
@@ -98,7 +102,10 @@ async def co_preadv(bs: BlockDriverState, offset: int, nbytes: int, qiov: Iov) -
         if kind == NORMAL:
             if s.file.bs.debugged:
                 await debug.debug_event(s.file.bs, debug.READ_AIO)
-            await io.co_preadv(s.data, host, size, part, 0)
+            if s.crypto is not None:
+                await crypto.co_preadv(s, host, offset + done, size, part)
+            else:
+                await io.co_preadv(s.data, host, size, part, 0)
         elif kind == COMPRESSED:
             part = iov_slice(qiov, done, nbytes - done)
             size = await co_preadv_compressed(s, host, offset + done, nbytes - done, part)
@@ -118,6 +125,8 @@ async def co_block_status(bs: BlockDriverState, offset: int, nbytes: int) -> Sta
         if s.looks_hollow is None:
             s.looks_hollow = await _looks_hollow(s)
         kind, host, size = await lookup(s, offset, nbytes)
+    if s.crypt_method:
+        return crypto.block_status(kind), size, 0, None
     if kind == ZERO_PLAIN:
         return f.BDRV_BLOCK_ZERO, size, 0, None
     if kind == UNALLOCATED_ALLOC:

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from block.aio.timer import Timer
     from block.core.edge import BdrvChild
     from block.core.node import BlockDriverState
+    from block.crypto.block import CryptoBlock
     from block.formats.qcow2.bitmap_directory import BitmapEntry
     from block.formats.qcow2.cache import Table
     from block.formats.qcow2.write import Allocation, Rewrite
@@ -57,16 +58,16 @@ class Qcow2State:
         "allocations", "autoclear_features", "backing_format", "backing_name",
         "bitmap_directory_offset", "bitmap_directory_size", "bitmaps", "broken", "bs",
         "cache_options", "clean_interval", "clean_timer", "cluster_bits", "cluster_mask",
-        "cluster_size", "compatible_features", "compression_type", "corruption_told", "data",
-        "entry_bits", "extended", "extensions", "external", "file", "free_byte", "free_cluster",
-        "incompatible_features", "l1_offset", "l1_shift", "l1_table", "l2_bits", "l2_cache",
-        "l2_places", "l2_size", "lazy_refcounts", "lock", "looks_hollow", "nb_bitmaps",
-        "nb_snapshots", "overlap_checks", "owns_dirty_bit", "pass_discard", "pass_other_discard",
-        "pass_snapshot_discard", "place_flags", "plain", "refblock_bits", "refblock_places",
-        "refcount_bits", "refcount_cache", "refcount_max", "refcount_order", "reftable",
-        "reftable_offset", "rewrites", "same_bits", "slice_bits", "slice_mask", "slice_shift",
-        "slice_size_bits", "snapshots_offset", "subcluster_bits", "subcluster_mask",
-        "subcluster_size", "suspects", "unknown_fields", "version", "zero_flag",
+        "cluster_size", "compatible_features", "compression_type", "corruption_told",
+        "crypt_method", "crypto", "data", "entry_bits", "extended", "extensions", "external",
+        "file", "free_byte", "free_cluster", "incompatible_features", "l1_offset", "l1_shift",
+        "l1_table", "l2_bits", "l2_cache", "l2_places", "l2_size", "lazy_refcounts", "lock",
+        "looks_hollow", "nb_bitmaps", "nb_snapshots", "overlap_checks", "owns_dirty_bit",
+        "pass_discard", "pass_other_discard", "pass_snapshot_discard", "place_flags", "plain",
+        "refblock_bits", "refblock_places", "refcount_bits", "refcount_cache", "refcount_max",
+        "refcount_order", "reftable", "reftable_offset", "rewrites", "same_bits", "slice_bits",
+        "slice_mask", "slice_shift", "slice_size_bits", "snapshots_offset", "subcluster_bits",
+        "subcluster_mask", "subcluster_size", "suspects", "unknown_fields", "version", "zero_flag",
     )
     # fmt: on
     l2_cache: TableCache
@@ -89,6 +90,8 @@ class Qcow2State:
         self.compression_type = COMPRESSION_ZLIB
         self.backing_name = b""
         self.backing_format = b""
+        self.crypt_method = 0
+        self.crypto: CryptoBlock | None = None  # what decrypts the guest's data (crypto.py)
         self.extensions: list[tuple[int, bytes]] = []
         self.unknown_fields = b""
         self.nb_bitmaps = 0

@@ -21,7 +21,7 @@ from array import array
 from operator import ne
 
 from block.core import check as core
-from block.formats.qcow2 import bitmap_directory, corrupt
+from block.formats.qcow2 import bitmap_directory, corrupt, crypto
 from block.formats.qcow2.cache import from_disk, split, to_disk
 from block.formats.qcow2.layout import (
     ENTRY_SIZE,
@@ -162,6 +162,7 @@ class Walk:
         for snapshot in await self._snapshots():
             await self._l1(snapshot.l1_offset, snapshot.l1_size, active=False)
         self.add(s.reftable_offset, ENTRY_SIZE * len(s.reftable))
+        self.add(*crypto.header_clusters(s))
         await self._bitmaps()
         self._refblocks()
 

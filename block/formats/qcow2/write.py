@@ -30,7 +30,7 @@ from block.core import debug
 from block.core import flags as f
 from block.core.align import blockalign
 from block.core.iov import iov_slice, zero_iov
-from block.formats.qcow2 import datafile, subcluster
+from block.formats.qcow2 import crypto, datafile, subcluster
 from block.formats.qcow2.cluster import check_entry, extent_in, writable_slice
 from block.formats.qcow2.dirty import may_postpone
 from block.formats.qcow2.layout import NOT_PLAIN, OFFSET_MASK, OFLAG_COMPRESSED, OFLAG_COPIED
@@ -144,10 +144,17 @@ async def _overwrite(s: Qcow2State, offset: int, nbytes: int, host: int, qiov: I
     try:
         if s.file.bs.debugged:
             await debug.debug_event(s.file.bs, debug.WRITE_AIO)
-        await s.data.co_pwritev(host, nbytes, qiov)
+        await _put(s, host, offset, nbytes, qiov)
     finally:
         del s.rewrites[rewrite]
         rewrite.wake_others()
+
+
+def _put(s: Qcow2State, host: int, offset: int, nbytes: int, part: Iov) -> Awaitable[None]:
+    """Writes the guest's bytes at `offset` to their place in the file."""
+    if s.crypto is not None:
+        return crypto.co_pwritev(s, host, offset, nbytes, part)
+    return s.data.co_pwritev(host, nbytes, part)
 
 
 def first_in_the_way(writes: list[Allocation], start: int, end: int) -> Allocation | None:
@@ -209,7 +216,7 @@ async def _plan(s: Qcow2State, offset: int, nbytes: int) -> tuple[Allocation | N
     await datafile.check_place(s, host, count << s.cluster_bits, kind == NEW)
     if run is not None:
         run.host = host
-        run.fresh = host >= s.data_length()
+        run.fresh = host >= s.data_length() and s.crypto is None
         s.allocations.append(run)
     return run, host + inside, nbytes
 
@@ -285,7 +292,7 @@ async def _write_with_edges(
         await debug.debug_event(s.file.bs, debug.WRITE_AIO)
         if run.copies:
             await debug.debug_event(s.file.bs, debug.COW_WRITE)
-    await s.data.co_pwritev(host, sum(map(len, part)), part)
+    await _put(s, host, run.start + host - run.host, sum(map(len, part)), part)
 
 
 async def _edge(s: Qcow2State, run: Allocation, zero: bool, start: int, nbytes: int) -> Iov:

@@ -160,6 +160,16 @@ def test_preallocation_is_of_the_payload_too(tmp_path: Path) -> None:
     assert (tmp_path / "a").stat().st_blocks * 512 >= PAYLOAD + (1 << 20)
 
 
+def test_measure_counts_the_header_and_all_of_the_disk(path: Path) -> None:
+    from block.formats.luks.create import measure
+
+    assert measure({"size": 1 << 20, "key-secret": "s"}, None) == {
+        "required": 3117056, "fully-allocated": 3117056,
+    }  # fmt: skip
+    with opened(path) as disk:
+        assert measure({"key-secret": "s"}, disk.bs)["required"] == PAYLOAD + SIZE
+
+
 def test_two_nodes_share_one_volume_as_they_share_a_raw_file(path: Path) -> None:
     with opened(path, share=True) as one, opened(path, share=True) as two:
         one.pwrite(4096, b"x" * 512)
