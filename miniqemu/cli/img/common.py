@@ -15,7 +15,7 @@ from .errors import Failure, Stop, because
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from block.core.backend import BlockBackend
     from miniqemu.cli.user_objects import Made
@@ -129,12 +129,13 @@ def img_open(
     force_share: bool = False,
     shared: int = f.BLK_PERM_ALL,
     status: int = 1,
+    more: Mapping[str, object] | None = None,
 ) -> BlockBackend:
     """Opens an image as the command line describes it (img_open); the caller closes it.
 
-    `shared` is what others may do with it meanwhile (BLK_PERM_*).
+    `shared` is what others may do with it meanwhile (BLK_PERM_*); `more` are options of its driver.
     """
-    options: dict[str, object] = {}
+    options: dict[str, object] = dict(more or {})
     name: str | None = filename
     if image_opts:
         if fmt is not None:

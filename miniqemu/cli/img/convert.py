@@ -40,7 +40,6 @@ LONG = {
     "salvage": ("salvage", False),
     "target-is-zero": ("target-is-zero", False),
     "bitmaps": ("bitmaps", False),
-    "skip-broken-bitmaps": ("skip-broken-bitmaps", False),
 }
 BAD_SPARSE = (
     "Invalid buffer size for sparse output specified. Valid sizes are multiples of "
@@ -64,6 +63,7 @@ class Wishes:
         words = Words(argv, "hf:O:B:CcF:o:l:S:pt:T:qnm:WUr:", LONG)
         self.given: dict[str, str] = {}
         self.options: list[str] = []
+        self.key_secrets: dict[str, object] = {}  # of the new image
         self.min_sparse, self.workers, self.rate = 4096, 8, 0
         for option, value in options_of(program, words):
             self.given[option] = value
@@ -90,8 +90,6 @@ class Wishes:
             self.rate = cvtnum("rate limit", value)
 
     def _refuse_mistakes(self) -> None:
-        if self.has("skip-broken-bitmaps") and not self.has("bitmaps"):
-            raise Failure("Use of --skip-broken-bitmaps requires --bitmaps")
         for one, other, message in MISTAKES:
             if self.has(one) and self.has(other):
                 raise Failure(message)
@@ -128,7 +126,6 @@ def run(program: str, argv: list[str]) -> int:
             target = _open_target(wishes, total)
             opened.append(target)
             _copy(wishes, opened[:-1], target, has_backing, progress)
-            _copy_bitmaps(wishes, opened[0], target)
             target.flush()
         finally:
             for blk in reversed(opened):
@@ -163,7 +160,6 @@ def _make_target(wishes: Wishes, sources: list[BlockBackend], total: int) -> boo
     backing: object = wishes.given.get("B", "")
     if wishes.has("n"):
         _check_backing(wishes, backing, True)
-        _check_bitmaps(wishes, sources)
         return bool(backing)
     request = Request(
         wishes.target,
@@ -176,8 +172,8 @@ def _make_target(wishes: Wishes, sources: list[BlockBackend], total: int) -> boo
     driver, values = prepare(request)
     backing = values.get("backing_file")
     _check_backing(wishes, backing, "backing_fmt" in values)
-    _check_bitmaps(wishes, sources)
     _check_compression(wishes, driver)
+    _check_encryption(wishes, values)
     try:
         driver.create(wishes.target, values)
     except BlockError as error:
@@ -198,30 +194,24 @@ def _check_backing(wishes: Wishes, backing: object, has_format: bool) -> None:
         )
     if backing and not has_format:
         raise Failure("Use of backing file requires explicit backing format")
-
-
-def _check_bitmaps(wishes: Wishes, sources: list[BlockBackend]) -> None:
     if wishes.has("bitmaps"):
-        from .copy_bitmaps import check_source
-
-        if len(sources) > 1:
+        if len(wishes.names) > 2:
             raise Failure("Copying bitmaps only possible with single source")
-        assert sources[0].bs is not None
-        check_source(sources[0].bs, wishes.has("skip-broken-bitmaps"))
-
-
-def _copy_bitmaps(wishes: Wishes, source: BlockBackend, target: BlockBackend) -> None:
-    if wishes.has("bitmaps"):
-        from .copy_bitmaps import copy_bitmaps
-
-        assert source.bs is not None
-        assert target.bs is not None
-        copy_bitmaps(source.bs, target.bs)
+        raise Failure("Source lacks bitmap support")
 
 
 def _check_compression(wishes: Wishes, driver: BlockDriver | None) -> None:
     if wishes.has("c") and (driver is None or "co_pwritev_compressed" not in driver.hooks):
         raise Failure("Compression not supported for this file format")
+
+
+def _check_encryption(wishes: Wishes, values: dict[str, object]) -> None:
+    """Notes the secrets that the new image is made with, to open it (img_add_key_secrets)."""
+    encrypted = values.get("encryption") or "encrypt.format" in values
+    if wishes.has("c") and encrypted:
+        raise Failure("Compression and encryption not supported at the same time")
+    secrets = {name: value for name, value in values.items() if name.endswith("key-secret")}
+    wishes.key_secrets.update(secrets)
 
 
 def _open_target(wishes: Wishes, total: int) -> BlockBackend:
@@ -233,13 +223,10 @@ def _open_target(wishes: Wishes, total: int) -> BlockBackend:
         flags,
         image_opts=wishes.has("target-image-opts"),
         writethrough=writethrough,
+        more=wishes.key_secrets,
     )
     assert target.bs is not None
     try:
-        if wishes.has("bitmaps"):
-            from .copy_bitmaps import check_target
-
-            check_target(target.bs)
         _check_compression(wishes, target.bs.drv)
     except Failure:
         target.unref()
