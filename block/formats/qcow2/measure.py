@@ -10,7 +10,6 @@ Called in the main thread; blocks.
 from __future__ import annotations
 
 from block.core import flags as f
-from block.core.dirty_bitmap import supports_persistent
 from block.core.options import invalid
 from block.core.status import co_block_status_above
 from block.core.wait import run_sync
@@ -42,11 +41,18 @@ def measure(options: dict[str, object], in_bs: BlockDriverState | None) -> dict[
     whole = full_size(size, cluster_size, plan.refcount_order, entry)
     whole += _round_up(plan.encryption.header_length, cluster_size)
     info = {"required": whole - size + data, "fully-allocated": whole}
-    if plan.version >= 3 and in_bs is not None and supports_persistent(in_bs):
+    if plan.version >= 3 and in_bs is not None:
+        _add_bitmaps(info, in_bs, cluster_size)
+    return info
+
+
+def _add_bitmaps(info: dict[str, int], in_bs: BlockDriverState, cluster_size: int) -> None:
+    """What `convert --bitmaps` would need besides, where both images can keep them."""
+    assert in_bs.drv is not None
+    if in_bs.drv.supports_persistent_dirty_bitmap(in_bs):
         from block.formats.qcow2 import bitmaps
 
         info["bitmaps"] = bitmaps.measure(in_bs, cluster_size)
-    return info
 
 
 def full_size(size: int, cluster_size: int, refcount_order: int, l2_entry: int) -> int:

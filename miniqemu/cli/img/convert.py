@@ -40,6 +40,7 @@ LONG = {
     "salvage": ("salvage", False),
     "target-is-zero": ("target-is-zero", False),
     "bitmaps": ("bitmaps", False),
+    "skip-broken-bitmaps": ("skip-broken-bitmaps", False),
 }
 BAD_SPARSE = (
     "Invalid buffer size for sparse output specified. Valid sizes are multiples of "
@@ -90,6 +91,8 @@ class Wishes:
             self.rate = cvtnum("rate limit", value)
 
     def _refuse_mistakes(self) -> None:
+        if self.has("skip-broken-bitmaps") and not self.has("bitmaps"):
+            raise Failure("Use of --skip-broken-bitmaps requires --bitmaps")
         for one, other, message in MISTAKES:
             if self.has(one) and self.has(other):
                 raise Failure(message)
@@ -126,6 +129,7 @@ def run(program: str, argv: list[str]) -> int:
             target = _open_target(wishes, total)
             opened.append(target)
             _copy(wishes, opened[:-1], target, has_backing, progress)
+            _copy_bitmaps(wishes, opened[0], target)
             target.flush()
         finally:
             for blk in reversed(opened):
@@ -160,6 +164,7 @@ def _make_target(wishes: Wishes, sources: list[BlockBackend], total: int) -> boo
     backing: object = wishes.given.get("B", "")
     if wishes.has("n"):
         _check_backing(wishes, backing, True)
+        _check_bitmaps(wishes, sources)
         return bool(backing)
     request = Request(
         wishes.target,
@@ -172,6 +177,7 @@ def _make_target(wishes: Wishes, sources: list[BlockBackend], total: int) -> boo
     driver, values = prepare(request)
     backing = values.get("backing_file")
     _check_backing(wishes, backing, "backing_fmt" in values)
+    _check_bitmaps(wishes, sources)
     _check_compression(wishes, driver)
     _check_encryption(wishes, values)
     try:
@@ -194,10 +200,25 @@ def _check_backing(wishes: Wishes, backing: object, has_format: bool) -> None:
         )
     if backing and not has_format:
         raise Failure("Use of backing file requires explicit backing format")
+
+
+def _check_bitmaps(wishes: Wishes, sources: list[BlockBackend]) -> None:
     if wishes.has("bitmaps"):
-        if len(wishes.names) > 2:
+        from .copy_bitmaps import check_source
+
+        if len(sources) > 1:
             raise Failure("Copying bitmaps only possible with single source")
-        raise Failure("Source lacks bitmap support")
+        assert sources[0].bs is not None
+        check_source(sources[0].bs, wishes.has("skip-broken-bitmaps"))
+
+
+def _copy_bitmaps(wishes: Wishes, source: BlockBackend, target: BlockBackend) -> None:
+    if wishes.has("bitmaps"):
+        from .copy_bitmaps import copy_bitmaps
+
+        assert source.bs is not None
+        assert target.bs is not None
+        copy_bitmaps(source.bs, target.bs)
 
 
 def _check_compression(wishes: Wishes, driver: BlockDriver | None) -> None:
@@ -227,6 +248,10 @@ def _open_target(wishes: Wishes, total: int) -> BlockBackend:
     )
     assert target.bs is not None
     try:
+        if wishes.has("bitmaps"):
+            from .copy_bitmaps import check_target
+
+            check_target(target.bs)
         _check_compression(wishes, target.bs.drv)
     except Failure:
         target.unref()
