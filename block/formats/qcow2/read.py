@@ -18,7 +18,7 @@ from __future__ import annotations
 from block.core import debug, io
 from block.core import flags as f
 from block.core.iov import iov_memset_zero, iov_slice
-from block.formats.qcow2 import crypto
+from block.formats.qcow2 import crypto, subcluster
 from block.formats.qcow2.cluster import extent_in, lookup
 from block.formats.qcow2.compressed import co_preadv_compressed
 from block.formats.qcow2.layout import NOT_PLAIN, OFFSET_MASK
@@ -65,19 +65,21 @@ def try_preadv(bs: BlockDriverState, offset: int, nbytes: int, qiov: Iov) -> int
 
 def _try_extent(s: Qcow2State, table: Table, offset: int, nbytes: int, qiov: Iov) -> int | None:
     """The same where an entry alone does not tell: with subclusters, or a data file."""
-    kind, host, size = extent_in(s, table, offset, nbytes)
-    if size < nbytes:
-        return None
     table.recent = True
-    if kind == NORMAL:
-        if (host ^ offset) & s.same_bits:
+    host = subcluster.data_at(s, table, offset, nbytes) if s.extended else None
+    if host is None:
+        kind, host, size = extent_in(s, table, offset, nbytes)
+        if size < nbytes:
             return None
-        if s.crypto is not None:
-            return crypto.try_preadv(s, host, offset, nbytes, qiov)
-        return io.try_preadv(s.data, host, nbytes, qiov)
-    if kind not in HOLES or s.bs.backing is None:
+        if kind in HOLES and s.bs.backing is not None:
+            return io.try_preadv(s.bs.backing, offset, nbytes, qiov)
+        if kind != NORMAL:
+            return None
+    if (host ^ offset) & s.same_bits:
         return None
-    return io.try_preadv(s.bs.backing, offset, nbytes, qiov)
+    if s.crypto is not None:
+        return crypto.try_preadv(s, host, offset, nbytes, qiov)
+    return io.try_preadv(s.data, host, nbytes, qiov)
 
 
 async def find(s: Qcow2State, offset: int, nbytes: int) -> Extent:

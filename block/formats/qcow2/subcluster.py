@@ -124,14 +124,23 @@ def extent_in(s: Qcow2State, table: Table, offset: int, nbytes: int) -> tuple[in
 # -- writing
 
 
-def all_normal(s: Qcow2State, table: Table, offset: int, nbytes: int) -> bool:
-    """Whether a range within one cluster can be written in place, as far as its bitmap says."""
+def data_at(s: Qcow2State, table: Table, offset: int, nbytes: int) -> int | None:
+    """Where the bytes are that are all data, within one cluster; None: that is not so."""
     assert table.bitmaps is not None, "R1"
-    bitmap = table.bitmaps[s.slice_index(offset)]
+    index = s.slice_index(offset)
+    entry, bitmap = table.cells[index], table.bitmaps[index]
     inside = offset & s.cluster_mask
-    first = inside >> s.subcluster_bits
-    touched = bits(first, (inside + nbytes - 1 >> s.subcluster_bits) + 1)
-    return bitmap & touched == touched and not bitmap >> 32 & bitmap
+    first, last = inside >> s.subcluster_bits, inside + nbytes - 1 >> s.subcluster_bits
+    touched = bits(first, last + 1)
+    if (
+        last >= SUBCLUSTERS
+        or bitmap & touched != touched
+        or bitmap >> 32 & bitmap
+        or entry & OFLAG_COMPRESSED
+        or not entry & s.place_flags
+    ):
+        return None
+    return (entry & OFFSET_MASK) + inside
 
 
 def side_by_side(s: Qcow2State, table: Table, offset: int, nbytes: int) -> int:
@@ -151,19 +160,19 @@ def side_by_side(s: Qcow2State, table: Table, offset: int, nbytes: int) -> int:
 def head_start(s: Qcow2State, table: Table, offset: int, keeps: bool) -> int:
     """From where on a write at `offset` writes, with what it must copy (calculate_l2_meta).
 
-    To its subcluster's edge, or in place nothing. A new cluster takes all data along that the
-    old one has in front.
+    From its subcluster's edge. A new cluster takes all data along that the old one has in front.
+    (No run begins with data that can stay: those are written in place, and were a run before.)
     """
     assert table.bitmaps is not None, "R1"
     index = s.slice_index(offset)
     entry, bitmap = table.cells[index], table.bitmaps[index]
     start = s.start_of_cluster(offset)
     number = (offset - start) >> s.subcluster_bits
-    kind = type_of(s, entry, bitmap, number)
-    if kind == COMPRESSED:
+    if s.cluster_type(entry) == COMPRESSED:
         return start
     if keeps:
-        return offset if kind == NORMAL else start + (number << s.subcluster_bits)
+        assert type_of(s, entry, bitmap, number) != NORMAL, "written in place"
+        return start + (number << s.subcluster_bits)
     data = bitmap & ALL_ALLOC if s.cluster_type(entry) == NORMAL else 0
     data |= 1 << number
     return start + (_trailing_ones(~data & data - 1) << s.subcluster_bits)

@@ -129,7 +129,7 @@ def _in_place(s: Qcow2State, offset: int, nbytes: int) -> int | None:
         or not host
         or (host + inside ^ offset) & s.same_bits
         or host >= s.data_length()
-        or (s.extended and not subcluster.all_normal(s, table, offset, nbytes))
+        or (s.extended and subcluster.data_at(s, table, offset, nbytes) is None)
         or (s.allocations and first_in_the_way(s.allocations, offset, offset + nbytes))
         or (not s.external and host in s.suspect_clusters())
     ):

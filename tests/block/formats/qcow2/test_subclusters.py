@@ -18,9 +18,11 @@ import block
 from block.core import flags as f
 from block.core.backend import BlockBackend
 from block.core.error import BlockError
+from block.core.wait import run_sync
 from block.formats.qcow2 import subcluster
 from block.formats.qcow2.cache import Table
-from block.formats.qcow2.layout import OFLAG_COMPRESSED, OFLAG_COPIED
+from block.formats.qcow2.layout import OFLAG_COMPRESSED, OFLAG_COPIED, OFLAG_ZERO
+from block.formats.qcow2.refcount import change_refcounts
 from block.formats.qcow2.state import (
     COMPRESSED,
     INVALID,
@@ -201,6 +203,59 @@ def test_a_write_that_begins_in_place_is_filled_up_behind_only(
     assert disk.pread(8 * CLUSTER, 2 * SUB) == (b"o" * (SUB - 512) + b"x" * 1024 + bytes(SUB - 512))
 
 
+def test_a_write_that_ends_in_data_that_are_there_stops_where_it_ends(
+    tape: tuple[Tape, BlockBackend],
+) -> None:
+    held, disk = tape
+    disk.pwrite(8 * CLUSTER + 3 * SUB, b"t" * SUB)
+    held.writes.clear()
+    disk.pwrite(8 * CLUSTER + 2 * SUB + 512, b"x" * SUB)
+    assert lengths(held) == [SUB + 512]
+    assert disk.pread(8 * CLUSTER + 2 * SUB, 2 * SUB) == (
+        bytes(512) + b"x" * SUB + b"t" * (SUB - 512)
+    )
+
+
+def share(disk: BlockBackend, offset: int) -> None:
+    """Makes a cluster one that somebody else refers to, too, as a snapshot does."""
+    s = state_of(disk)
+    table = s.cached_slice(offset)
+    assert table is not None
+    index = s.slice_index(offset)
+    table.cells[index] &= ~OFLAG_COPIED
+    s.l2_cache.mark_dirty(table)
+
+    async def count() -> None:
+        async with s.lock:
+            await change_refcounts(s, table.cells[index] >> s.cluster_bits, 1, 1)
+
+    run_sync(s.bs.aio_context, count)
+
+
+@pytest.mark.parametrize(("first", "last"), [(12, 12), (0, 1), (2, 4), (5, 31), (30, 31)])
+def test_from_a_shared_cluster_all_data_come_along_and_it_stays_as_it_is(
+    tape: tuple[Tape, BlockBackend], first: int, last: int
+) -> None:
+    _, disk = tape
+    model = bytearray(CLUSTER)
+    for number in (2, 9, 20):
+        model[number * SUB : number * SUB + SUB] = bytes([number]) * SUB
+        disk.pwrite(4 * CLUSTER + number * SUB, bytes([number]) * SUB)
+    disk.pwrite_zeroes(4 * CLUSTER + 5 * SUB, SUB)
+    old, bitmap = entry_of(disk, 4 * CLUSTER)
+    share(disk, 4 * CLUSTER)
+    start, end = first * SUB + 512, last * SUB + 1024
+    disk.pwrite(4 * CLUSTER + start, b"x" * (end - start))
+    model[start:end] = b"x" * (end - start)
+    assert disk.pread(4 * CLUSTER, CLUSTER) == model
+    new, now = entry_of(disk, 4 * CLUSTER)
+    assert new & OFLAG_COPIED
+    assert new != old
+    begins, ends = min(first, 2), max(last, 20)
+    written = subcluster.bits(begins, ends + 1)
+    assert now == bitmap & ~(written << 32) | written
+
+
 def test_from_the_backing_file_no_more_is_copied_than_one_subcluster(
     tmp_path: Path, opener: Opener
 ) -> None:
@@ -270,6 +325,26 @@ def test_clusters_allocated_beforehand_still_read_from_the_backing_file(
     assert disk.pread(0, 5 * CLUSTER) == (
         b"b" * (CLUSTER - SUB) + b"x" * 3 * CLUSTER + b"b" * (CLUSTER + SUB)
     )
+
+
+def test_clusters_allocated_beforehand_are_written_in_one_piece(tmp_path: Path) -> None:
+    path = tmp_path / "a.qcow2"
+    block.create(os.fspath(path), "qcow2", SIZE, extended_l2=True, preallocation="metadata")
+    tape = Tape(path.read_bytes())
+    with open_on(tape) as disk:
+        disk.pwrite(CLUSTER + 3 * SUB, b"x" * 4 * CLUSTER)
+        assert lengths(tape) == [4 * CLUSTER]
+        assert disk.pread(0, 6 * CLUSTER) == (
+            bytes(CLUSTER + 3 * SUB) + b"x" * 4 * CLUSTER + bytes(CLUSTER - 3 * SUB)
+        )
+
+
+@pytest.mark.parametrize("entry", [0, OFLAG_ZERO, PLACE, PLACE | OFLAG_ZERO])
+def test_an_entry_can_be_said_as_in_an_image_without_subclusters(entry: int) -> None:
+    table = Table(0, array("Q", [7]), array("Q", [7]))
+    subcluster.set_plain_entry(table, 0, entry)
+    assert subcluster.plain_entry(table, 0) == entry
+    assert not table.cells[0] & OFLAG_ZERO
 
 
 # -- sequences
