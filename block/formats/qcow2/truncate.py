@@ -23,7 +23,7 @@ import errno
 from block.core import flags as f
 from block.core.error import BlockError
 from block.core.iov import zero_iov
-from block.formats.qcow2.cluster import grow_l1_table, lookup, writable_slice
+from block.formats.qcow2.cluster import grow_l1_table, load_slice, lookup, writable_slice
 from block.formats.qcow2.datafile import is_raw
 from block.formats.qcow2.dirty import is_dirty
 from block.formats.qcow2.layout import OFLAG_COPIED, SIZE_AT
@@ -31,6 +31,7 @@ from block.formats.qcow2.options import follow_size
 from block.formats.qcow2.refcount import alloc_clusters, free_clusters
 from block.formats.qcow2.shrink import shrink
 from block.formats.qcow2.state import COMPRESSED, NORMAL
+from block.formats.qcow2.subcluster import ALL_ALLOC
 from block.formats.qcow2.write import co_pwritev
 from block.formats.qcow2.zero import forget, zeroize
 
@@ -77,7 +78,8 @@ async def co_truncate(
 
 async def _grow(s: Qcow2State, old: int, size: int, prealloc: str, zero: bool) -> None:
     """Makes room for a longer disk, which reads as zeroes there (R2)."""
-    start = min(size, old + -old % s.subcluster_size)
+    async with s.lock:
+        start = await _zero_subclusters(s, old, size)
     # New clusters behind the end of the file hold zeroes already.
     zero_entries = zero and (prealloc in ("off", "metadata") or s.external or s.extended)
     async with s.lock:
@@ -89,6 +91,22 @@ async def _grow(s: Qcow2State, old: int, size: int, prealloc: str, zero: bool) -
         has_data = start > old and (await lookup(s, old, start - old))[0] in (NORMAL, COMPRESSED)
     if start > old and (has_data or zero or prealloc != "off"):
         await co_pwritev(s, old, start - old, zero_iov(start - old))
+
+
+async def _zero_subclusters(s: Qcow2State, old: int, size: int) -> int:
+    """Lets the other subclusters of the old last cluster be zero, if it has data. Returns where
+    the bytes end that only a write can zero."""
+    end = min(size, old + -old % s.cluster_size)
+    start = min(end, old + -old % s.subcluster_size)
+    table = await load_slice(s, start) if start < end else None
+    if table is None or table.bitmaps is None:
+        return start
+    index = s.slice_index(start)
+    if s.cluster_type(table.cells[index]) == COMPRESSED:
+        return end
+    if table.bitmaps[index] & ALL_ALLOC:
+        await zeroize(s, start, end - start, 0)
+    return start
 
 
 async def write_caches(s: Qcow2State) -> None:

@@ -81,6 +81,14 @@ def test_data_lie_in_their_own_file_at_the_guests_offset(image: Path, data: Path
     assert counts(run_check(image)[0]) == (0, 0, 0)
 
 
+def test_each_file_is_held_for_what_it_holds(image: Path, opener: Opener) -> None:
+    """The image file has no data, so others need not keep from it what only data need."""
+    s = state_of(opener())
+    assert (s.file.role, s.data.role) == (
+        f.BDRV_CHILD_IMAGE & ~f.BDRV_CHILD_DATA, f.BDRV_CHILD_DATA,
+    )  # fmt: skip
+
+
 def test_cluster_0_is_there_although_its_place_is_0(image: Path, opener: Opener) -> None:
     disk = opener()
     disk.pwrite(0, b"x" * 512)
@@ -298,13 +306,21 @@ def test_a_raw_image_takes_no_backing_file_later_either(raw_image: Path, opener:
     ],
     ids=["another place", "compressed"],
 )
+@pytest.mark.parametrize("loaded", [False, True], ids=["", "in the cache"])
 def test_an_entry_that_no_data_file_has_is_a_corruption(
-    image: Path, opener: Opener, entry: int, message: str, capfd: pytest.CaptureFixture[str]
+    image: Path,
+    opener: Opener,
+    entry: int,
+    message: str,
+    loaded: bool,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     with block.open(os.fspath(image), format="qcow2") as disk:
         disk.pwrite(0, b"x" * CLUSTER)
     poke(image, 5, entry)
     disk = opener()
+    if loaded:
+        disk.pread(0, 512)
     with pytest.raises(BlockError, match=message):
         disk.pread(5 * CLUSTER, 512)
     with pytest.raises(BlockError):

@@ -347,6 +347,17 @@ def test_an_entry_can_be_said_as_in_an_image_without_subclusters(entry: int) -> 
     assert not table.cells[0] & OFLAG_ZERO
 
 
+@pytest.mark.parametrize("at", [3 * CLUSTER + 512, 3 * CLUSTER + SUB, 4 * CLUSTER - 512])
+def test_what_was_cut_off_does_not_come_back(opener: Opener, at: int) -> None:
+    """The last cluster stays, with subclusters behind the end of the disk."""
+    disk = opener()
+    disk.pwrite(0, b"x" * SIZE)
+    disk.truncate(at)
+    disk.truncate(4 * CLUSTER - 512)
+    disk.truncate(SIZE)
+    assert disk.pread(0, SIZE) == b"x" * at + bytes(SIZE - at)
+
+
 # -- sequences
 
 
