@@ -2,7 +2,7 @@
 """Dirty bitmaps: which pieces of a node were written since somebody began to count
 (block/dirty-bitmap.c).
 
-    write, zeroes, discard --> io.write_finish --> bitmap.note_write, of each bitmap of the node
+    write, zeroes, discard --> io.set_dirty    --> bitmap.note_write, of each bitmap of the node
     backup, mirror         --> next_dirty_area --> copy --> reset
 
 R1  A bitmap belongs to one node and lives in `bs.dirty_bitmaps`, newest first. Those with a name
@@ -13,7 +13,8 @@ R2  Bitmaps belong to the thread that is at home in the node's context, as the n
 R3  A write is noted when it is through, even if it failed: half of it may be on the disk. Until
     then whoever copies must not trust the bit (jobs wait for what is in flight).
 R4  Who grows a node makes its bitmaps longer; what comes new is clear (as in QEMU).
-R5  What is read-only blocks writes to its node, with EPERM: they could not be noted.
+R5  What is read-only blocks writes to its node, with EPERM: they could not be noted. It is told
+    of each before, and refuses; so nobody else pays for that.
 R6  `check` names what stands in the way of a person's wish; jobs, which own what they use, need
     not ask.
 
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from block.core.node import BlockDriverState
+    from block.core.serialise import TrackedRequest
 
 MAX_NAME = 1023
 
@@ -62,7 +64,7 @@ class BdrvDirtyBitmap:
     """
 
     __slots__ = (
-        "bitmap", "bs", "busy", "disabled", "inconsistent", "name", "persistent", "readonly",
+        "_readonly", "bitmap", "bs", "busy", "disabled", "inconsistent", "name", "persistent",
         "successor",
     )  # fmt: skip
 
@@ -72,7 +74,7 @@ class BdrvDirtyBitmap:
         self.bitmap = HBitmap(bs.getlength(), granularity.bit_length() - 1)
         self.busy = False  # somebody works with it
         self.disabled = False  # notes no writes
-        self.readonly = False  # R5
+        self._readonly = False
         self.persistent = False  # is saved in the image
         self.inconsistent = False  # was not saved when it should have been
         self.successor: BdrvDirtyBitmap | None = None
@@ -96,6 +98,22 @@ class BdrvDirtyBitmap:
     def count(self) -> int:
         """How many bytes the bits that are set stand for (bdrv_get_dirty_count)."""
         return self.bitmap.count << self.bitmap.granularity
+
+    @property
+    def readonly(self) -> bool:
+        """Whether neither it nor its node may change (bdrv_dirty_bitmap_readonly, R5)."""
+        return self._readonly
+
+    @readonly.setter
+    def readonly(self, value: bool) -> None:
+        if value and not self._readonly:
+            self.bs.before_write_notifiers.append(self._refuse)
+        elif self._readonly and not value:
+            self.bs.before_write_notifiers.remove(self._refuse)
+        self._readonly = value
+
+    async def _refuse(self, request: TrackedRequest) -> None:
+        raise BlockError(errno.EPERM, "", self.bs.node_name, offset=request.offset)
 
     @property
     def recording(self) -> bool:
@@ -133,7 +151,7 @@ class BdrvDirtyBitmap:
     # -- bits
 
     def note_write(self, offset: int, nbytes: int) -> None:
-        """The node was written (bdrv_set_dirty); for the request path."""
+        """The node was written; for the request path (io.set_dirty)."""
         if not self.disabled:
             assert not self.readonly, "R5: a write that should have been refused"
             # A discard may reach over the end; so may a write that failed to grow the node.
@@ -260,6 +278,7 @@ class BdrvDirtyBitmap:
         """Takes it off the node (bdrv_release_dirty_bitmap); what is saved stays saved."""
         assert not self.busy, f"{self!r} is in use"
         assert self.successor is None, f"{self!r} has a successor"
+        self.readonly = False
         self.bs.dirty_bitmaps.remove(self)
 
 

@@ -168,7 +168,6 @@ async def co_pwritev(child: BdrvChild, offset: int, nbytes: int, qiov: Iov, flag
         or bs.read_only
         or bs.open_flags & _NO_WRITES
         or bs.before_write_notifiers
-        or bs.dirty_bitmaps
         or bs.detect_zeroes != "off"
         or (drv := bs.drv) is None
     ):
@@ -181,6 +180,8 @@ async def co_pwritev(child: BdrvChild, offset: int, nbytes: int, qiov: Iov, flag
         bs.write_gen += 1
         if end > bs.wr_highest_offset:
             bs.wr_highest_offset = end
+        if bs.dirty_bitmaps:
+            set_dirty(bs, offset, nbytes)
         req.end()
 
 
@@ -321,9 +322,6 @@ def check_write(child: BdrvChild, offset: int, nbytes: int, flags: int) -> None:
     if bs.read_only:
         raise BlockError(errno.EPERM, "Block node is read-only", bs.node_name, offset=offset)
     assert not bs.open_flags & _NO_WRITES, "the node takes no I/O"
-    for bitmap in bs.dirty_bitmaps:
-        if bitmap.readonly:  # what could not be noted there must not happen
-            raise BlockError(errno.EPERM, "", bs.node_name, offset=offset)
     enough = _WRITE_PERMS if flags & f.REQ_WRITE_UNCHANGED else f.BLK_PERM_WRITE
     if not child.perm & enough:
         message = f"'{child.name}' has no 'write' permission on {bs.node_name}"
@@ -371,5 +369,10 @@ def write_finish(req: TrackedRequest, offset: int, nbytes: int, done: bool) -> N
     if req.type == WRITE:
         bs.wr_highest_offset = max(bs.wr_highest_offset, offset + nbytes)
     if bs.dirty_bitmaps and req.nbytes and req.type in (WRITE, DISCARD):
-        for bitmap in bs.dirty_bitmaps:
-            bitmap.note_write(offset, nbytes)
+        set_dirty(bs, offset, nbytes)
+
+
+def set_dirty(bs: BlockDriverState, offset: int, nbytes: int) -> None:
+    """All dirty bitmaps of a node take note of a change (bdrv_set_dirty)."""
+    for bitmap in bs.dirty_bitmaps:
+        bitmap.note_write(offset, nbytes)

@@ -5,7 +5,7 @@
     close, or reopen    the bits are written to new clusters; then a new directory, without
     read-only           IN_USE, takes the place of the old one; then that is freed
     crash               IN_USE is still there: the next one to open it calls it inconsistent
-    open read-only      the bits are loaded, and read-only: so nobody can write (io.check_write)
+    open read-only      the bits are loaded, and read-only: so nobody can write
 
 R1  What the file says of a bitmap is either right or marked IN_USE, at any moment.
 R2  A directory is changed in place only while autoclear bit 0 is clear, so a half-written one is
