@@ -8,6 +8,7 @@ from collections.abc import Callable
 from docs.tools import (
     accelerators,
     attach,
+    bitmaps,
     blkdebug,
     blklogwrites,
     chain,
@@ -53,6 +54,9 @@ PICTURES: tuple[Callable[[], Picture], ...] = (
     subclusters.entry,
     subclusters.write,
     subclusters.data,
+    bitmaps.memory,
+    bitmaps.file,
+    bitmaps.time,
     qed.file,
     qed.need_check,
     looking.looking,
