@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from block.core.iov import Iov
     from block.core.node import BlockDriverState
     from block.core.options import Option
+    from block.core.snapshot import SnapshotInfo
 
 
 class BlockLimits:
@@ -273,6 +274,47 @@ class BlockDriver:
     def co_store_dirty_bitmaps(self, bs: BlockDriverState) -> Awaitable[None]:
         """Writes all persistent bitmaps, and makes them read-only (qcow2_reopen_bitmaps_ro)."""
         raise self._unsupported(bs, "persistent bitmaps")
+
+    # -- internal snapshots (snapshot.py); they block
+
+    def snapshot_create(self, bs: BlockDriverState, info: SnapshotInfo) -> None:
+        """Keeps what the disk holds now, and sets `info.id` (bdrv_snapshot_create)."""
+        raise self._unsupported(bs, "internal snapshots")
+
+    def snapshot_goto(self, bs: BlockDriverState, id_or_name: str) -> None:
+        """Lets the disk be what it was in a snapshot, its length included (bdrv_snapshot_goto).
+
+        ENOENT: there is none with that ID, or else with that name.
+        """
+        raise self._unsupported(bs, "internal snapshots")
+
+    def snapshot_delete(
+        self, bs: BlockDriverState, snapshot_id: str | None, name: str | None
+    ) -> None:
+        """Forgets the first snapshot with that ID, or name, or both (bdrv_snapshot_delete)."""
+        raise self._unsupported(bs, "internal snapshots")
+
+    def snapshot_list(self, bs: BlockDriverState) -> list[SnapshotInfo]:
+        """Tells of all snapshots, the oldest first (bdrv_snapshot_list)."""
+        raise self._unsupported(bs, "internal snapshots")
+
+    def snapshot_load_tmp(
+        self, bs: BlockDriverState, snapshot_id: str | None, name: str | None
+    ) -> None:
+        """Lets a read-only node read a snapshot until it is closed (bdrv_snapshot_load_tmp)."""
+        raise self._unsupported(bs, "internal snapshots")
+
+    def co_save_vmstate(
+        self, bs: BlockDriverState, offset: int, nbytes: int, qiov: Iov
+    ) -> Awaitable[None]:
+        """Writes a part of a machine's state, which no disk offset reaches (bdrv_save_vmstate)."""
+        raise self._unsupported(bs, "VM state")
+
+    def co_load_vmstate(
+        self, bs: BlockDriverState, offset: int, nbytes: int, qiov: Iov
+    ) -> Awaitable[None]:
+        """Reads a part of a machine's state (bdrv_load_vmstate)."""
+        raise self._unsupported(bs, "VM state")
 
     # -- children that come and go
 

@@ -37,6 +37,11 @@ def tell(line: str) -> None:
         on_line(line)
 
 
+def prefixed(message: str) -> str:
+    """The message behind the program's name, as a program says what was wrong (R2)."""
+    return f"{program}: {message}" if program else message
+
+
 def warn_report(message: str, where: str = "") -> None:
     """Prints 'program: where: warning: message' on standard error (warn_report).
 

@@ -3,8 +3,7 @@
 
 from __future__ import annotations
 
-import errno
-import os
+from block.core import vmstate
 
 from .buffers import READ_FILL, allocate, create_iovec, dump, verify
 from .numbers import cvtnum, parse_pattern, print_report, refuse_part_of_sector, request_length
@@ -23,9 +22,12 @@ def do_read(session: Session, argv: list[str]) -> None:
     start, length = _part_to_verify(session, argv, given, count)
     if "b" in given:
         refuse_part_of_sector(offset, count)
-        raise Failed(f"read failed: {os.strerror(errno.ENOTSUP)}")
     buffer = allocate(session, count, READ_FILL)
-    ns = measured(session, "read", lambda: session.disk.preadv_into(offset, [buffer]))
+    disk = session.disk
+    if "b" in given:
+        ns = measured(session, "read", lambda: vmstate.load(disk, offset, [buffer]))
+    else:
+        ns = measured(session, "read", lambda: disk.preadv_into(offset, [buffer]))
     part = buffer[start : start + length]
     fine = "P" not in given or verify(session, part, given.number("P", 0), offset + start)
     _tell(session, given, buffer, offset, ns)

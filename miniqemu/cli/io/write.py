@@ -3,10 +3,8 @@
 
 from __future__ import annotations
 
-import errno
-import os
-
 from block.core import flags as f
+from block.core import vmstate
 
 from .buffers import WRITE_FILL, allocate, allocate_from_file, create_iovec
 from .numbers import cvtnum, parse_pattern, print_report, refuse_part_of_sector, request_length
@@ -33,10 +31,11 @@ def do_write(session: Session, argv: list[str]) -> None:
         ns = measured(session, "write", lambda: disk.pwrite_zeroes(offset, count, flags))
     else:
         buffer = _content(session, given, count)
-        if "b" in given:
-            raise Failed(f"write failed: {os.strerror(errno.ENOTSUP)}")
         flags |= f.REQ_WRITE_COMPRESSED if "c" in given else 0
-        ns = measured(session, "write", lambda: disk.pwrite(offset, [buffer], flags))
+        if "b" in given:
+            ns = measured(session, "write", lambda: vmstate.save(disk, offset, [buffer]))
+        else:
+            ns = measured(session, "write", lambda: disk.pwrite(offset, [buffer], flags))
     _tell(session, given, "wrote", offset, count, ns)
 
 
