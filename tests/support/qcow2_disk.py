@@ -10,6 +10,7 @@ power cut leaves: everything up to a flush, and of what came later any part.
 
 from __future__ import annotations
 
+import errno
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from typing import Any
 
 from block.core import flags as f
 from block.core.backend import BlockBackend
+from block.core.error import BlockError
 from block.core.iov import Iov, iov_to_bytes
 from block.core.node import BlockDriverState
 from block.core.open import open_backend
@@ -34,6 +36,10 @@ class Tape(Disk):
         self.data[:] = data
         self.start = bytes(data)
         self.writes: list[tuple[int, bytes]] = []  # or FLUSH, or (TRUNCATE, length)
+        self.writes_left: int | None = None  # so many succeed, then
+        self.torn = False  # all others fail, or (False) only one
+        self.discards = False
+        self.failed_at: int | None = None  # the offset of the last one that failed
 
     def cut(self, at: int, source: random.Random, shuffle: bool) -> bytes:
         """The file after a cut before write number `at`. `shuffle`: of the writes since the
@@ -81,6 +87,12 @@ class TapeRam(Ram):
     async def co_pwritev(
         self, bs: BlockDriverState, offset: int, nbytes: int, qiov: Iov, flags: int
     ) -> None:
+        tape: Tape = bs.opaque
+        if tape.writes_left is not None:
+            tape.writes_left -= 1
+            if tape.writes_left == -1 or (tape.writes_left < 0 and tape.torn):
+                tape.failed_at = offset
+                raise BlockError(errno.EIO, "the tape is torn", bs.node_name)
         await super().co_pwritev(bs, offset, nbytes, qiov, flags)
         bs.opaque.writes.append((offset, iov_to_bytes(qiov, 0, nbytes)))
 
@@ -95,10 +107,21 @@ class TapeRam(Ram):
         bs.opaque.writes.append(FLUSH)
 
 
+class HoleyTapeRam(TapeRam):
+    """One that also discards: that is a write of zeroes on its tape."""
+
+    format_name = "holey-tape"
+
+    async def co_pdiscard(self, bs: BlockDriverState, offset: int, nbytes: int) -> None:
+        bs.opaque.data[offset : offset + nbytes] = bytes(nbytes)
+        bs.opaque.writes.append((offset, bytes(nbytes)))
+
+
 @contextmanager
 def open_on(tape: Tape, **options: Any) -> Iterator[BlockBackend]:
     """An image opened over a tape; closed afterwards."""
-    file = ram_node(tape, "tape0", TapeRam)
+    file = ram_node(tape, "tape0", HoleyTapeRam if tape.discards else TapeRam)
+    file.open_flags |= f.BDRV_O_UNMAP
     try:
         disk = open_backend(
             options={"driver": "qcow2", "file": "tape0", "discard": "unmap", **options},
@@ -110,5 +133,6 @@ def open_on(tape: Tape, **options: Any) -> Iterator[BlockBackend]:
         yield disk
     finally:
         tape.errors.clear()
+        tape.writes_left = None
         if disk.refcnt:
             disk.unref()

@@ -18,6 +18,10 @@ corrupt     what is done when an image contradicts itself
 options     runtime options, the sizes of the caches
 create      new images            truncate    longer images, preallocation
 shrink      shorter images
+snapshots   within the image, and a machine's state: create, goto, delete, read one
+shared      refcounts and flags of what disk and snapshots share
+snapshot_table, snapshot_check    the table that names them
+ranges      where tables of snapshots are
 amend       other options for an image that is there
 driver      the hooks
 """

@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Checking an image (qcow2_co_check, qcow2_check_refcounts).
 
-    1. walk.py      counts who refers to which cluster
-    2. compare      with what the refcount blocks say
-    3. repair       where that was asked for: single refcounts, or all tables anew (repair.py)
-    4. copied.py    the flags that follow from refcounts
+    1. snapshot_check.py    reads the snapshot table, and cuts it short if need be
+    2. walk.py              counts who refers to which cluster
+    3. compare              with what the refcount blocks say
+    4. repair               where that was asked for: single refcounts, or all tables anew
+                            (repair.py)
+    5. copied.py            the flags that follow from refcounts
+    6. snapshot_check.py    writes the snapshot table anew
 
     stored > counted    a leak: room is lost, nothing else
     stored < counted    corruption: the cluster will be given to somebody else
@@ -30,6 +33,7 @@ from block.formats.qcow2.copied import check_copied
 from block.formats.qcow2.layout import REFTABLE_OFFSET_MASK
 from block.formats.qcow2.refcount import last_used, pass_down
 from block.formats.qcow2.refmap import RefcountMap
+from block.formats.qcow2.snapshot_check import read_snapshots, rewrite_snapshots
 from block.formats.qcow2.walk import Walk
 
 TYPE_CHECKING = False
@@ -59,11 +63,19 @@ async def check_locked(s: Qcow2State, result: core.BdrvCheckResult, fix: int) ->
         result.check_errors += 1
         raise BlockError(errno.EFBIG, "qcow2: the image file is too large", s.bs.node_name, "qcow2")
     result.bfi.total_clusters = s.clusters(s.bs.total_sectors << 9)
+    of_snapshots = core.BdrvCheckResult(result.say)
     try:
-        await _check_refcounts(s, result, fix)
+        await read_snapshots(s, of_snapshots, fix)
+        try:
+            await _check_refcounts(s, result, fix)
+        finally:
+            if fix:
+                repair.forget_tables(s)
+        await rewrite_snapshots(s, of_snapshots, fix)
     finally:
-        if fix:
-            repair.forget_tables(s)
+        result.corruptions += of_snapshots.corruptions
+        result.corruptions_fixed += of_snapshots.corruptions_fixed
+        result.check_errors += of_snapshots.check_errors
     if fix and not result.check_errors and not result.corruptions:
         await repair.mark_clean(s)
 

@@ -6,7 +6,8 @@ R1  A writable image is marked corrupt in its header, so that nobody opens it fo
     dropped: it may be wrong. An image opened read-only is only complained about.
 R2  Before anything is written, its place is compared with the places of metadata that are known
     without reading the disk (overlap-check=cached): the header, the L1 table, L2 tables,
-    the refcount table, refcount blocks.
+    the refcount table, refcount blocks, the snapshot table, the L1 tables of snapshots. Their L2
+    tables can only be known by reading those (overlap-check=all).
 Who may call it: coroutines that hold the image's lock.
 """
 
@@ -26,16 +27,21 @@ if TYPE_CHECKING:
     from block.formats.qcow2.state import Qcow2State
 
 OL_HEADER, OL_ACTIVE_L1, OL_ACTIVE_L2, OL_REFTABLE, OL_REFBLOCK = (1 << bit for bit in range(5))
+OL_SNAPSHOT_TABLE, OL_INACTIVE_L1, OL_INACTIVE_L2 = (1 << bit for bit in range(5, 8))
 OL_NAMES = {
     OL_HEADER: "qcow2_header",
     OL_ACTIVE_L1: "active L1 table",
     OL_ACTIVE_L2: "active L2 table",
     OL_REFTABLE: "refcount table",
     OL_REFBLOCK: "refcount block",
+    OL_SNAPSHOT_TABLE: "snapshot table",
+    OL_INACTIVE_L1: "inactive L1 table",
+    OL_INACTIVE_L2: "inactive L2 table",
 }
-OL_CONSTANT = OL_HEADER | OL_ACTIVE_L1 | OL_REFTABLE
-OL_ALL = OL_CONSTANT | OL_ACTIVE_L2 | OL_REFBLOCK
-TEMPLATES = {"none": 0, "constant": OL_CONSTANT, "cached": OL_ALL, "all": OL_ALL}
+OL_CONSTANT = OL_HEADER | OL_ACTIVE_L1 | OL_REFTABLE | OL_SNAPSHOT_TABLE
+OL_CACHED = OL_CONSTANT | OL_ACTIVE_L2 | OL_REFBLOCK | OL_INACTIVE_L1
+OL_ALL = OL_CACHED | OL_INACTIVE_L2
+TEMPLATES = {"none": 0, "constant": OL_CONSTANT, "cached": OL_CACHED, "all": OL_ALL}
 
 
 def error(s: Qcow2State, message: str) -> BlockError:
@@ -87,7 +93,10 @@ async def _mark_corrupt(s: Qcow2State) -> None:
 
 
 def overlap(s: Qcow2State, offset: int, nbytes: int, ignore: int = 0) -> int:
-    """Which metadata a write would hit, OL_*; 0: none (qcow2_check_metadata_overlap)."""
+    """Which metadata a write would hit, OL_*; 0: none (qcow2_check_metadata_overlap).
+
+    All but L2 tables of snapshots.
+    """
     checks = s.overlap_checks & ~ignore
     end = offset + nbytes
     if checks & OL_HEADER and offset < s.cluster_size:
@@ -98,6 +107,11 @@ def overlap(s: Qcow2State, offset: int, nbytes: int, ignore: int = 0) -> int:
     reftable_end = s.reftable_offset + 8 * len(s.reftable)
     if checks & OL_REFTABLE and offset < reftable_end and s.reftable_offset < end:
         return OL_REFTABLE
+    table_end = s.snapshots_offset + s.snapshots_size
+    if checks & OL_SNAPSHOT_TABLE and offset < table_end and s.snapshots_offset < end:
+        return OL_SNAPSHOT_TABLE
+    if checks & OL_INACTIVE_L1 and s.inactive_l1.touch(offset, end):
+        return OL_INACTIVE_L1
     for kind, places in ((OL_ACTIVE_L2, s.l2_clusters), (OL_REFBLOCK, s.refblock_clusters)):
         if checks & kind:
             known = places()
@@ -107,9 +121,21 @@ def overlap(s: Qcow2State, offset: int, nbytes: int, ignore: int = 0) -> int:
     return 0
 
 
+def safe_beside_snapshots(s: Qcow2State, host: int) -> bool:
+    """Whether a data cluster is certainly no table of a snapshot: a quick yes, as far as memory
+    tells."""
+    if s.overlap_checks & OL_INACTIVE_L2:
+        return False
+    return not s.inactive_l1.touch(host, host + s.cluster_size)
+
+
 async def check_overlap(s: Qcow2State, offset: int, nbytes: int, ignore: int = 0) -> None:
     """Raises, and marks the image, where a write would hit metadata (R2)."""
     hit = overlap(s, offset, nbytes, ignore)
+    if not hit and s.snapshots and s.overlap_checks & ~ignore & OL_INACTIVE_L2:
+        from block.formats.qcow2.snapshots import hits_inactive_l2
+
+        hit = OL_INACTIVE_L2 * await hits_inactive_l2(s, offset, nbytes)
     if hit:
         raise await signal_corruption(
             s, f"Preventing invalid write on metadata (overlaps with {OL_NAMES[hit]})"

@@ -19,6 +19,7 @@ from block.core.error import BlockError
 from block.core.open import open_child
 from block.core.options import take_options
 from block.core.report import warn_report
+from block.core.wait import run_sync
 from block.formats.qcow2 import (
     amend,
     bitmap_directory,
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from block.core.check import BdrvCheckResult
     from block.core.iov import Iov
     from block.core.node import BlockDriverState
+    from block.core.snapshot import SnapshotInfo
 
 
 class Qcow2Driver(BlockDriver):
@@ -76,6 +78,8 @@ class Qcow2Driver(BlockDriver):
         options.apply(s, settings)
         reopen.make_caches(s, settings.sizes)
         header.read_tables(s, head)
+        if s.nb_snapshots and not flags & f.BDRV_O_CHECK:
+            read_snapshots(s)
         bs.opaque = s
         bs.backing_file = bs.auto_backing_file = s.backing_name.decode(errors="surrogateescape")
         bs.backing_format = s.backing_format.decode(errors="replace")
@@ -167,7 +171,7 @@ class Qcow2Driver(BlockDriver):
         s: Qcow2State = bs.opaque
         info = BlockDriverInfo(s.cluster_size)
         info.subcluster_size = s.subcluster_size
-        info.vm_state_offset = s.l1_entries(bs.total_sectors << 9) << s.l1_shift
+        info.vm_state_offset = s.vm_state_offset()
         info.is_dirty = bool(s.incompatible_features & INCOMPAT_DIRTY)
         return info
 
@@ -210,6 +214,49 @@ class Qcow2Driver(BlockDriver):
         for child in datafile.own_children(bs.opaque):
             child.bs.attach_aio_context(ctx)
         cache_clean.start(bs.opaque, ctx)
+
+    # -- snapshots
+
+    def snapshot_create(self, bs: BlockDriverState, info: SnapshotInfo) -> None:
+        from block.formats.qcow2 import snapshots
+
+        snapshots.create(bs.opaque, info)
+
+    def snapshot_goto(self, bs: BlockDriverState, id_or_name: str) -> None:
+        from block.formats.qcow2 import snapshots
+
+        snapshots.goto(bs, id_or_name)
+
+    def snapshot_delete(
+        self, bs: BlockDriverState, snapshot_id: str | None, name: str | None
+    ) -> None:
+        from block.formats.qcow2 import snapshots
+
+        snapshots.delete(bs.opaque, snapshot_id, name)
+
+    def snapshot_list(self, bs: BlockDriverState) -> list[SnapshotInfo]:
+        return [snapshot.info() for snapshot in bs.opaque.snapshots]
+
+    def snapshot_load_tmp(
+        self, bs: BlockDriverState, snapshot_id: str | None, name: str | None
+    ) -> None:
+        from block.formats.qcow2 import snapshots
+
+        snapshots.load_tmp(bs.opaque, snapshot_id, name)
+
+    def co_save_vmstate(
+        self, bs: BlockDriverState, offset: int, nbytes: int, qiov: Iov
+    ) -> Awaitable[None]:
+        from block.formats.qcow2 import snapshots
+
+        return snapshots.co_save_vmstate(bs.opaque, offset, nbytes, qiov)
+
+    def co_load_vmstate(
+        self, bs: BlockDriverState, offset: int, nbytes: int, qiov: Iov
+    ) -> Awaitable[None]:
+        from block.formats.qcow2 import snapshots
+
+        return snapshots.co_load_vmstate(bs, offset, nbytes, qiov)
 
     # -- requests
 
@@ -260,6 +307,13 @@ class Qcow2Driver(BlockDriver):
 
             bitmaps.check_truncate(bs.opaque)
         return truncate.co_truncate(bs, offset, exact, prealloc, flags)
+
+
+def read_snapshots(s: Qcow2State) -> None:
+    """Reads the snapshot table, while the image is opened (qcow2_read_snapshots)."""
+    from block.formats.qcow2.snapshot_table import read_table
+
+    run_sync(s.bs.aio_context, lambda: read_table(s))
 
 
 def repair_dirty(bs: BlockDriverState) -> None:

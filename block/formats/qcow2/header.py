@@ -54,6 +54,8 @@ def read_header(s: Qcow2State, flags: int) -> Any:
         raise refuse(s, message, f"header.cluster_bits = {head.cluster_bits}")
     s.set_geometry(head.cluster_bits, head.refcount_order, extended)
     _check_tables(s, head)
+    if not flags & f.BDRV_O_CHECK:
+        check_snapshot_table(s, head.nb_snapshots, head.snapshots_offset)
     _read_extensions(s, head.header_length, end)
     _read_backing_name(s, head)
     return head
@@ -193,10 +195,6 @@ def _check_tables(s: Qcow2State, head: Any) -> None:
         clusters, s.cluster_size, lay.MAX_REFTABLE_SIZE,
     )  # fmt: skip
     _check_table(
-        s, "Snapshot table", "snapshots", head.snapshots_offset, head.nb_snapshots,
-        lay.SNAPSHOT_HEADER_LENGTH, lay.SNAPSHOT_HEADER_LENGTH * lay.MAX_SNAPSHOTS,
-    )  # fmt: skip
-    _check_table(
         s, "Active L1 table", "l1_table", head.l1_table_offset, head.l1_size,
         lay.ENTRY_SIZE, lay.MAX_L1_SIZE,
     )  # fmt: skip
@@ -209,19 +207,37 @@ def _check_tables(s: Qcow2State, head: Any) -> None:
         raise refuse(s, "Image is too big", f"header.size = {head.size}", errno.EFBIG)
 
 
+def check_snapshot_table(
+    s: Qcow2State, entries: int, offset: int, name: str = "Snapshot table"
+) -> None:
+    """Raises where the snapshot table cannot be; whether it ends in the file, its reader sees.
+
+    A check asks for itself: it may repair the table.
+    """
+    length = lay.SNAPSHOT_HEADER_LENGTH
+    _check_place(s, name, "snapshots", offset, entries, length, length * lay.MAX_SNAPSHOTS)
+
+
 def _check_table(
     s: Qcow2State, name: str, field: str, offset: int, entries: int, length: int, most: int
 ) -> None:
-    """Raises unless a table is aligned, within its limit (qcow2_validate_table), in the file."""
+    """Raises unless a table is where one can be, and in the file."""
+    _check_place(s, name, field, offset, entries, length, most)
+    # The last cluster of a file may be short, but a table begins before the end.
+    if entries and offset + entries * length - s.cluster_size >= s.file_length():
+        message = f"{name} lies beyond the end of the file"
+        raise refuse(s, message, f"header.{field}_offset = {offset:#x}")
+
+
+def _check_place(
+    s: Qcow2State, name: str, field: str, offset: int, entries: int, length: int, most: int
+) -> None:
+    """Raises unless a table is aligned and within its limit (qcow2_validate_table)."""
     if entries * length > most:
         message = f"{name} too large"
         raise refuse(s, message, f"header.{field}: {entries} > {most // length}", errno.EFBIG)
     if offset & s.cluster_mask or offset > f.INT64_MAX - entries * length:
         raise refuse(s, f"{name} offset invalid", f"header.{field}_offset = {offset:#x}")
-    # The last cluster of a file may be short, but a table begins before the end.
-    if entries and offset + entries * length - s.cluster_size >= s.file_length():
-        message = f"{name} lies beyond the end of the file"
-        raise refuse(s, message, f"header.{field}_offset = {offset:#x}")
 
 
 def read_tables(s: Qcow2State, head: Any) -> None:

@@ -65,11 +65,17 @@ FULL_LENGTH = 112
 SIZE_AT = 24
 L1_SIZE_AT = 36
 REFCOUNT_TABLE_AT = 48
+SNAPSHOTS_AT = 60
 INCOMPATIBLE_AT = 72
 AUTOCLEAR_AT = 88
 
 L1_PLACE = Struct("l1_size" / Int32ub, "l1_table_offset" / Int64ub)
 """Bytes 36 to 47, changed in one write when the L1 table moves."""
+
+DISK_PLACE = Struct(
+    "size" / Int64ub, "crypt_method" / Int32ub, "l1_size" / Int32ub, "l1_table_offset" / Int64ub
+)
+"""Bytes 24 to 47, changed in one write when the disk becomes another one (snapshots.py)."""
 
 REFCOUNT_PLACE = Struct("refcount_table_offset" / Int64ub, "refcount_table_clusters" / Int32ub)
 """Bytes 48 to 59, changed in one write when the refcount table moves."""

@@ -17,6 +17,7 @@ Who may call it: coroutines that hold the image's lock.
 from __future__ import annotations
 
 import errno
+from array import array
 
 from block.core import debug
 from block.core.error import BlockError
@@ -32,8 +33,6 @@ from block.formats.qcow2.layout import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from array import array
-
     from block.core.edge import BdrvChild
     from block.formats.qcow2.cache import Table
     from block.formats.qcow2.state import Qcow2State
@@ -49,6 +48,13 @@ def get_cell(s: Qcow2State, cells: array[int], index: int) -> int:
         return cells[index]
     shift = (index << order) & 7
     return cells[index << order >> 3] >> shift & s.refcount_max
+
+
+def get_cells(s: Qcow2State, cells: array[int], start: int, stop: int) -> array[int] | list[int]:
+    """The refcounts of a part of a block."""
+    if s.refcount_order >= 3:
+        return cells[start:stop]
+    return [get_cell(s, cells, index) for index in range(start, stop)]
 
 
 def set_cell(s: Qcow2State, cells: array[int], index: int, value: int) -> None:
@@ -138,36 +144,79 @@ def _full(s: Qcow2State) -> BlockError:
 
 
 async def change_refcounts(s: Qcow2State, cluster: int, count: int, addend: int) -> list[int]:
-    """Adds to the refcounts of adjacent clusters (update_refcount); returns those now free.
+    """Adds 1 or -1 to the refcounts of adjacent clusters (update_refcount); returns those now free.
 
-    Raises EINVAL where a refcount would become negative or too large.
+    Raises EINVAL where a refcount would become negative or too large. After a failure all are
+    as they were, if the disk allows.
     """
     if addend < 0:
         await s.refcount_cache.set_dependency(s.l2_cache)
-    mask = (1 << s.refblock_bits) - 1
-    freed = []
-    end = cluster + count
-    while cluster < end:
-        if s.file.bs.debugged:
-            await debug.debug_event(s.file.bs, debug.REFBLOCK_ALLOC)
-            await debug.debug_event(s.file.bs, debug.REFBLOCK_LOAD)
-        block = await load_block(s, cluster)
-        if block is None:
-            raise _impossible(s, cluster)
-        s.refcount_cache.mark_dirty(block)
-        for cluster in range(cluster, min(end, (cluster | mask) + 1)):  # noqa: B020
-            value = get_cell(s, block.cells, cluster & mask) + addend
-            if not 0 <= value <= s.refcount_max:
-                raise _impossible(s, cluster)
-            set_cell(s, block.cells, cluster & mask, value)
-            if value == 0:
-                freed.append(cluster)
-        cluster += 1
+    per_block = 1 << s.refblock_bits
+    freed: list[int] = []
+    at, end = cluster, cluster + count
+    try:
+        while at < end:
+            if s.file.bs.debugged:
+                await debug.debug_event(s.file.bs, debug.REFBLOCK_ALLOC)
+                await debug.debug_event(s.file.bs, debug.REFBLOCK_LOAD)
+            block = await load_block(s, at)
+            if block is None:
+                raise _impossible(s, at, -1)
+            start = at & per_block - 1
+            stop = min(start + end - at, per_block)
+            before = get_cells(s, block.cells, start, stop)
+            limit = s.refcount_max if addend > 0 else 0
+            if limit in before:
+                raise _impossible(s, at + before.index(limit), addend)
+            _add_to_cells(s, block.cells, start, before, addend)
+            s.refcount_cache.mark_dirty(block)
+            if addend < 0:
+                freed += [at + index for index, value in enumerate(before) if value == 1]
+            at += stop - start
+    except OSError:
+        if at > cluster:
+            await _undo(s, cluster, at - cluster, -addend)
+        raise
     return freed
 
 
-def _impossible(s: Qcow2State, cluster: int) -> BlockError:
+def _add_to_cells(
+    s: Qcow2State, cells: array[int], start: int, before: array[int] | list[int], addend: int
+) -> None:
+    if len(before) > 1 and s.refcount_order >= 3:
+        after = array(cells.typecode, map(addend.__add__, before))
+        cells[start : start + len(before)] = after
+        return
+    for index, value in enumerate(before, start):
+        set_cell(s, cells, index, value + addend)
+
+
+async def _undo(s: Qcow2State, cluster: int, count: int, addend: int) -> None:
+    """Takes a change back. If that fails, too, clusters are leaked."""
+    try:
+        await change_refcounts(s, cluster, count, addend)
+    except OSError:
+        return
+
+
+async def get_refcounts(s: Qcow2State, cluster: int, count: int) -> list[int]:
+    """How often each of adjacent clusters is in use."""
+    per_block = 1 << s.refblock_bits
+    found: list[int] = []
+    end = cluster + count
+    while cluster < end:
+        block = await load_block(s, cluster)
+        start = cluster & per_block - 1
+        stop = min(start + end - cluster, per_block)
+        found += [0] * (stop - start) if block is None else get_cells(s, block.cells, start, stop)
+        cluster += stop - start
+    return found
+
+
+def _impossible(s: Qcow2State, cluster: int, addend: int) -> BlockError:
     message = f"qcow2: the refcount of cluster {cluster:#x} is wrong"
+    if addend > 0:
+        message = f"qcow2: refcount_bits={s.refcount_bits} is too little for cluster {cluster:#x}"
     return BlockError(errno.EINVAL, message, s.bs.node_name, "qcow2")
 
 
@@ -224,6 +273,8 @@ async def free_clusters(
 
     A failure leaves them in use for ever, which harms nobody.
     """
+    if not nbytes:
+        return
     await debug.debug_event(s.file.bs, debug.CLUSTER_FREE)
     first = offset >> s.cluster_bits
     count = (offset + nbytes - 1 >> s.cluster_bits) - first + 1
@@ -232,6 +283,13 @@ async def free_clusters(
     except OSError as error:
         warn_report(f"qcow2: clusters at {offset:#x} are not freed: {error}")
         return
+    note_freed(s, freed)
+    if places is not None:
+        places += [cluster << s.cluster_bits for cluster in freed]
+
+
+def note_freed(s: Qcow2State, freed: list[int]) -> None:
+    """Nobody needs these clusters any more, nor what the caches have of them."""
     for cluster in freed:
         place = cluster << s.cluster_bits
         s.free_cluster = min(s.free_cluster, cluster)
@@ -239,8 +297,6 @@ async def free_clusters(
             s.free_byte = 0
         s.l2_cache.forget(place, s.cluster_size)
         s.refcount_cache.forget(place, s.cluster_size)
-        if places is not None:
-            places.append(place)
 
 
 async def free_table(s: Qcow2State, offset: int, nbytes: int) -> None:

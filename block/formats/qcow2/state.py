@@ -28,6 +28,7 @@ from block.formats.qcow2.layout import (
     OFLAG_ZERO,
     REFTABLE_OFFSET_MASK,
 )
+from block.formats.qcow2.ranges import Ranges
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from block.crypto.block import CryptoBlock
     from block.formats.qcow2.bitmap_directory import BitmapEntry
     from block.formats.qcow2.cache import Table
+    from block.formats.qcow2.snapshot_table import Snapshot
     from block.formats.qcow2.write import Allocation, Rewrite
 
 UNALLOCATED, ZERO_PLAIN, ZERO_ALLOC, NORMAL, COMPRESSED, UNALLOCATED_ALLOC, INVALID = range(7)
@@ -60,14 +62,16 @@ class Qcow2State:
         "cache_options", "clean_interval", "clean_timer", "cluster_bits", "cluster_mask",
         "cluster_size", "compatible_features", "compression_type", "corruption_told",
         "crypt_method", "crypto", "data", "entry_bits", "extended", "extensions", "external",
-        "file", "free_byte", "free_cluster", "incompatible_features", "l1_offset", "l1_shift",
-        "l1_table", "l2_bits", "l2_cache", "l2_places", "l2_size", "lazy_refcounts", "lock",
-        "looks_hollow", "nb_bitmaps", "nb_snapshots", "overlap_checks", "owns_dirty_bit",
-        "pass_discard", "pass_other_discard", "pass_snapshot_discard", "place_flags", "plain",
-        "refblock_bits", "refblock_places", "refcount_bits", "refcount_cache", "refcount_max",
-        "refcount_order", "reftable", "reftable_offset", "rewrites", "same_bits", "slice_bits",
-        "slice_mask", "slice_shift", "slice_size_bits", "snapshots_offset", "subcluster_bits",
-        "subcluster_mask", "subcluster_size", "suspects", "unknown_fields", "version", "zero_flag",
+        "file", "free_byte", "free_cluster", "inactive_l1", "incompatible_features",
+        "l1_offset", "l1_shift", "l1_table", "l2_bits", "l2_cache", "l2_places", "l2_size",
+        "lazy_refcounts", "lock", "looks_hollow", "nb_bitmaps", "nb_snapshots",
+        "overlap_checks", "owns_dirty_bit", "pass_discard", "pass_other_discard",
+        "pass_snapshot_discard", "place_flags", "plain", "refblock_bits", "refblock_places",
+        "refcount_bits", "refcount_cache", "refcount_max", "refcount_order", "reftable",
+        "reftable_offset", "rewrites", "same_bits", "slice_bits", "slice_mask", "slice_shift",
+        "slice_size_bits", "snapshots", "snapshots_offset", "snapshots_size", "subcluster_bits",
+        "subcluster_mask", "subcluster_size", "suspects", "unknown_fields", "version",
+        "zero_flag",
     )
     # fmt: on
     l2_cache: TableCache
@@ -99,7 +103,9 @@ class Qcow2State:
         self.bitmap_directory_size = 0
         self.bitmaps: list[BitmapEntry] = []  # as they stand in the file (bitmaps.py)
         self.nb_snapshots = 0
+        self.snapshots: list[Snapshot] = []  # not read where the image is opened to be checked
         self.snapshots_offset = 0
+        self.snapshots_size = 0
         self.l1_offset = 0
         self.l1_table = array("Q")
         self.reftable_offset = 0
@@ -121,6 +127,7 @@ class Qcow2State:
         self.l2_places: set[int] | None = None
         self.refblock_places: set[int] | None = None
         self.suspects: set[int] | None = None
+        self.inactive_l1 = Ranges()  # where the snapshots' L1 tables are
 
     def set_geometry(self, cluster_bits: int, refcount_order: int, extended: bool = False) -> None:
         """Computes what follows from the size of a cluster, the width of a refcount, and from
@@ -160,6 +167,10 @@ class Qcow2State:
     def l1_entries(self, nbytes: int) -> int:
         """How many L1 entries a disk of that length needs (size_to_l1)."""
         return -(-nbytes >> self.l1_shift)
+
+    def vm_state_offset(self) -> int:
+        """Where the VM state begins: with the first L2 table that the disk does not need."""
+        return self.l1_entries(self.bs.total_sectors << 9) << self.l1_shift
 
     def start_of_cluster(self, offset: int) -> int:
         return offset & ~self.cluster_mask
@@ -223,6 +234,8 @@ class Qcow2State:
             self.suspects = {0, *self.l2_clusters(), *self.refblock_clusters()}
             self.suspects.update(range(self.l1_offset, l1_end, size))
             self.suspects.update(range(self.reftable_offset, reftable_end, size))
+            table_end = self.snapshots_offset + self.snapshots_size
+            self.suspects.update(range(self.snapshots_offset, table_end, size))
         return self.suspects
 
     def add_l2_cluster(self, place: int) -> None:

@@ -13,6 +13,8 @@ R2  The new part reads as zeroes. What a longer backing file has there must not 
     the rest of the old last cluster is zeroed if there are data.
 R3  The file is long enough before an entry points there.
 R4  A preallocation that fails gives back what it took. (QEMU keeps some of it.)
+R5  What a VM state has left behind the end of the disk is dropped first. (In QEMU it comes to
+    light as the new part's content, and a shorter disk leaks it.)
 Who may call it: coroutines in the node's context.
 """
 
@@ -59,8 +61,11 @@ async def co_truncate(
     if size < old and prealloc != "off":
         message = "Preallocation can't be used for shrinking an image"
         raise _refuse(s, message, errno.EINVAL)
-    if s.nb_snapshots:
-        raise _refuse(s, "Can't resize an image which has snapshots")
+    if s.nb_snapshots and s.version < 3:
+        raise _refuse(s, "Can't resize a v2 image which has snapshots")
+    if size != old:
+        async with s.lock:
+            await _drop_vm_state(s)
     if size >= old:
         await _grow(s, old, size, prealloc, bool(flags & f.REQ_ZERO_WRITE))
     else:
@@ -74,6 +79,13 @@ async def co_truncate(
         await s.file.co_pwritev(SIZE_AT, len(field), [memoryview(field)])
         await s.file.co_flush()
     follow_size(s, size)
+
+
+async def _drop_vm_state(s: Qcow2State) -> None:
+    """A machine's state has its tables where a longer disk will have its own (R5)."""
+    start, end = s.vm_state_offset(), len(s.l1_table) << s.l1_shift
+    if any(s.l1_table[start >> s.l1_shift :]):
+        await forget(s, start, end - start)
 
 
 async def _grow(s: Qcow2State, old: int, size: int, prealloc: str, zero: bool) -> None:

@@ -33,14 +33,12 @@ from block.formats.qcow2.layout import (
 )
 from block.formats.qcow2.refcount import compressed_place
 from block.formats.qcow2.refmap import RefcountMap
-from block.formats.qcow2.sidetables import read_snapshots
 from block.formats.qcow2.subcluster import ALL_ALLOC, ALL_ZEROES, is_invalid
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from block.formats.qcow2.sidetables import Snapshot
     from block.formats.qcow2.state import Qcow2State
 
 L1_RESERVED = 0x7F00_0000_0000_01FF
@@ -159,8 +157,7 @@ class Walk:
         s = self.s
         self.add(0, s.cluster_size)
         await self._l1(s.l1_offset, len(s.l1_table), active=True)
-        for snapshot in await self._snapshots():
-            await self._l1(snapshot.l1_offset, snapshot.l1_size, active=False)
+        await self._snapshots()
         self.add(s.reftable_offset, ENTRY_SIZE * len(s.reftable))
         self.add(*crypto.header_clusters(s))
         await self._bitmaps()
@@ -306,24 +303,14 @@ class Walk:
 
     # -- what belongs to no disk
 
-    async def _snapshots(self) -> list[Snapshot]:
-        """Those with an L1 table that can be; counts the snapshot table."""
+    async def _snapshots(self) -> None:
+        """L1 tables of snapshots, if they can be ones, and the table that names them."""
         s = self.s
-        if not s.nb_snapshots:
-            return []
-        try:
-            snapshots, size = await read_snapshots(self)
-        except OSError as error:
-            self._read_error(f"ERROR failed to read the snapshot table: {error}")
-            raise
-        self.add(s.snapshots_offset, size)
-        if s.external:
+        if s.external and s.snapshots:
             self.corruption(f"ERROR {s.nb_snapshots} snapshots in image with data file")
-        usable = []
-        for number, snapshot in enumerate(snapshots):
-            if s.version >= 3 and snapshot.extra_size < 16:
-                self.corruption(f"ERROR snapshot table entry {number} is incomplete")
-            who = f"ERROR snapshot {snapshot.id} ({snapshot.name})"
+        for snapshot in s.snapshots:
+            info = snapshot.info()
+            who = f"ERROR snapshot {info.id} ({info.name})"
             if snapshot.l1_offset & s.cluster_mask:
                 self.corruption(
                     f"{who} l1_offset={snapshot.l1_offset:#x}: L1 table is not cluster "
@@ -335,8 +322,8 @@ class Walk:
                     "table entry corrupted"
                 )
             else:
-                usable.append(snapshot)
-        return usable
+                await self._l1(snapshot.l1_offset, snapshot.l1_size, active=False)
+        self.add(s.snapshots_offset, s.snapshots_size)
 
     async def _bitmaps(self) -> None:
         """The bitmap directory, tables and bitmaps (qcow2_check_bitmaps_refcounts)."""

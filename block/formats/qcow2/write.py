@@ -32,6 +32,7 @@ from block.core.align import blockalign
 from block.core.iov import iov_slice, zero_iov
 from block.formats.qcow2 import crypto, datafile, subcluster
 from block.formats.qcow2.cluster import check_entry, extent_in, writable_slice
+from block.formats.qcow2.corrupt import safe_beside_snapshots
 from block.formats.qcow2.dirty import may_postpone
 from block.formats.qcow2.layout import NOT_PLAIN, OFFSET_MASK, OFLAG_COMPRESSED, OFLAG_COPIED
 from block.formats.qcow2.read import co_preadv
@@ -132,6 +133,7 @@ def _in_place(s: Qcow2State, offset: int, nbytes: int) -> int | None:
         or (s.extended and subcluster.data_at(s, table, offset, nbytes) is None)
         or (s.allocations and first_in_the_way(s.allocations, offset, offset + nbytes))
         or (not s.external and host in s.suspect_clusters())
+        or (s.snapshots and not safe_beside_snapshots(s, host))
     ):
         return None
     table.recent = True
