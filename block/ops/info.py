@@ -13,12 +13,14 @@ from __future__ import annotations
 import errno
 
 from block.core import flags as f
+from block.core import snapshot
 from block.core.error import BlockError
 from block.core.filename import node_backing_filename, refresh_filename
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from block.core.node import BlockDriverState
+    from block.core.snapshot import SnapshotInfo
 
     ImageInfo = dict[str, object]
 
@@ -44,6 +46,7 @@ def query_image_info(bs: BlockDriverState) -> ImageInfo:
     if bs.encrypted:
         info["encrypted"] = True
     _add_backing(bs, info)
+    _add_snapshots(bs, info)
     specific = bs.drv.get_specific_info(bs)
     if specific is not None:
         info["format-specific"] = specific
@@ -60,6 +63,36 @@ def _add_backing(bs: BlockDriverState, info: ImageInfo) -> None:
         pass  # a relative name in an image that has no place itself
     if bs.backing_format:
         info["backing-filename-format"] = bs.backing_format
+
+
+def _add_snapshots(bs: BlockDriverState, info: ImageInfo) -> None:
+    """Snapshots within the image, if there are any (bdrv_query_snapshot_info_list)."""
+    if snapshot.holder(bs, "snapshot_list") is None:
+        return
+    try:
+        found = snapshot.snapshots_of(bs)
+    except BlockError as error:
+        if error.errno == errno.ENOTSUP:
+            return
+        raise
+    if found:
+        info["snapshots"] = [_snapshot_info(each) for each in found]
+
+
+def _snapshot_info(found: SnapshotInfo) -> dict[str, object]:
+    sec, nsec = divmod(found.vm_clock_nsec, 1_000_000_000)
+    info: dict[str, object] = {
+        "id": found.id,
+        "name": found.name,
+        "vm-state-size": found.vm_state_size,
+        "date-sec": found.date_sec,
+        "date-nsec": found.date_nsec,
+        "vm-clock-sec": sec,
+        "vm-clock-nsec": nsec,
+    }
+    if found.icount != snapshot.NO_ICOUNT:
+        info["icount"] = found.icount
+    return info
 
 
 def allocated_file_size(bs: BlockDriverState) -> int | None:

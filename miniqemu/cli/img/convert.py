@@ -26,8 +26,9 @@ from .common import (
     limit_rate,
     options_of,
 )
-from .errors import Failure, because, no_snapshots
+from .errors import Failure, because
 from .progress import Progress
+from .snapshot_option import SnapshotOption
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ class Wishes:
         self.given: dict[str, str] = {}
         self.options: list[str] = []
         self.key_secrets: dict[str, object] = {}  # of the new image
+        self.snapshot: SnapshotOption | None = None
         self.min_sparse, self.workers, self.rate = 4096, 8, 0
         for option, value in options_of(program, words):
             self.given[option] = value
@@ -87,6 +89,8 @@ class Wishes:
                 raise Failure(BAD_SPARSE)
         elif option == "m":
             self.workers = integer(value, 1, MAX_WORKERS, BAD_WORKERS)
+        elif option == "l":
+            self.snapshot = SnapshotOption(value)
         elif option == "r":
             self.rate = cvtnum("rate limit", value)
 
@@ -125,6 +129,7 @@ def run(program: str, argv: list[str]) -> int:
             for name in wishes.names[:-1]:
                 opened.append(_open_source(wishes, name, flags, writethrough))
             total = sum(blk.length for blk in opened)
+            _load_snapshot(wishes.snapshot, opened)
             has_backing = _make_target(wishes, opened, total)
             target = _open_target(wishes, total)
             opened.append(target)
@@ -154,13 +159,17 @@ def _open_source(wishes: Wishes, name: str, flags: int, writethrough: bool) -> B
     )
 
 
+def _load_snapshot(option: SnapshotOption | None, sources: list[BlockBackend]) -> None:
+    if option is None:
+        return
+    if len(sources) > 1 and not option.by_option:
+        raise Failure("No support for concatenating multiple snapshot")
+    assert sources[0].bs is not None
+    option.load(sources[0].bs)
+
+
 def _make_target(wishes: Wishes, sources: list[BlockBackend], total: int) -> bool:
     """Makes the new image, unless it is there; returns whether it has a backing file."""
-    if wishes.has("l"):
-        source = sources[0].bs
-        assert source is not None
-        assert source.drv is not None
-        raise no_snapshots(source.drv.format_name)
     backing: object = wishes.given.get("B", "")
     if wishes.has("n"):
         _check_backing(wishes, backing, True)

@@ -49,11 +49,3 @@ def misused(program: str, message: str) -> Failure:
 def because(error: BlockError, prefix: str = "", status: int = 1) -> Failure:
     """What the block layer said, after a prefix (error_reportf_err)."""
     return Failure(f"{prefix}{error}", hint=error.hint, status=status)
-
-
-def no_snapshots(fmt: str) -> Failure:
-    """What is said where a snapshot within an image is to be read (bdrv_snapshot_load_tmp)."""
-    return Failure(
-        f"Failed to load snapshot: Block format '{fmt}' used by device '' does not support "
-        "temporarily loading internal snapshots"
-    )

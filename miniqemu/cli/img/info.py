@@ -81,12 +81,36 @@ def human(info: ImageInfo) -> list[str]:
         lines.append("cleanly shut down: no\n")
     if "backing-filename" in info:
         lines += _backing(info)
+    if "snapshots" in info:
+        lines += _snapshots(info["snapshots"])
     if "format-specific" in info:
         lines.append("Format specific information:\n")
         specific = info["format-specific"]
         assert isinstance(specific, dict)
         lines += dump(specific["data"], 1)
     return lines
+
+
+def _snapshots(members: object) -> list[str]:
+    """The list of snapshots; the schema's members are those of the core's SnapshotInfo."""
+    from block.core.snapshot import NO_ICOUNT, SnapshotInfo
+
+    from .snapshot_list import snapshot_lines
+
+    assert isinstance(members, list)
+    return snapshot_lines(
+        [
+            SnapshotInfo(
+                each["name"],
+                each["id"],
+                vm_state_size=each["vm-state-size"],
+                date_sec=each["date-sec"],
+                vm_clock_nsec=each["vm-clock-sec"] * 1_000_000_000 + each["vm-clock-nsec"],
+                icount=each.get("icount", NO_ICOUNT),
+            )
+            for each in members
+        ]
+    )
 
 
 def _backing(info: ImageInfo) -> list[str]:

@@ -8,8 +8,9 @@ from miniqemu.cli.getopt import MissingArgument, UnknownOption, Words
 from miniqemu.cli.output import write
 
 from .common import OUTPUT, SHARED, add_options, cvtnum, img_open, options_of, wants_json
-from .errors import Failure, no_snapshots
+from .errors import Failure
 from .help import help_text
+from .snapshot_option import SnapshotOption
 
 LONG = {**SHARED, **OUTPUT, "size": ("size", True)}
 
@@ -22,10 +23,13 @@ class Wishes:
         self.given: dict[str, str] = {}
         self.options: list[str] = []
         self.size: int | None = None
+        self.snapshot: SnapshotOption | None = None
         for option, value in options_of(program, words):
             self.given[option] = value
             if option == "o":
                 add_options(self.options, value)
+            elif option == "l":
+                self.snapshot = SnapshotOption(value)
             elif option == "output":
                 wants_json(value)
             elif option == "size":
@@ -82,9 +86,8 @@ def measured(wishes: Wishes) -> dict[str, int]:
         )
         with blk:
             assert blk.bs is not None
-            assert blk.bs.drv is not None
-            if "l" in given:
-                raise no_snapshots(blk.bs.drv.format_name)
+            if wishes.snapshot is not None:
+                wishes.snapshot.load(blk.bs)
             return measure(fmt, options, None, blk.bs)
     except BadOptions as error:
         raise Failure(str(error), f"Invalid options for file format '{fmt}'") from error
