@@ -131,4 +131,3 @@ class LuksDriver(BlockDriver):
         if s.payload > f.INT64_MAX - offset:
             raise invalid("The requested file size is too large")
         await s.file.co_truncate(offset + s.payload, exact, prealloc)
-

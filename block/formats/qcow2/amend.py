@@ -4,6 +4,7 @@
 R1  All that is asked for is checked before anything is changed. QEMU finds some of it out half-way;
     its messages are the same.
 R2  An upgrade comes first: what else is asked for may need version 3.
+    A downgrade comes last: what version 2 has not may have been removed before.
 R3  Backing files are not amended, they are rebased; naming the present one is no mistake.
 Who may call it: the main thread; it blocks.
 """
@@ -17,22 +18,22 @@ from block.core.backend import BlockBackend
 from block.core.error import BlockError
 from block.core.options import invalid
 from block.core.wait import run_sync
-from block.formats.qcow2 import header
-from block.formats.qcow2.create import CREATE_OPTS, VERSIONS
+from block.formats.qcow2 import datafile, downgrade, header
+from block.formats.qcow2.create import VERSIONS
 from block.formats.qcow2.dirty import co_mark_clean
-from block.formats.qcow2.layout import COMPAT_LAZY_REFCOUNTS
+from block.formats.qcow2.layout import AUTOCLEAR_DATA_FILE_RAW, COMPAT_LAZY_REFCOUNTS
+from block.formats.qcow2.refcount_order import change_refcount_order
 from block.lean import partial
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any
+    from typing import Any, TypeAlias
 
     from block.core.node import BlockDriverState
     from block.formats.qcow2.state import Qcow2State
 
-AMENDABLE = ("size", "compat", "backing_file", "backing_fmt", "lazy_refcounts")
-AMEND_OPTS = tuple(option for option in CREATE_OPTS if option.name in AMENDABLE)
+    Progress: TypeAlias = Callable[[int, int], None]
 
 
 class Wanted:
@@ -44,10 +45,23 @@ class Wanted:
             raise invalid(f"Unknown compatibility level {compat}")
         self.version: int = s.version if compat is None else VERSIONS[compat]
         self.size: int = options.get("size", 0)
+        self.refcount_bits: int = options.get("refcount_bits", s.refcount_bits)
         self.lazy_refcounts: bool = options.get("lazy_refcounts", s.lazy_refcounts)
         self._check(s, options)
 
     def _check(self, s: Qcow2State, options: dict[str, Any]) -> None:
+        bits = self.refcount_bits
+        if not 1 <= bits <= 64 or bits & (bits - 1):
+            raise invalid("Refcount width must be a power of two and may not exceed 64 bits")
+        if self.version < 3 and bits != 16 and bits != s.refcount_bits:
+            raise invalid(
+                "Refcount widths other than 16 bits require compatibility level 1.1 or above "
+                "(use compat=1.1 or greater)"
+            )
+        if "data_file" in options and not s.external:
+            raise invalid("data-file can only be set for images that use an external data file")
+        if options.get("data_file_raw") and not datafile.is_raw(s):
+            raise invalid("data-file-raw cannot be set on existing images")
         _check_backing(s, options)
         if self.version < 3 and options.get("lazy_refcounts"):
             raise invalid(
@@ -55,8 +69,7 @@ class Wanted:
                 "(use compat=1.1 or greater)"
             )
         if self.version < s.version:
-            message = "Cannot downgrade the image"
-            raise BlockError(errno.ENOTSUP, message, s.bs.node_name, "qcow2")
+            downgrade.check(s, self.refcount_bits)
 
 
 def _check_backing(s: Qcow2State, options: dict[str, Any]) -> None:
@@ -69,21 +82,54 @@ def _check_backing(s: Qcow2State, options: dict[str, Any]) -> None:
         raise invalid("Cannot amend the backing file", "You can use 'qemu-img rebase' instead.")
 
 
-def amend_options(
-    bs: BlockDriverState, options: dict[str, object], progress: Callable[[int, int], None]
-) -> None:
+def amend_options(bs: BlockDriverState, options: dict[str, object], progress: Progress) -> None:
     """Makes the image what the options say."""
     s: Qcow2State = bs.opaque
     wanted = Wanted(s, options)
+    has_steps = (wanted.version != s.version, wanted.refcount_bits != s.refcount_bits)
+    steps = Steps(progress, sum(has_steps))
     if wanted.version > s.version:
-        _upgrade(s, wanted.version, progress)
+        _upgrade(s, wanted.version, steps.next())
+    if wanted.refcount_bits != s.refcount_bits:
+        order = wanted.refcount_bits.bit_length() - 1
+        run_sync(bs.aio_context, partial(change_refcount_order, s, order, steps.next()))
+    _set_data_file(s, options)
     if wanted.lazy_refcounts != s.lazy_refcounts:
         _set_lazy_refcounts(s, wanted.lazy_refcounts)
     if wanted.size:
         _resize(bs, wanted.size)
+    if wanted.version < s.version:
+        _downgrade(s, wanted.version, steps.next())
 
 
-def _upgrade(s: Qcow2State, version: int, progress: Callable[[int, int], None]) -> None:
+class Steps:
+    """The progress of several steps as that of one work (qcow2_amend_helper_cb).
+
+    Nobody knows how large a step will be before it begins: those that are not begun yet are taken
+    to be like those before, on the average.
+    """
+
+    def __init__(self, progress: Progress, count: int) -> None:
+        self._progress = progress
+        self._count = count
+        self._begun = 0
+        self._before = 0  # the work of the steps that are through
+        self._last = 0
+
+    def next(self) -> Progress:
+        """What the next step calls with its work, done and all."""
+        self._before += self._last
+        self._begun += 1
+        return self._tell
+
+    def _tell(self, done: int, total: int) -> None:
+        self._last = total
+        known = self._before + total
+        others = known * (self._count - self._begun) // self._begun
+        self._progress(self._before + done, known + others)
+
+
+def _upgrade(s: Qcow2State, version: int, progress: Progress) -> None:
     """Writes a header of version 3 (qcow2_upgrade)."""
     progress(0, 2)  # QEMU's first step is about the snapshot table
     progress(1, 2)
@@ -93,7 +139,43 @@ def _upgrade(s: Qcow2State, version: int, progress: Callable[[int, int], None]) 
     except OSError:
         s.version = before
         raise
+    s.bs.supported_zero_flags = f.REQ_MAY_UNMAP | f.REQ_NO_FALLBACK
     progress(2, 2)
+
+
+def _downgrade(s: Qcow2State, version: int, progress: Progress) -> None:
+    """Writes a header of version 2 (qcow2_downgrade). What else is in the image fits, or was
+    refused (R1)."""
+    _mark_clean(s)
+    downgrade.check(s, s.refcount_bits)
+    try:
+        run_sync(s.bs.aio_context, partial(downgrade.expand_zero_clusters, s, progress))
+    except OSError as error:
+        raise _because(s, "Failed to turn zero into data clusters", error) from error
+    before = s.version, s.compatible_features, s.autoclear_features
+    s.version, s.compatible_features, s.autoclear_features = version, 0, 0
+    s.lazy_refcounts = False
+    try:
+        _update_header(s)
+    except OSError:
+        s.version, s.compatible_features, s.autoclear_features = before
+        raise
+    s.bs.supported_zero_flags = 0
+
+
+def _set_data_file(s: Qcow2State, options: dict[str, Any]) -> None:
+    """Another name of the data file, which is not opened; or it need not be raw any more."""
+    before = s.extensions[:], s.autoclear_features
+    if "data_file" in options:
+        datafile.set_file_name(s, options["data_file"])
+    if not options.get("data_file_raw", True):
+        s.autoclear_features &= ~AUTOCLEAR_DATA_FILE_RAW
+    if before != (s.extensions, s.autoclear_features):
+        try:
+            _update_header(s)
+        except OSError:
+            s.extensions, s.autoclear_features = before
+            raise
 
 
 def _set_lazy_refcounts(s: Qcow2State, wanted: bool) -> None:

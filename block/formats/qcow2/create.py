@@ -71,6 +71,11 @@ CREATE_OPTS = (
     Option("lazy_refcounts", "bool", "Postpone refcount updates", False),
     Option("refcount_bits", "number", "Width of a reference count entry in bits", 16),
 )
+AMENDABLE = (
+    "size", "compat", "backing_file", "backing_fmt", "data_file", "data_file_raw",
+    "lazy_refcounts", "refcount_bits",
+)  # fmt: skip
+AMEND_OPTS = tuple(option for option in CREATE_OPTS if option.name in AMENDABLE)
 VERSIONS = {"0.10": 2, "v2": 2, "1.1": 3, "v3": 3}
 
 

@@ -21,7 +21,6 @@ from block.core.options import take_options
 from block.core.report import warn_report
 from block.core.wait import run_sync
 from block.formats.qcow2 import (
-    amend,
     bitmap_directory,
     cache_clean,
     create,
@@ -59,7 +58,7 @@ class Qcow2Driver(BlockDriver):
     runtime_opts = options.RUNTIME_OPTS
     mutable_opts = tuple(option.name for option in options.RUNTIME_OPTS)
     create_opts = create.CREATE_OPTS
-    amend_opts = amend.AMEND_OPTS
+    amend_opts = create.AMEND_OPTS
     strong_runtime_opts = ("encrypt.key-secret",)
 
     # -- opening and closing
@@ -199,6 +198,8 @@ class Qcow2Driver(BlockDriver):
         progress: Callable[[int, int], None],
         force: bool,
     ) -> None:
+        from block.formats.qcow2 import amend
+
         amend.amend_options(bs, options, progress)
 
     # -- the event loop

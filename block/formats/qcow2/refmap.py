@@ -33,10 +33,36 @@ def _unpacked(order: int) -> tuple[bytes, ...]:
     return tuple(bytes(byte >> shift & mask for shift in range(0, 8, bits)) for byte in range(256))
 
 
+UNPACKED = tuple(map(_unpacked, range(3)))
+"""By the order of widths below a byte."""
+
+
+def unpack(order: int, data: bytes | bytearray | memoryview | array[int]) -> array[int]:
+    """Refcounts of less than a byte, one to a cell, of a block as it stands in the file."""
+    return array("B", b"".join(map(UNPACKED[order].__getitem__, data)))
+
+
+def pack(order: int, cells: array[int]) -> memoryview:
+    """A block as it goes to the file, from refcounts one to a cell.
+
+    Packed widths: every n-th refcount makes one long number, and that is shifted at once. No
+    refcount leaves its byte.
+    """
+    if order >= 3:
+        return to_disk(cells)
+    raw = cells.tobytes()
+    bits = 1 << order
+    per_byte = 8 // bits
+    number = 0
+    for at in range(per_byte):
+        number |= int.from_bytes(raw[at::per_byte], "little") << at * bits
+    return memoryview(number.to_bytes(len(raw) // per_byte, "little"))
+
+
 class RefcountMap:
     """Refcounts by refcount block (the in-memory refcount table of qcow2-refcount.c)."""
 
-    __slots__ = ("_table", "block_bits", "blocks", "maximum", "order", "per_block", "typecode")
+    __slots__ = ("block_bits", "blocks", "maximum", "order", "per_block", "typecode")
 
     def __init__(self, s: Qcow2State) -> None:
         self.blocks: dict[int, array[int]] = {}
@@ -45,7 +71,6 @@ class RefcountMap:
         self.maximum = s.refcount_max
         self.order = s.refcount_order
         self.typecode = TYPECODES[s.refcount_order]
-        self._table = _unpacked(self.order) if self.order < 3 else ()
 
     def empty(self) -> array[int]:
         """A block in which nothing is in use."""
@@ -107,22 +132,8 @@ class RefcountMap:
 
     def unpack(self, data: bytes | bytearray | memoryview) -> array[int]:
         """The refcounts of a block as it stands in the file."""
-        if self.order < 3:
-            return array("B", b"".join(map(self._table.__getitem__, data)))
-        return from_disk(self.typecode, data)
+        return unpack(self.order, data) if self.order < 3 else from_disk(self.typecode, data)
 
     def pack(self, cells: array[int]) -> memoryview:
-        """The block as it goes to the file.
-
-        Packed widths: every n-th refcount makes one long number, and that is shifted at once. No
-        refcount leaves its byte.
-        """
-        if self.order >= 3:
-            return to_disk(cells)
-        raw = cells.tobytes()
-        bits = 1 << self.order
-        per_byte = 8 // bits
-        number = 0
-        for at in range(per_byte):
-            number |= int.from_bytes(raw[at::per_byte], "little") << at * bits
-        return memoryview(number.to_bytes(len(raw) // per_byte, "little"))
+        """The block as it goes to the file."""
+        return pack(self.order, cells)

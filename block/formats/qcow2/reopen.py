@@ -21,11 +21,14 @@ from block.lean import partial
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
-    from typing import Any
+    from typing import Any, TypeAlias
 
     from block.core.error import BlockError
     from block.core.node import BlockDriverState
     from block.formats.qcow2.state import Qcow2State
+
+    Check: TypeAlias = Callable[[int], Awaitable[None]]
+    Complain: TypeAlias = Callable[[str], Awaitable[BlockError]]
 
 
 def prepare(bs: BlockDriverState, taken: dict[str, Any], flags: int) -> options.Settings:
@@ -77,22 +80,25 @@ def mark_clean_quietly(s: Qcow2State) -> None:
 
 def make_caches(s: Qcow2State, sizes: options.CacheSizes) -> None:
     """Makes both caches (qcow2_update_options_prepare)."""
-
-    def check_for(size: int, ignore: int) -> Callable[[int], Awaitable[None]]:
-        return lambda offset: corrupt.check_overlap(s, offset, size, ignore)
-
-    def complain(message: str) -> Awaitable[BlockError]:
-        return corrupt.signal_corruption(s, message)
-
     s.set_slices(sizes.l2_entry_size)
-    size = sizes.l2_entry_size
-    check, events = check_for(size, corrupt.OL_ACTIVE_L2), (debug.L2_LOAD, debug.L2_UPDATE)
-    s.l2_cache = TableCache(
-        "L2 table", s.file, "Q", size, sizes.l2_tables, check, complain, events, s.extended
-    )
+    size, count = sizes.l2_entry_size, sizes.l2_tables
+    checks, events = _checks(s, size, corrupt.OL_ACTIVE_L2), (debug.L2_LOAD, debug.L2_UPDATE)
+    s.l2_cache = TableCache("L2 table", s.file, "Q", size, count, *checks, events, s.extended)
     s.l2_cache.data = s.data
+    make_refcount_cache(s, sizes.refcount_tables)
+
+
+def make_refcount_cache(s: Qcow2State, count: int) -> None:
+    """Makes the cache of refcount blocks, for so many of them, as wide as they are now."""
     size, typecode = s.cluster_size, TYPECODES[s.refcount_order]
-    check, events = check_for(size, corrupt.OL_REFBLOCK), ("", debug.REFBLOCK_UPDATE_PART)
-    s.refcount_cache = TableCache(
-        "refcount block", s.file, typecode, size, sizes.refcount_tables, check, complain, events
-    )
+    checks, events = _checks(s, size, corrupt.OL_REFBLOCK), ("", debug.REFBLOCK_UPDATE_PART)
+    s.refcount_cache = TableCache("refcount block", s.file, typecode, size, count, *checks, events)
+
+
+def _checks(s: Qcow2State, size: int, ignore: int) -> tuple[Check, Complain]:
+    """What a cache calls before it writes a table, and where one cannot be."""
+
+    def check(offset: int) -> Awaitable[None]:
+        return corrupt.check_overlap(s, offset, size, ignore)
+
+    return check, partial(corrupt.signal_corruption, s)

@@ -146,10 +146,14 @@ class Qcow2State:
         self.l2_bits = cluster_bits - self.entry_bits
         self.l2_size = 1 << self.l2_bits
         self.l1_shift = cluster_bits + self.l2_bits
-        self.refcount_order = refcount_order
-        self.refcount_bits = 1 << refcount_order
+        self.set_refcount_width(refcount_order)
+
+    def set_refcount_width(self, order: int) -> None:
+        """Computes what follows from the width of a refcount."""
+        self.refcount_order = order
+        self.refcount_bits = 1 << order
         self.refcount_max = (1 << self.refcount_bits) - 1
-        self.refblock_bits = cluster_bits + 3 - refcount_order
+        self.refblock_bits = self.cluster_bits + 3 - order
 
     def set_slices(self, slice_size: int) -> None:
         """Says how many bytes of an L2 table the cache loads at once."""

@@ -1,0 +1,255 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Other options for an image that is there: it stays whole, whenever the power goes."""
+
+from __future__ import annotations
+
+import errno
+import os
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import block
+from block.core import flags as f
+from block.core.backend import BlockBackend
+from block.core.error import BlockError
+from block.formats.qcow2.dirty import is_dirty
+from block.formats.qcow2.refcount import get_refcount
+from block.ops.amend import amend
+from tests.block.formats.qcow2.conftest import CLUSTER, SIZE, Opener, state_of
+from tests.support.qcow2_cuts import CLEAN, LEAKS, check, new_image, plain
+from tests.support.qcow2_cuts import SIZE as TAPE_SIZE
+from tests.support.qcow2_disk import Tape, open_on
+
+WIDTHS = (1, 2, 4, 8, 16, 32, 64)
+
+
+def change(disk: BlockBackend, **options: object) -> list[tuple[int, int]]:
+    """Amends; what was said about the progress."""
+    said: list[tuple[int, int]] = []
+    assert disk.bs is not None
+    amend(disk.bs, options, lambda done, total: said.append((done, total)))
+    return said
+
+
+def fill(disk: BlockBackend, size: int) -> bytes:
+    """Data, holes and zeroes; what the guest sees."""
+    seen = bytearray(size)
+    for start, length in ((0, 70000), (size // 3, 200000), (size - 512, 512)):
+        data = os.urandom(length)
+        disk.pwrite(start, data)
+        seen[start : start + length] = data
+    disk.pwrite_zeroes(4096, 8192)
+    seen[4096:12288] = bytes(8192)
+    disk.pwrite_zeroes(size // 2, 65536)
+    seen[size // 2 : size // 2 + 65536] = bytes(65536)
+    return bytes(seen)
+
+
+# -- refcount_bits
+
+
+@pytest.mark.parametrize("cluster_size", [512, 65536])
+def test_every_width_becomes_every_other(tmp_path: Path, opener: Opener, cluster_size: int) -> None:
+    path = tmp_path / "a.qcow2"
+    block.create(os.fspath(path), "qcow2", SIZE, cluster_size=cluster_size)
+    disk = opener(path)
+    seen = fill(disk, SIZE)
+    widths = random.Random(1).sample([*WIDTHS, *WIDTHS], 8)
+    for bits in [*widths, 1, 64, 1, 16]:
+        change(disk, refcount_bits=bits)
+        assert state_of(disk).refcount_bits == bits
+        disk.pwrite(0, seen[:512])
+        disk.pwrite_zeroes(SIZE // 2, cluster_size)
+    disk.close()
+    assert check(path) == CLEAN
+    assert opener(path).pread(0, SIZE) == seen
+
+
+def test_a_refcount_that_is_too_large_is_named(image: Path, opener: Opener) -> None:
+    disk = opener()
+    disk.pwrite(0, b"x" * CLUSTER)
+    s = state_of(disk)
+    place = s.l2_cache.tables[s.l1_table[0] & 0x00FFFFFFFFFFFE00].cells[0] & 0x00FFFFFFFFFFFE00
+    disk.close()
+    data = bytearray(image.read_bytes())
+    refblock = 2 * CLUSTER
+    data[refblock + 2 * (place // CLUSTER) + 1] = 2
+    image.write_bytes(data)
+    disk = opener()
+    complaint = f"width to 1 bits: Cluster at offset {place:#x} has a refcount of 2"
+    with pytest.raises(BlockError, match=complaint):
+        change(disk, refcount_bits=1)
+    assert state_of(disk).refcount_bits == 16
+    disk.close()
+    assert image.read_bytes() == data
+
+
+@pytest.mark.parametrize("fails_at", ["a block", "the header"])
+def test_a_failure_leaves_the_old_refcounts(tmp_path: Path, fails_at: str) -> None:
+    tape = Tape(new_image(tmp_path, cluster_size=512))
+    path = tmp_path / "failed.qcow2"
+    with open_on(tape) as disk:
+        seen = fill(disk, TAPE_SIZE)
+        disk.flush()
+        real, end = tape.note, len(tape.data)
+
+        async def fail(name: str, *args: Any) -> None:
+            await real(name, *args)
+            if name == "pwritev" and (args[0] == 0 if fails_at == "the header" else args[0] > end):
+                raise BlockError(errno.EIO, "bad sector")
+
+        tape.note = fail  # type: ignore[method-assign]  # a disk that fails in one place
+        with pytest.raises(BlockError, match="bad sector"):
+            change(disk, refcount_bits=64)
+        tape.note = real  # type: ignore[method-assign]  # it is whole again
+        assert state_of(disk).refcount_bits == 16
+        disk.pwrite(TAPE_SIZE // 2, b"y" * 4096)
+    path.write_bytes(tape.data)
+    assert check(path) == CLEAN
+    expected = seen[: TAPE_SIZE // 2] + b"y" * 4096 + seen[TAPE_SIZE // 2 + 4096 :]
+    assert plain(path, tmp_path) == expected
+
+
+@pytest.mark.parametrize("shuffle", [False, True])
+@pytest.mark.parametrize(("before", "after"), [(16, 64), (16, 1), (1, 32)])
+def test_a_power_cut_while_refcounts_change_leaves_leaks_at_most(
+    tmp_path: Path, before: int, after: int, shuffle: bool
+) -> None:
+    tape = Tape(new_image(tmp_path, cluster_size=512, refcount_bits=before))
+    with open_on(tape) as disk:
+        seen = fill(disk, TAPE_SIZE)
+        disk.flush()
+        start = len(tape.writes)
+        change(disk, refcount_bits=after)
+    cut_all(tape, start, 10, shuffle, tmp_path, seen)
+
+
+def cut_all(tape: Tape, start: int, cuts: int, shuffle: bool, folder: Path, seen: bytes) -> None:
+    """Cuts at some moments from `start` on, and at the last ones: at worst leaks, and the guest's
+    data are there."""
+    source, path = random.Random(start), folder / "cut.qcow2"
+    moments = range(start, len(tape.writes) + 1)
+    chosen = {*source.sample(moments, min(cuts, len(moments))), *moments[-6:]}
+    for at in sorted(chosen):
+        path.write_bytes(tape.cut(at, source, shuffle))
+        assert check(path) in (CLEAN, LEAKS)
+        assert plain(path, folder) == seen
+
+
+# -- compat
+
+
+def test_version_2_has_no_zero_entries(image: Path, opener: Opener) -> None:
+    disk = opener()
+    seen = fill(disk, SIZE)
+    said = change(disk, compat="0.10")
+    assert said[-1][0] == said[-1][1]
+    assert disk.pread(0, SIZE) == seen
+    disk.pwrite_zeroes(SIZE // 3, 4 * CLUSTER)
+    disk.close()
+    assert image.read_bytes()[7] == 2
+    assert check(image) == CLEAN
+    disk = opener()
+    change(disk, compat="1.1", lazy_refcounts=True)
+    disk.pwrite(20 * CLUSTER, b"x")
+    assert is_dirty(state_of(disk))
+    disk.close()
+    assert check(image) == CLEAN
+
+
+def test_zeroes_over_a_backing_file_become_data(tmp_path: Path, opener: Opener) -> None:
+    base, top = tmp_path / "base", tmp_path / "top"
+    base.write_bytes(b"b" * SIZE)
+    block.create(os.fspath(top), "qcow2", SIZE, backing_file="base", backing_fmt="raw")
+    disk = opener(top)
+    disk.pwrite_zeroes(CLUSTER, 3 * CLUSTER)
+    disk.pwrite(2 * CLUSTER, b"x" * CLUSTER)
+    disk.pwrite_zeroes(2 * CLUSTER, CLUSTER)  # keeps its cluster
+    change(disk, compat="0.10")
+    disk.close()
+    assert check(top) == CLEAN
+    expected = b"b" * CLUSTER + bytes(3 * CLUSTER) + b"b" * (SIZE - 4 * CLUSTER)
+    assert opener(top).pread(0, SIZE) == expected
+
+
+def test_a_cluster_that_somebody_else_has_is_not_filled_with_zeroes(
+    image: Path, opener: Opener
+) -> None:
+    disk = opener()
+    disk.pwrite(0, b"x" * CLUSTER)
+    s = state_of(disk)
+    table = s.l2_cache.tables[s.l1_table[0] & 0x00FFFFFFFFFFFE00]
+    place = table.cells[0] & 0x00FFFFFFFFFFFE00
+    table.cells[0] = place | 1  # zero, and not COPIED: as if a snapshot had it, too
+    s.l2_cache.mark_dirty(table)
+    block_ = s.refcount_cache.tables[s.reftable[0]]
+    block_.cells[place // CLUSTER] = 2
+    s.refcount_cache.mark_dirty(block_)
+    change(disk, compat="0.10")
+    assert disk.pread(0, CLUSTER) == bytes(CLUSTER)
+    disk.flush()
+    assert image.read_bytes()[place : place + CLUSTER] == b"x" * CLUSTER
+    assert refcount_of(disk, place) == 1, "one reference less"
+
+
+def refcount_of(disk: BlockBackend, place: int) -> int:
+    from block.core.wait import run_sync
+
+    s = state_of(disk)
+    return run_sync(disk.aio_context, lambda: get_refcount(s, place >> s.cluster_bits))
+
+
+def test_a_lazy_image_becomes_clean_before_it_forgets_how_to_be_dirty(
+    image: Path, opener: Opener
+) -> None:
+    disk = opener(options={"lazy-refcounts": "on"})
+    seen = fill(disk, SIZE)
+    assert is_dirty(state_of(disk))
+    change(disk, compat="0.10")
+    data = image.read_bytes()
+    image.with_name("killed.qcow2").write_bytes(data)
+    assert check(image.with_name("killed.qcow2")) == CLEAN
+    disk.pwrite(0, seen[:512])
+    assert not is_dirty(state_of(disk))
+
+
+@pytest.mark.parametrize("backing", [False, True])
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_a_power_cut_while_it_is_downgraded_leaves_leaks_at_most(
+    tmp_path: Path, backing: bool, shuffle: bool
+) -> None:
+    base = tmp_path / "base"
+    base.write_bytes(b"b" * TAPE_SIZE)
+    options = {"backing_file": os.fspath(base), "backing_fmt": "raw"} if backing else {}
+    tape = Tape(new_image(tmp_path, cluster_size=4096, **options))
+    with open_on(tape, **{"l2-cache-size": 1024, "l2-cache-entry-size": 512}) as disk:
+        fill(disk, TAPE_SIZE)
+        disk.flush()
+        seen = disk.pread(0, TAPE_SIZE)
+        start = len(tape.writes)
+        change(disk, compat="0.10")
+    cut_all(tape, start, 20, shuffle, tmp_path, seen)
+
+
+def test_what_cannot_be_done_in_the_end_is_not_begun(image: Path, opener: Opener) -> None:
+    block.create(os.fspath(image), "qcow2", SIZE, refcount_bits=8)
+    disk = opener()
+    disk.pwrite(0, b"x")
+    disk.flush()
+    before = image.read_bytes()
+    with pytest.raises(BlockError, match="requires refcount_bits=16"):
+        change(disk, compat="0.10", size=2 * SIZE)
+    assert image.read_bytes() == before
+
+
+def test_a_size_is_exact_and_may_be_smaller(image: Path, opener: Opener) -> None:
+    disk = opener()
+    disk.pwrite(0, b"x" * SIZE)
+    disk.set_perm(disk.perm, f.BLK_PERM_ALL)
+    change(disk, size=CLUSTER)
+    assert disk.length == CLUSTER
+    disk.close()
+    assert check(image) == CLEAN
