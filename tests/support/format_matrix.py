@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import block
+from block.core import flags as f
 from miniqemu.cli.img import main as img
 from tests.support.qcow2_work import Op, OurImage, Work, qemu_io
 from tests.support.qemu_tools import is_clean, qemu_done
@@ -35,11 +36,13 @@ Options = dict[str, str]
 
 class Kind(NamedTuple):
     """One way to make an image. Options are qemu-img's, spelled as there; `backing`: over a raw
-    file half as long; `once`: it is written in one go, by convert."""
+    file half as long; `packed`: some compressed clusters come first; `once`: it is written in one
+    go, by convert."""
 
     fmt: str
     options: Options
     backing: bool = False
+    packed: bool = False
     once: bool = False
 
     def __str__(self) -> str:
@@ -67,7 +70,8 @@ QCOW2: Mapping[str, tuple[str, ...]] = {
     "extended_l2": ("off", "on"),
     "data": ("no", "file", "raw"),
     "lazy_refcounts": ("off", "on"),
-    "preallocation": ("off", "metadata"),
+    "preallocation": ("off", "metadata", "falloc", "full"),
+    "compression_type": ("none", "zlib", "zstd"),
     "backing": ("no", "yes"),
 }
 QED: Mapping[str, tuple[str, ...]] = {
@@ -95,11 +99,12 @@ def can_be(fmt: str, row: Options) -> bool:
         return not (flat and (backing or row["zeroed_grain"] == "on"))
     if fmt != "qcow2":
         return True
-    extended = row["extended_l2"] == "on"
+    extended, packed = row["extended_l2"] == "on", row["compression_type"] != "none"
     return not (
         (extended and row["cluster_size"] in ("512", "4096"))
         or (backing and row["data"] == "raw")
         or (backing and row["preallocation"] != "off" and not extended)
+        or (packed and (row["data"] != "no" or row["preallocation"] != "off"))
     )
 
 
@@ -111,27 +116,37 @@ def rows(fmt: str, axes: Mapping[str, tuple[str, ...]]) -> list[Options]:
 
 
 def pairs(every: list[Options]) -> list[Options]:
-    """Few rows, in which each two values of two options that can meet do so (greedy)."""
+    """Few rows, in which each two values of two options that can meet do so (greedy).
 
-    def met(row: Options) -> set[tuple[tuple[str, str], tuple[str, str]]]:
-        return set(itertools.combinations(row.items(), 2))
-
-    left = set[tuple[tuple[str, str], tuple[str, str]]]().union(*map(met, every))
+    Each pair of values has a bit, and each row a number with the bits of its pairs.
+    """
+    bits: dict[tuple[tuple[str, str], tuple[str, str]], int] = {}
+    meets = []
+    for row in every:
+        met = itertools.combinations(row.items(), 2)
+        meets.append(sum(bits.setdefault(pair, 1 << len(bits)) for pair in met))
+    left = (1 << len(bits)) - 1
     chosen = []
     while left:
-        best = max(every, key=lambda row: len(met(row) & left))
-        chosen.append(best)
-        left -= met(best)
+        news = [(met & left).bit_count() for met in meets]
+        best = news.index(max(news))
+        chosen.append(every[best])
+        left &= ~meets[best]
     return chosen
 
 
 def qcow2_kind(row: Options) -> Kind:
-    options = {name: value for name, value in row.items() if name not in ("data", "backing")}
+    names = (
+        "data",
+        "backing",
+        *(["compression_type"] if row["compression_type"] == "none" else []),
+    )
+    options = {name: value for name, value in row.items() if name not in names}
     if row["data"] != "no":
         options["data_file"] = "data.raw"
     if row["data"] == "raw":
         options["data_file_raw"] = "on"
-    return Kind("qcow2", options, row["backing"] == "yes")
+    return Kind("qcow2", options, row["backing"] == "yes", row["compression_type"] != "none")
 
 
 def plain_kind(fmt: str, row: Options) -> Kind:
@@ -183,12 +198,14 @@ class Cell:
             self._once(direction)
         elif direction == OURS:
             self._create_ours()
+            self._pack_ours()
             self._work_ours()
             self._judged_by_qemu()
             self._work_qemus()
             self._read_by_us()
         else:
             self._create_qemus()
+            self._pack_qemus()
             self._work_qemus()
             self._read_by_us()
             self._work_ours()
@@ -240,6 +257,25 @@ class Cell:
         if op.what in ("zeroes", "unmap"):
             return not (self.kind.fmt == "qed" and self.kind.backing)
         return True
+
+    def _packed(self) -> list[Op]:
+        """Compressed writes go to clusters in which nothing is."""
+        if not self.kind.packed:
+            return []
+        self.operations += 1
+        return [Op("write", self.kind.unit, 2 * self.kind.unit, 7)]
+
+    def _pack_ours(self) -> None:
+        for op in self._packed():
+            with block.open(os.fspath(self.image), format=self.kind.fmt) as disk:
+                disk.pwrite(op.offset, bytes([op.pattern]) * op.nbytes, f.REQ_WRITE_COMPRESSED)
+            self.work.note(op)
+
+    def _pack_qemus(self) -> None:
+        for op in self._packed():
+            command = f"write -c -P {op.pattern} {op.offset} {op.nbytes}"
+            qemu_done("qemu-io", "-c", command, *self._named())
+            self.work.note(op)
 
     def _ops(self, count: int, qemus: bool) -> Iterator[Op]:
         for op in self.work.ops(count):
