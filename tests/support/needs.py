@@ -24,6 +24,7 @@ from pathlib import Path
 import pytest
 
 PACKAGES = {
+    "bash": "bash",
     "cc": "gcc",
     "objdump": "binutils",
     "qemu-img": "qemu-utils",
@@ -32,6 +33,7 @@ PACKAGES = {
     "qemu-system-x86_64": "qemu-system-x86",
     "stdbuf": "coreutils",
     "unshare": "util-linux",
+    "zsh": "zsh",
 }
 
 
