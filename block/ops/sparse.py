@@ -8,8 +8,10 @@ R2  Between data, fewer zeroes than `least` are data, too: one long write costs 
 
 Pure functions; any thread.
 
-Discussion: most data begin or end with something, which two comparisons find out. Only where they
-do not, a block is copied, to be compared by memcmp: memoryviews are compared byte by byte.
+Discussion: Python takes some 0.3 us for each block that it looks at by itself, and 2 MiB are 512.
+So it looks at all of them at once: one strided copy of their first bytes, one of their last. Most
+data have no block with both 0, and are done in a tenth of the time. Only what has is compared, by
+memcmp and hence as a copy: memoryviews are compared byte by byte.
 """
 
 from __future__ import annotations
@@ -19,6 +21,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     Run = tuple[bool, int, int]
+
+ZEROES, DATA = b"\0", b"\1"
+TO_MARKS = ZEROES + 255 * DATA
+COPIED_AT_ONCE = 65536  # larger copies would be new pages each time
 
 
 def runs(view: memoryview, offset: int, least: int, block: int) -> Iterator[Run]:
@@ -38,25 +44,45 @@ def runs(view: memoryview, offset: int, least: int, block: int) -> Iterator[Run]
 
 
 def _block_runs(view: memoryview, offset: int, block: int) -> Iterator[Run]:
-    """The same, run by run of whole blocks (is_allocated_sectors)."""
+    """The same, run by run of whole blocks (is_allocated_sectors).
+
+    All blocks but the first and the last are whole; of each there is one mark.
+    """
     size = len(view)
-    start, current = 0, None
-    for first, end in _blocks(size, offset, block):
-        is_data = bool((offset + end) % block) or not is_zero(view, first, end)
-        if current is not None and is_data != current:
-            yield current, start, first
-            start = first
-        current = is_data
-    if current is not None:
-        yield current, start, size
-
-
-def _blocks(size: int, offset: int, block: int) -> Iterator[tuple[int, int]]:
-    start = 0
-    while start < size:
-        end = min(size, start + block - (offset + start) % block)
-        yield start, end
+    first = min(size, -offset % block)
+    whole = (size - first) // block
+    last = first + whole * block
+    marks = _marks(view[first:last], block)
+    if first:
+        is_cut_off = (offset + first) % block != 0
+        marks = (ZEROES if not is_cut_off and is_zero(view, 0, first) else DATA) + marks
+    if last < size:
+        marks += DATA  # R1
+    start = at = 0
+    while at < len(marks):
+        is_data = marks[at] != 0
+        at = marks.find(ZEROES if is_data else DATA, at)
+        at = len(marks) if at < 0 else at
+        end = min(size, first + (at - bool(first)) * block)
+        yield is_data, start, end
         start = end
+
+
+def _marks(view: memoryview, block: int) -> bytes:
+    """One byte for each whole block: 0 where it holds zeroes."""
+    ends = int.from_bytes(bytes(view[::block]), "little")
+    ends |= int.from_bytes(bytes(view[block - 1 :: block]), "little")
+    marks = bytearray(ends.to_bytes(len(view) // block, "little").translate(TO_MARKS))
+    together = max(1, COPIED_AT_ONCE // block)
+    at = marks.find(0)
+    while at >= 0:  # blocks that may hold zeroes: first all neighbours, then each
+        stop = marks.find(DATA, at, at + together)
+        stop = stop if stop >= 0 else min(len(marks), at + together)
+        if not is_zero(view, at * block, stop * block):
+            for number in range(at, stop):
+                marks[number] = not is_zero(view, number * block, (number + 1) * block)
+        at = marks.find(0, stop)
+    return bytes(marks)
 
 
 def is_zero(view: memoryview, start: int, end: int) -> bool:
