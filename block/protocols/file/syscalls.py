@@ -15,6 +15,8 @@ from __future__ import annotations
 import errno
 import os
 
+from block.core.iov import iov_slice
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -78,8 +80,20 @@ def _read_bounced(fd: int, offset: int, nbytes: int, qiov: Vector) -> int:
     return 0
 
 
+WRITE_AT_ONCE = 1 << 20
+
+
 def write_all(fd: int, offset: int, nbytes: int, qiov: Vector, direct: bool = False) -> int:
-    """Writes the vector to the file (handle_aiocb_rw). Raises OSError. Returns 0."""
+    """Writes the vector to the file (handle_aiocb_rw). Raises OSError. Returns 0.
+
+    Into the page cache it goes a MiB at a time: for more, ext4 wants so much memory in one piece
+    that it takes five times as long on a machine that has run for a while (Linux 6.18).
+    """
+    if nbytes > WRITE_AT_ONCE and not direct:
+        for at in range(0, nbytes, WRITE_AT_ONCE):
+            size = min(WRITE_AT_ONCE, nbytes - at)
+            write_all(fd, offset + at, size, iov_slice(qiov, at, size))
+        return 0
     try:
         done = os.pwritev(fd, qiov, offset)
     except OSError as error:
