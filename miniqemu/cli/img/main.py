@@ -10,6 +10,7 @@ R3  `--version` and `info` of a raw image import nothing dear (tests/miniqemu/cl
 
 from __future__ import annotations
 
+import gc
 import sys
 
 from block.core import report
@@ -28,7 +29,12 @@ LONG = {"help": ("h", False), "version": ("V", False), "trace": ("T", True)}
 
 
 def console() -> int:
-    """The entry point of the command."""
+    """The entry point of the command.
+
+    Nearly all that it drops goes by itself, when nothing refers to it any more. So the collector
+    looks seldom; else it would take 7 % of the time of `bench`.
+    """
+    gc.set_threshold(50_000, 20, 20)
     return main(sys.argv)
 
 
