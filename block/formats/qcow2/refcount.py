@@ -225,10 +225,36 @@ async def alloc_clusters(s: Qcow2State, count: int, what: str) -> int:
 
     `what` they are for is said where the image claims that its own header is free.
     """
-    await debug.debug_event(s.file.bs, debug.CLUSTER_ALLOC)
-    first = await _find_countable(s, count, what)
-    await change_refcounts(s, first, count, 1)
+    first = _alloc_at_once(s, count)
+    if not first:
+        await debug.debug_event(s.file.bs, debug.CLUSTER_ALLOC)
+        first = await _find_countable(s, count, what)
+        await change_refcounts(s, first, count, 1)
     return first << s.cluster_bits
+
+
+def _alloc_at_once(s: Qcow2State, count: int) -> int:
+    """The same where the first free clusters are counted by one block, which is in memory.
+
+    0: that is not so, or somebody wants to hear of events.
+    """
+    index = s.free_cluster >> s.refblock_bits
+    if s.refcount_order < 3 or index >= len(s.reftable) or s.broken or s.file.bs.debugged:
+        return 0
+    block = s.refcount_cache.tables.get(s.reftable[index] & REFTABLE_OFFSET_MASK)
+    if block is None:
+        return 0
+    cells, start = block.cells, s.free_cluster & (1 << s.refblock_bits) - 1
+    while start + count <= len(cells) and cells[start]:
+        start += 1
+    free = cells[start : start + count]
+    first = (index << s.refblock_bits) + start
+    if len(free) < count or any(free) or first + count - 1 > MAX_CLUSTER_OFFSET >> s.cluster_bits:
+        return 0
+    cells[start : start + count] = array(cells.typecode, [1]) * count
+    s.refcount_cache.mark_dirty(block)
+    s.free_cluster = first + count
+    return first
 
 
 async def _find_countable(s: Qcow2State, count: int, what: str) -> int:
