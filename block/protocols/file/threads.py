@@ -5,6 +5,8 @@ R1  A request's memory is kept alive by the work that names it, until its comple
 R2  Everything is asked from `bs.aio_context` at the moment of the request (DESIGN.md, rule 1).
 R3  Small aligned writes into the page cache that arrive in one pass of the loop go to a worker
     together: one batch, one hop. Others go alone, so that disks see them in parallel.
+    A batch of no more than NEAR_BYTES goes to the near worker (near.py): a longer one would keep
+    the loop's processor busy, while another could copy.
 R4  Within a batch, writes that continue one another in file and order become one pwritev. Where
     that fails or ends short, each is done again by itself and gets its own outcome.
 
@@ -42,6 +44,7 @@ PAGE_MASK = 4095
 SMALL_WRITE = 65536
 BATCH_WRITES = 64
 BATCH_BYTES = 1 << 20
+NEAR_BYTES = 128 << 10
 
 
 async def in_pool(bs: BlockDriverState, func: Callable[[], int]) -> None:
@@ -144,7 +147,7 @@ class ThreadsEngine(Engine):
         ctx = self.bs.aio_context
         if self.near is None:
             self.near = NearWorker(ctx)
-        if self.near.busy:
+        if self.near.busy or sum(write.nbytes for write in batch) > NEAR_BYTES:
             ctx.thread_pool.submit_aio(lambda: write_batch(fd, batch), complete, owner=self.bs)
         else:
             self.near.submit(lambda: write_batch(fd, batch), complete)
