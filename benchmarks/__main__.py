@@ -18,12 +18,14 @@ from rich.markup import escape
 from benchmarks import (
     aio_cases,
     block_cases,
+    convert_cases,
     engine_cases,
     guest_cases,
     move_cases,
     picture,
     qcow2_cases,
     report,
+    tool_cases,
 )
 from benchmarks.harness import Case, Missing, Result, measure
 
@@ -41,7 +43,10 @@ def options() -> argparse.Namespace:
 
 def all_cases(quick: bool) -> list[Case]:
     """Returns every case, in the order of the table."""
-    parts = (block_cases, qcow2_cases, engine_cases, aio_cases, move_cases, guest_cases)
+    parts = (
+        *(block_cases, qcow2_cases, tool_cases, convert_cases),
+        *(engine_cases, aio_cases, move_cases, guest_cases),
+    )
     return [case for part in parts for case in part.cases(quick)]
 
 
