@@ -112,7 +112,7 @@ def file_name(s: Qcow2State) -> str:
     """The data file's name in the header; '' if there is none."""
     for kind, data in s.extensions:
         if kind == EXT_DATA_FILE:
-            return data.decode(errors="surrogateescape")
+            return data.partition(b"\0")[0].decode(errors="surrogateescape")
     return ""
 
 

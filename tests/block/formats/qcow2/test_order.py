@@ -24,9 +24,9 @@ ROOT = Path(__file__).parents[4]
 
 def cut_everywhere(folder: Path, seed: int, cuts: int, shuffle: bool, **options: Any) -> list[int]:
     """Works, then cuts at random moments; the statuses of qemu-img check."""
-    cluster_size = options.pop("cluster_size")
-    tape = Tape(new_image(folder, cluster_size=cluster_size))
-    work = Work(seed, SIZE, cluster_size)
+    image = {"cluster_size": options.pop("cluster_size"), **options.pop("image", {})}
+    tape = Tape(new_image(folder, **image))
+    work = Work(seed, SIZE, image["cluster_size"])
     safe = record(tape, work, 120, **options)
     source = random.Random(seed)
     found = []
@@ -51,6 +51,15 @@ def test_a_power_cut_leaves_leaks_at_most_and_what_was_flushed(
     found = cut_everywhere(
         tmp_path, cluster_size + shuffle, 12, shuffle, cluster_size=cluster_size, **options
     )
+    assert set(found) <= {CLEAN, LEAKS}
+
+
+@pytest.mark.parametrize("preallocation", ["off", "metadata"])
+def test_a_power_cut_leaves_subclusters_as_whole_as_clusters(
+    tmp_path: Path, preallocation: str
+) -> None:
+    image = {"extended_l2": True, "preallocation": preallocation}
+    found = cut_everywhere(tmp_path, 4, 12, True, cluster_size=16384, image=image, **SMALL)
     assert set(found) <= {CLEAN, LEAKS}
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import struct
@@ -35,6 +36,7 @@ from block.formats.qcow2.state import (
     Qcow2State,
 )
 from tests.block.formats.qcow2.conftest import CLUSTER, SIZE, Opener, state_of
+from tests.support.drivers import Outcome
 from tests.support.qcow2_damage import counts, run_check
 from tests.support.qcow2_disk import Tape, open_on
 from tests.support.qcow2_work import OurImage, Work
@@ -474,6 +476,21 @@ def test_bits_that_contradict_each_other_are_a_corruption(
     assert "Marking image as corrupt: Invalid cluster entry found" in capfd.readouterr().err
     with pytest.raises(BlockError, match="Image is corrupt"):
         opener(written)
+
+
+def test_one_bad_pair_spoils_the_whole_cluster_in_the_cache_too(
+    written: Path, opener: Opener, capfd: pytest.CaptureFixture[str]
+) -> None:
+    poke(written, 0, None, TOP << 7 | ONE << 7 | ONE)
+    disk = opener(written)
+    assert disk.pread(CLUSTER, 512) == b"d" * 512
+    reading, writing = Outcome(), Outcome()
+    disk.aio_preadv(0, [memoryview(bytearray(512))], reading)
+    disk.drain()
+    disk.aio_pwritev(0, [memoryview(b"x" * 512)], writing)
+    disk.drain()
+    assert (reading.ret, writing.ret) == (-errno.EIO, -errno.EIO)
+    capfd.readouterr()
 
 
 def test_a_write_over_several_clusters_stops_before_the_one_that_lies(
