@@ -79,6 +79,15 @@ def child_perm(
     return new_perm, new_shared
 
 
+def child_refresh_perms(bs: BlockDriverState, child: BdrvChild) -> None:
+    """Asks the parent's driver anew what it needs, and takes it (bdrv_child_refresh_perms).
+
+    Raises BlockError where others stand in the way; what it had before stays then.
+    """
+    wanted = cumulative_perm(bs)
+    child.try_set_perm(*child_perm(bs, child.bs, child, child.role, *wanted))
+
+
 def default_perms(bs: BlockDriverState, role: int, perm: int, shared: int) -> tuple[int, int]:
     """Returns what a role needs when the driver has no opinion (bdrv_default_perms)."""
     if role & f.BDRV_CHILD_FILTERED:

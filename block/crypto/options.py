@@ -7,14 +7,16 @@ Pure; any thread.
 
 from __future__ import annotations
 
-from block.core.options import Option, parse_enum, take_options
+from block.core.options import Option, invalid, parse_enum, take_options
 from block.crypto.names import DIGEST_LENGTHS, IVGENS, KEY_LENGTHS, MODES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from block.crypto.luks.amend import AmendOptions
     from block.crypto.luks.volume import LuksPlan
 
 DEFAULT_ITER_TIME_MS = 2000
+"""What PBKDF2 may take where nothing else is said."""
 
 KEY_SECRET = Option("key-secret", "string", "ID of the secret that provides the keyslot passphrase")
 ITER_TIME = Option("iter-time", "number", "Time to spend in PBKDF in milliseconds")
@@ -27,6 +29,19 @@ LUKS_CREATE_OPTS = (
     Option("hash-alg", "string", "Name of encryption hash algorithm"),
     ITER_TIME,
 )
+
+LUKS_AMEND_OPTS = (
+    Option("state", "string", "Select new state of affected keyslots (active/inactive)"),
+    Option("keyslot", "number", "Select a single keyslot to modify explicitly"),
+    Option("old-secret", "string", "Select all keyslots that match this password"),
+    Option(
+        "new-secret",
+        "string",
+        "New secret to set in the matching keyslots. Empty string to erase",
+    ),
+    ITER_TIME,
+)
+STATES = ("active", "inactive")
 
 
 def prefixed(prefix: str, declared: tuple[Option, ...]) -> tuple[Option, ...]:
@@ -59,3 +74,17 @@ def take_luks_plan(options: dict[str, object], prefix: str = "") -> LuksPlan:
     if iter_time is None:
         iter_time = DEFAULT_ITER_TIME_MS
     return LuksPlan(taken[f"{prefix}key-secret"], params, iter_time, prefix)
+
+
+def take_luks_amend(options: dict[str, object], prefix: str = "") -> AmendOptions:
+    """Takes what shall become of the key slots (block_crypto_amend_opts_init)."""
+    from block.crypto.luks.amend import AmendOptions
+
+    taken = take_options(options, prefixed(prefix, LUKS_AMEND_OPTS))
+    state, keyslot, old_secret, new_secret, iter_time = taken.values()
+    if state is None:
+        raise invalid("Parameter 'state' is missing")
+    state = parse_enum("state", state, STATES, "")
+    if iter_time is None and state == "active":
+        iter_time = DEFAULT_ITER_TIME_MS
+    return AmendOptions(state, new_secret, old_secret, keyslot, iter_time)

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from miniqemu.cli.img import main as img
+from tests.block.crypto.test_luks_amend import REFUSALS
 from tests.block.crypto.test_luks_volume import LIES, Damage
 from tests.support.luks_images import (
     PASSWORD,
@@ -224,6 +225,9 @@ LINES = [
     ("create", "-f", "luks", "-o", "key-secret=s,cipher-mode=foo", "{new}", "1M"),
     ("create", "-f", "luks", "-o", "help"),
     ("measure", "-O", "luks", "--size", "1M"),
+    ("amend", "-o", "encrypt.state=active", "--image-opts", "{qcow2}"),
+    ("amend", "-o", "size=2M", "--image-opts", "{described}"),
+    ("amend", "-f", "luks", "-o", "help"),
     ("create", "-f", "qcow2", "-o", "encryption=on", "{new}", "1M"),
     ("create", "-f", "qcow2", "-o", "encryption=on,encrypt.format=aes", "{new}", "1M"),
     ("create", "-f", "qcow2", "-o", "encryption=on,encrypt.key-secret=s", "{new}", "1M"),
@@ -267,6 +271,48 @@ def test_a_line_is_answered_as_qemu_answers_it(
             said = captured.out, captured.err
         answers.append(tuple(_without_uuid(text) for text in said))
     assert answers[0] == answers[1]
+
+
+def amend_line(path: Path, fmt: str, text: str) -> list[str]:
+    prefix = "" if fmt == "luks" else "encrypt."
+    words = ",".join(prefix + pair for pair in text.split(","))
+    return ["amend", "-o", words, "--image-opts", described(path, fmt)]
+
+
+@pytest.mark.parametrize("fmt", ["luks", "qcow2"])
+def test_passwords_that_one_changes_open_the_image_for_the_other(tmp_path: Path, fmt: str) -> None:
+    path = tmp_path / f"a.{fmt}"
+    if fmt == "luks":
+        make_volume(path, SIZE)
+    else:
+        make_qcow2(path, "luks")
+    with secret("t", "another"):
+        words = amend_line(path, fmt, "state=active,new-secret=t,keyslot=3,iter-time=0")
+        assert img.main(["qemu-img", *words]) == 0
+    erase = amend_line(path, fmt, "state=inactive,keyslot=0")
+    assert qemu_with_secret("qemu-img", *erase).returncode == 0
+    read = ("-c", "read 0 512", "--image-opts", described(path, fmt))
+    assert qemu_with_secret("qemu-io", *read, data="another").returncode == 0
+    assert "Invalid password" in qemu_with_secret("qemu-io", *read).stderr
+    erase_last = amend_line(path, fmt, "state=inactive,keyslot=3")
+    done = qemu_with_secret("qemu-img", *erase_last, data="another")
+    assert "irreversibly" in done.stderr
+
+
+@pytest.mark.parametrize(("text", "complaint"), REFUSALS)
+def test_a_change_is_refused_with_the_same_words(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], text: str, complaint: str
+) -> None:
+    path = tmp_path / "a.luks"
+    make_volume(path, SIZE)
+    words = amend_line(path, "luks", text)
+    with secret("new", "x"), secret("wrong", "y"):
+        assert img.main(["qemu-img", *words]) == 1
+    others = [
+        word for name in ("new", "wrong") for word in ("--object", f"secret,id={name},data=z")
+    ]
+    done = qemu_with_secret("qemu-img", words[0], *others, *words[1:])
+    assert capfd.readouterr().err == done.stderr
 
 
 @pytest.mark.parametrize(

@@ -17,15 +17,16 @@ from block.core.driver import BlockDriver, BlockDriverInfo
 from block.core.error import BlockError
 from block.core.open import open_child
 from block.core.options import invalid, take_options
-from block.core.permissions import default_perms
+from block.core.permissions import child_refresh_perms, default_perms
 from block.crypto import request
+from block.crypto.luks.amend import amend
 from block.crypto.luks.volume import LuksBlock, open_luks
-from block.crypto.options import KEY_SECRET
+from block.crypto.options import KEY_SECRET, LUKS_AMEND_OPTS, take_luks_amend
 from block.formats.luks import create
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from collections.abc import Awaitable, Callable
 
     from block.core.edge import BdrvChild
     from block.core.iov import Iov
@@ -52,6 +53,7 @@ class LuksDriver(BlockDriver):
     format_name = "luks"
     runtime_opts = (KEY_SECRET,)
     create_opts = create.CREATE_OPTS
+    amend_opts = LUKS_AMEND_OPTS
     strong_runtime_opts = ("key-secret",)
 
     # -- opening and closing
@@ -71,6 +73,25 @@ class LuksDriver(BlockDriver):
 
     def measure(self, options: dict[str, object], in_bs: BlockDriverState | None) -> dict[str, int]:
         return create.measure(options, in_bs)
+
+    def amend_options(
+        self,
+        bs: BlockDriverState,
+        options: dict[str, object],
+        progress: Callable[[int, int], None],
+        force: bool,
+    ) -> None:
+        """Changes passwords, alone with the file (block_crypto_amend_options_luks, R2)."""
+        s: LuksState = bs.opaque
+        wanted = take_luks_amend(options)
+        s.updating_keys = True
+        try:
+            child_refresh_perms(bs, s.file)
+            amend(s.crypto, wanted, s.file.pread, s.file.pwrite, force)
+            bs.flush()
+        finally:
+            s.updating_keys = False
+            child_refresh_perms(bs, s.file)
 
     def refresh_limits(self, bs: BlockDriverState) -> None:
         bs.bl.request_alignment = f.SECTOR_SIZE

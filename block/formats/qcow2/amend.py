@@ -18,7 +18,7 @@ from block.core.backend import BlockBackend
 from block.core.error import BlockError
 from block.core.options import invalid
 from block.core.wait import run_sync
-from block.formats.qcow2 import datafile, downgrade, header
+from block.formats.qcow2 import crypto, datafile, downgrade, header
 from block.formats.qcow2.create import VERSIONS
 from block.formats.qcow2.dirty import co_mark_clean
 from block.formats.qcow2.layout import AUTOCLEAR_DATA_FILE_RAW, COMPAT_LAZY_REFCOUNTS
@@ -47,6 +47,7 @@ class Wanted:
         self.size: int = options.get("size", 0)
         self.refcount_bits: int = options.get("refcount_bits", s.refcount_bits)
         self.lazy_refcounts: bool = options.get("lazy_refcounts", s.lazy_refcounts)
+        self.keys = crypto.take_amend(s, options)
         self._check(s, options)
 
     def _check(self, s: Qcow2State, options: dict[str, Any]) -> None:
@@ -82,8 +83,10 @@ def _check_backing(s: Qcow2State, options: dict[str, Any]) -> None:
         raise invalid("Cannot amend the backing file", "You can use 'qemu-img rebase' instead.")
 
 
-def amend_options(bs: BlockDriverState, options: dict[str, object], progress: Progress) -> None:
-    """Makes the image what the options say."""
+def amend_options(
+    bs: BlockDriverState, options: dict[str, object], progress: Progress, force: bool
+) -> None:
+    """Makes the image what the options say; `force` is for its passwords."""
     s: Qcow2State = bs.opaque
     wanted = Wanted(s, options)
     has_steps = (wanted.version != s.version, wanted.refcount_bits != s.refcount_bits)
@@ -94,6 +97,8 @@ def amend_options(bs: BlockDriverState, options: dict[str, object], progress: Pr
         order = wanted.refcount_bits.bit_length() - 1
         run_sync(bs.aio_context, partial(change_refcount_order, s, order, steps.next()))
     _set_data_file(s, options)
+    if wanted.keys is not None:
+        crypto.amend_keys(s, wanted.keys, force)
     if wanted.lazy_refcounts != s.lazy_refcounts:
         _set_lazy_refcounts(s, wanted.lazy_refcounts)
     if wanted.size:

@@ -75,7 +75,10 @@ AMENDABLE = (
     "size", "compat", "backing_file", "backing_fmt", "data_file", "data_file_raw",
     "lazy_refcounts", "refcount_bits",
 )  # fmt: skip
-AMEND_OPTS = tuple(option for option in CREATE_OPTS if option.name in AMENDABLE)
+AMEND_OPTS = (
+    *(option for option in CREATE_OPTS if option.name in AMENDABLE),
+    *crypto.AMEND_OPTS,
+)
 VERSIONS = {"0.10": 2, "v2": 2, "1.1": 3, "v3": 3}
 
 

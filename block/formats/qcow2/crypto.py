@@ -24,7 +24,13 @@ from block.core import flags as f
 from block.core.error import BlockError
 from block.core.options import Option, invalid, parse_bool, parse_enum, take_options
 from block.core.wait import run_sync
-from block.crypto.options import LUKS_CREATE_OPTS, prefixed, take_luks_plan
+from block.crypto.options import (
+    LUKS_AMEND_OPTS,
+    LUKS_CREATE_OPTS,
+    prefixed,
+    take_luks_amend,
+    take_luks_plan,
+)
 from block.formats.qcow2 import header
 from block.formats.qcow2 import layout as lay
 from block.formats.qcow2.refcount import alloc_clusters
@@ -38,6 +44,7 @@ if TYPE_CHECKING:
 
     from block.core.iov import Iov
     from block.crypto.block import CryptoBlock
+    from block.crypto.luks.amend import AmendOptions
     from block.crypto.luks.volume import LuksPlan
     from block.formats.qcow2.state import Qcow2State
 
@@ -269,6 +276,36 @@ def _make_room(s: Qcow2State, length: int) -> None:
         raise BlockError(error.errno or errno.EIO, message, s.bs.node_name, "qcow2") from error
     data = lay.CRYPTO_PLACE.build({"offset": place, "length": length})
     s.extensions.append((lay.EXT_CRYPTO, data))
+
+
+# -- amend
+
+AMEND_OPTS = prefixed(PREFIX, LUKS_AMEND_OPTS)
+
+
+def take_amend(s: Qcow2State, options: dict[str, Any]) -> AmendOptions | None:
+    """What shall become of the key slots; None: nothing was said of them.
+
+    Raises BlockError where there are none, or what was said cannot be meant.
+    """
+    if not any(name.startswith(PREFIX) for name in options):
+        return None
+    if not s.crypt_method:
+        raise invalid("Can't amend encryption options - encryption not present")
+    if s.crypt_method != lay.CRYPT_LUKS:
+        message = "Only LUKS encryption options can be amended"
+        raise BlockError(errno.ENOTSUP, message, s.bs.node_name, "qcow2")
+    return take_luks_amend(options, PREFIX)
+
+
+def amend_keys(s: Qcow2State, wanted: AmendOptions, force: bool) -> None:
+    """Changes the passwords of an open image."""
+    from block.crypto.luks.amend import amend
+    from block.crypto.luks.volume import LuksBlock
+
+    assert isinstance(s.crypto, LuksBlock), "opened with a key"
+    amend(s.crypto, wanted, partial(read_header, s), partial(write_header, s), force)
+    s.bs.flush()
 
 
 # -- info

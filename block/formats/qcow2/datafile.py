@@ -91,8 +91,7 @@ def _open_by_name(s: Qcow2State, options: dict[str, object]) -> BdrvChild:
 def _give_up_data(bs: BlockDriverState, file: BdrvChild) -> None:
     """The image file holds tables only: somebody else may read what the guest sees."""
     file.role &= ~f.BDRV_CHILD_DATA
-    wanted = permissions.cumulative_perm(bs)
-    file.try_set_perm(*permissions.child_perm(bs, file.bs, file, file.role, *wanted))
+    permissions.child_refresh_perms(bs, file)
 
 
 def own_children(s: Qcow2State) -> list[BdrvChild]:

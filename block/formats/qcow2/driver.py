@@ -200,7 +200,7 @@ class Qcow2Driver(BlockDriver):
     ) -> None:
         from block.formats.qcow2 import amend
 
-        amend.amend_options(bs, options, progress)
+        amend.amend_options(bs, options, progress, force)
 
     # -- the event loop
 

@@ -12,6 +12,7 @@ import pytest
 
 import block
 from block.core.error import BlockError
+from block.ops import amend
 from block.ops.info import query_image_info
 from tests.support.luks_images import make_volume, opened, secret
 
@@ -174,3 +175,15 @@ def test_two_nodes_share_one_volume_as_they_share_a_raw_file(path: Path) -> None
     with opened(path, share=True) as one, opened(path, share=True) as two:
         one.pwrite(4096, b"x" * 512)
         assert two.pread(4096, 512) == b"x" * 512
+
+
+def test_passwords_are_changed_alone_with_the_file(path: Path) -> None:
+    wanted: dict[str, object] = {"state": "active", "new-secret": "other", "iter-time": 0}
+    with opened(path) as disk:
+        assert disk.bs is not None
+        with opened(path, share=True, read_only=True), pytest.raises(BlockError, match="lock"):
+            amend.amend(disk.bs, dict(wanted), lambda done, total: None)
+        amend.amend(disk.bs, dict(wanted), lambda done, total: None)
+        disk.pwrite(0, b"x" * 512)
+    with opened(path, "other") as disk:
+        assert disk.pread(0, 512) == b"x" * 512

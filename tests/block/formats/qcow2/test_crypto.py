@@ -19,6 +19,7 @@ from block.core.check import FIX_NOTHING, check
 from block.core.error import BlockError
 from block.core.registry import find_format
 from block.formats.qcow2.layout import EXT_CRYPTO
+from block.ops.amend import amend
 from block.ops.info import query_image_info
 from tests.block.formats.qcow2.conftest import CLUSTER, SIZE, state_of
 from tests.support.luks_images import make_qcow2, opened_qcow2, secret
@@ -230,6 +231,41 @@ def test_a_header_written_anew_keeps_the_way_to_the_keys(image: Path) -> None:
         disk.bs.drv.change_backing_file(disk.bs, "", "")
     with opened_qcow2(image) as disk:
         assert disk.pread(0, 512) == b"x" * 512
+
+
+def test_a_password_can_be_changed(image: Path) -> None:
+    with opened_qcow2(image) as disk:
+        disk.pwrite(0, b"x" * 512)
+        assert disk.bs is not None
+        keys = {"encrypt.new-secret": "other", "encrypt.iter-time": 0}
+        add: dict[str, object] = {"encrypt.state": "active", **keys}
+        amend(disk.bs, add, lambda done, total: None)
+        erase: dict[str, object] = {"encrypt.state": "inactive", "encrypt.old-secret": "s"}
+        amend(disk.bs, erase, lambda done, total: None)
+        assert faults(disk) == (0, 0)
+    with opened_qcow2(image, "other") as disk:
+        assert disk.pread(0, 512) == b"x" * 512
+    assert refusal(image, **KEY) == "Invalid password, cannot unlock any keyslot"
+
+
+@pytest.mark.parametrize(
+    ("fmt", "complaint"),
+    [
+        (None, "Can't amend encryption options - encryption not present"),
+        ("aes", "Only LUKS encryption options can be amended"),
+    ],
+)
+def test_only_luks_has_slots_to_change(tmp_path: Path, fmt: str | None, complaint: str) -> None:
+    path = tmp_path / "a.qcow2"
+    if fmt is None:
+        block.create(os.fspath(path), "qcow2", SIZE)
+    else:
+        make_qcow2(path, SIZE, fmt)
+    with opened_qcow2(path) as disk:
+        assert disk.bs is not None
+        with pytest.raises(BlockError) as refused:
+            amend(disk.bs, {"encrypt.state": "active"}, lambda done, total: None)
+    assert str(refused.value) == complaint
 
 
 # -- what is refused
