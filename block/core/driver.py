@@ -241,6 +241,11 @@ class BlockDriver:
         (bdrv_change_backing_file)."""
         raise self._unsupported(bs, "changing the backing file")
 
+    def make_empty(self, bs: BlockDriverState) -> None:
+        """Lets go of all that the image holds, its backing file shows through; blocks
+        (bdrv_make_empty). The node is drained."""
+        raise self._unsupported(bs, "emptying of image files")
+
     def amend_options(
         self,
         bs: BlockDriverState,

@@ -479,6 +479,11 @@ def test_a_committed_image_is_in_its_base(work: Path, tools: Tools, flags: str) 
     qemu_img("compare", "before.raw", base)
     qemu_img("compare", "before.raw", "top.qcow2")
     qemu_img("check", base)
+    qemu_img("check", "top.qcow2")
+    is_empty = (
+        b'"depth": 0, "present": true' not in tools.theirs(["map", "--output=json", "top.qcow2"])[1]
+    )
+    assert is_empty == (not flags)
 
 
 OF_A_CHAIN = """

@@ -22,6 +22,7 @@ snapshots   within the image, and a machine's state: create, goto, delete, read 
 shared      refcounts and flags of what disk and snapshots share
 snapshot_table, snapshot_check    the table that names them
 ranges      where tables of snapshots are
+make_empty  nothing is held any more
 amend       other options for an image that is there: refcount_order, downgrade
 driver      the hooks
 """

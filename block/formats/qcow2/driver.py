@@ -191,6 +191,11 @@ class Qcow2Driver(BlockDriver):
 
         return check.co_check(bs, result, fix)
 
+    def make_empty(self, bs: BlockDriverState) -> None:
+        from block.formats.qcow2 import make_empty
+
+        make_empty.make_empty(bs)
+
     def amend_options(
         self,
         bs: BlockDriverState,

@@ -80,6 +80,14 @@ DISK_PLACE = Struct(
 REFCOUNT_PLACE = Struct("refcount_table_offset" / Int64ub, "refcount_table_clusters" / Int32ub)
 """Bytes 48 to 59, changed in one write when the refcount table moves."""
 
+TABLES_AT = 40
+TABLES_PLACE = Struct(
+    "l1_table_offset" / Int64ub,
+    "refcount_table_offset" / Int64ub,
+    "refcount_table_clusters" / Int32ub,
+)
+"""Bytes 40 to 59: both at once, when an image is emptied."""
+
 EXTENSION_HEAD = Struct("type" / Int32ub, "length" / Int32ub)
 
 EXT_END = 0

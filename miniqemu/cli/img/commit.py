@@ -1,16 +1,19 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """`miniqemu-img commit`: writes what an image holds into the one below it (img_commit).
 
-QEMU then empties the image, unless -d or -b is given, where its format can do that. None of ours
-can yet, so it keeps what it holds; it reads the same.
+Then the image is emptied, unless -d or -b is given, where its format can do that (qcow2): what it
+held shows through from below.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 
 from block.core import flags as f
+from block.core.error import BlockError
 from block.core.filename import node_backing_filename
+from block.core.make_empty import make_empty
 from block.ops.commit import Commit
 from miniqemu.cli.getopt import Words
 from miniqemu.cli.output import write
@@ -54,11 +57,23 @@ def run(program: str, argv: list[str]) -> int:
             if rate:
                 limit_rate(opened[-1], rate)
             Commit(opened[-2::-1], opened[-1], progress).run()
+            if not given.keys() & {"b", "d"}:
+                empty(opened[0])
             progress(100)
         finally:
             for blk in opened:
                 blk.unref()
     return 0 if quiet else write(1, "Image committed.\n")
+
+
+def empty(blk: BlockBackend) -> None:
+    """Lets go of what is below now. A format that cannot do that keeps it."""
+    assert blk.bs is not None
+    try:
+        make_empty(blk.bs)
+    except BlockError as error:
+        if error.errno != errno.ENOTSUP:
+            raise
 
 
 def open_chain(opened: list[BlockBackend], wanted: str | None, flags: int, top: str) -> None:
