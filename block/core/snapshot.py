@@ -135,6 +135,8 @@ def goto(bs: BlockDriverState, id_or_name: str) -> None:
     """
     message = "Block driver does not support snapshots"
     node = _holder_or_refuse(bs, "snapshot_goto", message)
+    if any(each.dirty_bitmaps for each in {bs, node}):
+        raise BlockError(errno.EBUSY, "Device has active dirty bitmaps", node.node_name)
     try:
         _change(node, lambda drv: drv.snapshot_goto(node, id_or_name))
     except BlockError as error:

@@ -33,7 +33,8 @@ class Step(NamedTuple):
 class Kept:
     """The disk, and the snapshots in the order in which they were made, by name."""
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, cluster: int = CLUSTER) -> None:
+        self.cluster = cluster
         self.disk = bytearray(size)
         self.snapshots: dict[str, bytes] = {}
         self.made = 0
@@ -62,8 +63,8 @@ class Kept:
             elif name is not None:
                 del self.snapshots[name]
         elif step.what == "resize":
-            size = max(len(self.disk), step.second * SECTOR)
-            self.disk.extend(bytes(size - len(self.disk)))
+            size = step.second * SECTOR
+            self.disk = self.disk[:size].ljust(size, b"\0")
         else:
             self._change(step)
         return name
@@ -72,8 +73,8 @@ class Kept:
         offset, nbytes = self.place(step)
         end = offset + nbytes
         if step.what == "discard":
-            offset = -(-offset // CLUSTER) * CLUSTER
-            end = end if end == len(self.disk) else end // CLUSTER * CLUSTER
+            offset = -(-offset // self.cluster) * self.cluster
+            end = end if end == len(self.disk) else end // self.cluster * self.cluster
         pattern = step.pattern if step.what == "write" else 0
         if offset < end:
             self.disk[offset:end] = bytes([pattern]) * (end - offset)
@@ -110,22 +111,22 @@ def do(disk: BlockBackend, kept: Kept, step: Step) -> None:
         disk.pdiscard(*place)
 
 
-def commands(kept: Kept, step: Step) -> list[list[str]]:
-    """The same step as command lines of the real tools, without the name of the image; and in
-    the model."""
+def command(kept: Kept, step: Step, name_of_image: str) -> list[str]:
+    """The same step as a command line for the real tools, [] for none; and in the model."""
     offset, nbytes = kept.place(step)
     name = kept.note(step)
     if step.what in ("create", "goto", "delete"):
         letter = {"create": "-c", "goto": "-a", "delete": "-d"}[step.what]
-        return [] if name is None else [["qemu-img", "snapshot", letter, name]]
+        return [] if name is None else ["qemu-img", "snapshot", letter, name, name_of_image]
     if step.what == "resize":
-        return [["qemu-img", "resize", "-q", "-f", "qcow2", "NAME", str(len(kept.disk))]]
+        size = str(len(kept.disk))
+        return ["qemu-img", "resize", "-q", "-f", "qcow2", "--shrink", name_of_image, size]
     verb = {
         "write": f"write -q -P {step.pattern}", "zeroes": "write -q -z",
         "unmap": "write -q -z -u", "discard": "discard -q",
     }[step.what]  # fmt: skip
-    io = ["qemu-io", "-f", "qcow2", "-d", "unmap", "-c", f"{verb} {offset} {nbytes}"]
-    return [io] if nbytes else []
+    line = f"{verb} {offset} {nbytes}"
+    return ["qemu-io", "-f", "qcow2", "-d", "unmap", "-c", line, name_of_image] if nbytes else []
 
 
 def _changes(what: str) -> st.SearchStrategy[Step]:

@@ -135,8 +135,10 @@ class Steps:
 
 
 def _upgrade(s: Qcow2State, version: int, progress: Progress) -> None:
-    """Writes a header of version 3 (qcow2_upgrade)."""
-    progress(0, 2)  # QEMU's first step is about the snapshot table
+    """Writes a header of version 3; its snapshots must tell more of themselves (qcow2_upgrade)."""
+    progress(0, 2)
+    if not all(snapshot.is_complete() for snapshot in s.snapshots):
+        _complete_snapshots(s)
     progress(1, 2)
     before, s.version = s.version, version
     try:
@@ -146,6 +148,15 @@ def _upgrade(s: Qcow2State, version: int, progress: Progress) -> None:
         raise
     s.bs.supported_zero_flags = f.REQ_MAY_UNMAP | f.REQ_NO_FALLBACK
     progress(2, 2)
+
+
+def _complete_snapshots(s: Qcow2State) -> None:
+    from block.formats.qcow2 import snapshots
+
+    try:
+        snapshots.rewrite(s)
+    except OSError as error:
+        raise _because(s, "Failed to update the snapshot table", error) from error
 
 
 def _downgrade(s: Qcow2State, version: int, progress: Progress) -> None:

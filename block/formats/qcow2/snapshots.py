@@ -52,6 +52,7 @@ from block.formats.qcow2.snapshot_table import (
     build_table,
     check_l1,
     refuse,
+    rewrite_table,
     switch_table,
     write_new,
 )
@@ -78,10 +79,13 @@ def _run(s: Qcow2State, work: Callable[[], Awaitable[None]]) -> None:
             await s.refcount_cache.flush()
             await work()
 
-    if s.external:
-        message = "Snapshots are not possible with an external data file"
-        raise refuse(s, message, errno.ENOTSUP)
     run_sync(s.bs.aio_context, locked)
+
+
+def _check_possible(s: Qcow2State) -> None:
+    """Raises where the guest's data are counted by nobody, so nothing can be shared."""
+    if s.external:
+        raise refuse(s, "", errno.ENOTSUP)
 
 
 def find(s: Qcow2State, snapshot_id: str | None, name: str | None) -> Snapshot | None:
@@ -134,6 +138,7 @@ async def update_flags(s: Qcow2State) -> None:
 
 def create(s: Qcow2State, info: SnapshotInfo) -> None:
     """Makes a snapshot of the disk as it is (qcow2_snapshot_create)."""
+    _check_possible(s)
     if len(s.snapshots) >= MAX_SNAPSHOTS:
         raise refuse(s, f"There are {MAX_SNAPSHOTS} snapshots already")
     info.id = str(1 + max((_number(snapshot.id) for snapshot in s.snapshots), default=0))
@@ -195,6 +200,7 @@ async def _drop_vm_state(s: Qcow2State, nbytes: int) -> None:
 def goto(bs: BlockDriverState, id_or_name: str) -> None:
     """Lets the disk be what it was in a snapshot (qcow2_snapshot_goto)."""
     s: Qcow2State = bs.opaque
+    _check_possible(s)
     snapshot = find(s, id_or_name, None) or find(s, None, id_or_name)
     if snapshot is None:
         raise refuse(s, "", errno.ENOENT)
@@ -272,6 +278,7 @@ async def _let_go(s: Qcow2State, l1_table: array[int], l1_offset: int) -> None:
 
 def delete(s: Qcow2State, snapshot_id: str | None, name: str | None) -> None:
     """Forgets a snapshot (qcow2_snapshot_delete)."""
+    _check_possible(s)
     snapshot = find(s, snapshot_id, name)
     if snapshot is None:
         raise refuse(s, "Can't find the snapshot", errno.ENOENT)
@@ -289,6 +296,11 @@ async def _delete(s: Qcow2State, snapshot: Snapshot) -> None:
         raise refuse(s, message, error.errno or errno.EIO) from error
     await switch_table(s, others, place)
     await _let_go(s, table, snapshot.l1_offset)
+
+
+def rewrite(s: Qcow2State) -> None:
+    """Writes the same table anew, with all that version 3 wants of it (qcow2_write_snapshots)."""
+    _run(s, lambda: rewrite_table(s))
 
 
 # -- load_tmp

@@ -14,13 +14,14 @@ from hypothesis import HealthCheck, given, settings
 
 import block
 from block.core import check as core
+from block.core import dirty_bitmap, snapshot, vmstate
 from block.core import flags as f
-from block.core import snapshot, vmstate
 from block.core.backend import BlockBackend
 from block.core.error import BlockError
 from block.core.snapshot import SnapshotInfo
 from block.formats.qcow2 import snapshot_table as table
 from block.formats.qcow2.layout import OFFSET_MASK, OFLAG_COPIED
+from block.ops.amend import amend
 from tests.block.formats.qcow2.conftest import CLUSTER, SIZE, Opener, state_of
 from tests.support.qcow2_damage import counts, run_check
 from tests.support.qcow2_disk import FLUSH, Tape, open_on
@@ -178,6 +179,16 @@ def test_a_filter_and_raw_hand_the_question_on(image: Path) -> None:
         snapshot.goto(node_of(disk), "through")
         assert disk.pread(0, 512) == b"a" * 512
         assert disk.length == SIZE, "raw has heard of it"
+
+
+def test_bitmaps_would_not_know_what_has_changed(opener: Opener) -> None:
+    disk = opener()
+    make(disk, "one")
+    bitmap = dirty_bitmap.create(node_of(disk), 65536, "watch")
+    with pytest.raises(BlockError, match="Device has active dirty bitmaps"):
+        snapshot.goto(node_of(disk), "one")
+    bitmap.release()
+    snapshot.goto(node_of(disk), "one")
 
 
 def test_a_format_without_refuses_in_qemus_words(tmp_path: Path) -> None:
@@ -560,6 +571,26 @@ def test_a_table_that_is_too_long_is_refused_or_cut_off(
     clean(lying.path)
     with block.open(os.fspath(lying.path), format="qcow2") as disk:
         assert names(disk) == [("1", "a"), ("2", "b")]
+
+
+def test_an_upgrade_completes_them(tmp_path: Path) -> None:
+    path = tmp_path / "old.qcow2"
+    block.create(os.fspath(path), "qcow2", SIZE, compat="0.10")
+    with block.open(os.fspath(path), format="qcow2", cache="unsafe") as disk:
+        make(disk, "one")
+        at = state_of(disk).snapshots_offset
+    data = bytearray(path.read_bytes())
+    data[at + 36 : at + 40] = bytes(4)
+    data[at + 40 : at + 44] = data[at + 64 : at + 68]
+    path.write_bytes(data)
+    with block.open(os.fspath(path), format="qcow2", cache="unsafe") as disk:
+        assert names(disk) == [("1", "one")]
+        assert state_of(disk).snapshots[0].extra_size == 0
+        amend(node_of(disk), {"compat": "1.1"}, lambda done, total: None)
+    clean(path)
+    with block.open(os.fspath(path), format="qcow2", cache="unsafe") as disk:
+        assert state_of(disk).snapshots[0].is_complete()
+        assert names(disk) == [("1", "one")]
 
 
 def test_an_entry_too_short_for_version_3_is_completed(tmp_path: Path) -> None:
