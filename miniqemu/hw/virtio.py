@@ -50,6 +50,9 @@ class Transport(Protocol):
     def raise_irq(self) -> None:
         """The interrupt status has a new bit."""
 
+    def acknowledged(self) -> int:
+        """Bits of the interrupt status that were acknowledged in the kernel since the last call."""
+
     def set_guest_notifier(self, assign: bool) -> None:
         """From now on `raise_irq` may be called from any thread (virtio_bus, irqfd)."""
 
@@ -241,8 +244,14 @@ class VirtioDevice:
     def interrupt(self, bits: int) -> None:
         """Sets bits of the interrupt status and tells the guest (virtio_irq). See raise_irq."""
         with self._lock:
-            self.isr |= bits
+            self.isr = self.isr & ~self.transport.acknowledged() | bits
         self.transport.raise_irq()
+
+    def interrupt_status(self) -> int:
+        """What a driver reads from InterruptStatus. Big lock held."""
+        with self._lock:
+            self.isr &= ~self.transport.acknowledged()
+            return self.isr
 
     def acknowledge(self, bits: int) -> None:
         """Clears bits of the interrupt status (a write to InterruptACK)."""

@@ -16,10 +16,11 @@ R3. A request that cannot be answered (no header, no status byte) breaks the dev
 R4. One call of handle_queue takes at most as many chains as the queue has; a driver that adds for
     ever has its next turn after the others in the loop.
 R5. What an error stopped (werror=stop) keeps its chain and waits in `stopped`.
-R6. While reads are answered at once, the driver gets the first answers before we take the rest: a
-    turn of handle_queue ends at its first read, the next after four more, then after 16. Those
-    that go on where the last one ended do not count: a stream stays together and is merged. A turn
-    that finds something in flight takes all: answers take their time. (Why: docs/two-ways.md.)
+R6. While reads are answered at once, a driver that polls gets the first answers before we take the
+    rest: a turn of handle_queue ends at its first read, the next after four more, then after 16.
+    Those that go on where the last one ended do not count: a stream stays together and is merged.
+    A turn takes all if the driver waits for an interrupt, whose way to it is longer than the turn;
+    or if something is in flight: answers take their time. (Why: docs/two-ways.md.)
 R7. What one turn starts reaches the kernel in one batch (aio=native, aio=io_uring): the backend is
     plugged meanwhile.
 """
@@ -85,7 +86,7 @@ class BlkRequests(VirtioDevice):
         if self._quiesced or not queue.ready:
             return
         budget = queue.num  # R4
-        limit = budget if queue.in_use else jumps
+        limit = budget if queue.in_use or queue.waited_for() else jumps
         self._jumps = 0
         more = False
         blk = self.blk

@@ -12,6 +12,9 @@ R3. What the standard forbids a driver to write at that moment is ignored: featu
     FEATURES_OK, a queue's numbers while it is ready, registers that are read-only.
 R4. The interrupt line has two drivers, never at the same time: as a wire under the big lock while
     the device is served by the main loop, by `pulse` from any thread while an IOThread serves it.
+R5. While an IOThread serves the device an acknowledgement ends in the kernel, which notes it in a
+    notifier, and the vCPU runs on. We ask for it before a bit is set and before one is read: so
+    it clears what was set before it, and nothing else.
 
 Discussion: the board's interrupt pins are edge-triggered. A wire that is already high when a second
 bit of the status is set gives no edge, and need not: the first one is not acknowledged yet. An
@@ -21,7 +24,7 @@ acknowledge that leaves a bit set must give a new one, so the wire goes down and
 from __future__ import annotations
 
 from block.aio.world import World, the_world
-from miniqemu.hw.virtio import VirtioDevice
+from miniqemu.hw.virtio import ISR_CONFIG, ISR_QUEUE, VirtioDevice
 from miniqemu.hw.virtio_main_thread import MainThread
 from miniqemu.hw.virtqueue import VirtQueue
 from miniqemu.machine import debug
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from block.aio.context import AioContext
+    from block.aio.notifier import EventNotifier
     from miniqemu.machine.biglock import BigLock
     from miniqemu.machine.irq import IrqLine
     from miniqemu.machine.memory import AddressSpace
@@ -82,6 +86,7 @@ QUEUE_ADDRESSES = {
     QUEUE_DEVICE_LOW: ("used_addr", 0),
     QUEUE_DEVICE_HIGH: ("used_addr", 32),
 }
+ACKNOWLEDGEMENTS = (ISR_QUEUE, ISR_QUEUE | ISR_CONFIG)  # those that end in the kernel (R5)
 CONSTANTS = {MAGIC_VALUE: MAGIC, VERSION_REGISTER: VERSION, VENDOR_ID: VENDOR}
 CONSTANTS |= dict.fromkeys((SHM_LEN_LOW, SHM_LEN_HIGH, SHM_BASE_LOW, SHM_BASE_HIGH), NO_REGION)
 
@@ -114,13 +119,14 @@ class VirtioMmioTransport:
         self._world = world or the_world()
         self._main = MainThread(ctx_main, big_lock, self._world)
         self._pulse = False  # R4
+        self._acks: list[tuple[int, EventNotifier]] = []  # R5
         self._clear_selectors()
         self._readers: dict[int, Callable[[VirtioDevice], int]] = {
             DEVICE_ID: lambda device: device.device_id,
             DEVICE_FEATURES: self._read_features,
             QUEUE_NUM_MAX: lambda device: queue.max_size if (queue := self._queue(device)) else 0,
             QUEUE_READY: lambda device: int(queue.ready) if (queue := self._queue(device)) else 0,
-            INTERRUPT_STATUS: lambda device: device.isr,
+            INTERRUPT_STATUS: lambda device: device.interrupt_status(),
             STATUS: lambda device: device.status_register,
             CONFIG_GENERATION: lambda device: device.generation,
         }
@@ -278,10 +284,41 @@ class VirtioMmioTransport:
             self.irq.irqfd()
             self.irq.set_level(False)
             self._pulse = True
+            self._bind_acks()
         else:
+            self._unbind_acks()
             self._pulse = False
             self.irq.release_irqfd()
             self._drive_wire()
+
+    def _bind_acks(self) -> None:
+        """From here on acknowledgements end in the kernel, if it has a place for them."""
+        for value in ACKNOWLEDGEMENTS if self.has_ioeventfd else ():
+            notifier = self._world.new_notifier()
+            try:
+                self._space.add_ioeventfd(self.base + INTERRUPT_ACK, 4, notifier, datamatch=value)
+            except OSError:
+                notifier.close()
+                return
+            self._acks.append((value, notifier))
+
+    def _unbind_acks(self) -> None:
+        """They are register writes again, and what came before is not lost."""
+        for value, notifier in self._acks:
+            self._space.del_ioeventfd(self.base + INTERRUPT_ACK, 4, notifier, datamatch=value)
+        if self.device is not None:
+            self.device.interrupt_status()
+        for _, notifier in self._acks:
+            notifier.close()
+        self._acks.clear()
+
+    def acknowledged(self) -> int:
+        """The bits that were acknowledged in the kernel since the last call (R5)."""
+        bits = 0
+        for value, notifier in self._acks:
+            if notifier.test_and_clear():
+                bits |= value
+        return bits
 
     def set_host_notifier(self, queue: VirtQueue, assign: bool) -> None:
         """Binds a queue's doorbell to a notifier, or unbinds it (virtio_bus_set_host_notifier)."""

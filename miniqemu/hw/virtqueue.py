@@ -286,6 +286,12 @@ class VirtQueue:
         self.polled = False
         return self.enable_notification()
 
+    def waited_for(self) -> bool:
+        """Whether the driver wants to hear of the very next buffer: it sleeps, or is about to."""
+        if self._event_idx:
+            return self._avail[self._mask + 3] == self.used_idx
+        return not self._avail[0] & AVAIL_F_NO_INTERRUPT
+
     def needs_interrupt(self) -> bool:
         """Whether the driver wants to hear of what was pushed (virtio_should_notify)."""
         with self._fence:

@@ -18,6 +18,7 @@ from block.aio.iothread import IOThread
 from block.aio.world import ClockType, the_world
 from block.core import drain
 from miniqemu.hw import virtio_mmio as mmio
+from miniqemu.hw.virtio import ISR_CONFIG, ISR_QUEUE
 from miniqemu.hw.virtio_blk_layout import S_OK, T_FLUSH, T_IN, T_OUT
 from tests.support.drivers import (
     Disk,
@@ -139,6 +140,61 @@ def test_the_doorbell_goes_around_the_registers() -> None:
         bench.device.notify_queue = None  # type: ignore[assignment]  # it must not be called
         chains = bench.submit(1)
         bench.run_until(lambda: bench.all_done(chains))
+
+
+@pytest.mark.parametrize("bits", [ISR_QUEUE, ISR_QUEUE | ISR_CONFIG])
+def test_an_acknowledgement_goes_around_the_registers(bits: int) -> None:
+    with plane() as bench:
+        bench.driver.start()
+        bench.device.acknowledge = None  # type: ignore[assignment]  # it must not be called
+        bench.submit(1)
+        bench.run_until(lambda: bench.driver.reg(mmio.INTERRUPT_STATUS) == ISR_QUEUE)
+        bench.driver.set_reg(mmio.INTERRUPT_ACK, bits)
+        assert bench.driver.reg(mmio.INTERRUPT_STATUS) == 0
+
+
+def test_an_acknowledgement_clears_what_was_set_before_it_and_nothing_else() -> None:
+    with plane() as bench:
+        bench.driver.start()
+        bench.device.interrupt(ISR_QUEUE)
+        bench.driver.set_reg(mmio.INTERRUPT_ACK, ISR_QUEUE | ISR_CONFIG)
+        bench.device.interrupt(ISR_QUEUE)
+        assert bench.driver.reg(mmio.INTERRUPT_STATUS) == ISR_QUEUE
+        bench.device.interrupt(ISR_CONFIG)
+        bench.driver.set_reg(mmio.INTERRUPT_ACK, ISR_QUEUE)
+        assert bench.driver.reg(mmio.INTERRUPT_STATUS) == ISR_CONFIG
+        bench.driver.set_reg(mmio.INTERRUPT_ACK, ISR_CONFIG)
+        assert bench.driver.reg(mmio.INTERRUPT_STATUS) == 0
+
+
+def test_an_acknowledgement_before_a_stop_is_not_lost_in_it() -> None:
+    with plane() as bench:
+        bench.driver.start()
+        bench.device.interrupt(ISR_QUEUE)
+        bench.driver.set_reg(mmio.INTERRUPT_ACK, ISR_QUEUE)
+        edges = bench.irqs.edges
+        bench.transport.vm_state_changed(False)
+        assert bench.driver.reg(mmio.INTERRUPT_STATUS) == 0
+        assert bench.irqs.edges == edges
+
+
+def test_an_acknowledgement_for_which_the_kernel_has_no_place_is_a_register_write(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with plane() as bench:
+        add_ioeventfd = bench.space.add_ioeventfd
+
+        def refuse(addr: int, *args: Any, **words: Any) -> None:
+            if addr == bench.base + mmio.INTERRUPT_ACK:
+                raise OSError(errno.ENOSPC, "no place")
+            add_ioeventfd(addr, *args, **words)
+
+        monkeypatch.setattr(bench.space, "add_ioeventfd", refuse)
+        bench.driver.start()
+        assert bench.backend.aio_context is bench.device.service.ctx
+        bench.device.interrupt(ISR_QUEUE)
+        assert bench.driver.acknowledge() == ISR_QUEUE
+        assert bench.driver.reg(mmio.INTERRUPT_STATUS) == 0
 
 
 def test_a_reset_waits_for_requests_in_flight() -> None:
@@ -315,10 +371,10 @@ def test_without_irqfd_or_ioeventfd_the_device_is_served_all_the_same(
         doorbells = bench.space.add_ioeventfd
         left = [what == "second ioeventfd"]
 
-        def add_ioeventfd(*args: Any, **words: Any) -> None:
-            if not left or not left.pop():
+        def add_ioeventfd(addr: int, *args: Any, **words: Any) -> None:
+            if addr == bench.base + mmio.QUEUE_NOTIFY and not (left and left.pop()):
                 raise refused
-            doorbells(*args, **words)
+            doorbells(addr, *args, **words)
 
         def add_irqfd(*args: object) -> None:
             raise refused

@@ -27,8 +27,9 @@ def test_the_guests_self_test_passes_in_each_way(tmp_path: Path, way: str) -> No
         assert b"not ok" not in guest.line.said
 
 
-def test_no_request_takes_the_big_lock(tmp_path: Path) -> None:
+def test_no_request_takes_the_big_lock_and_no_interrupt_stops_a_vcpu(tmp_path: Path) -> None:
     with run(tmp_path, "IOThread", BENCH) as guest:
+        guest.device.acknowledge = None  # type: ignore[assignment]  # it must not be called
         threads: list[int] = []
         assert guest.iothread is not None
         guest.iothread.ctx.bh_schedule_oneshot(lambda: threads.append(the_world().current()))

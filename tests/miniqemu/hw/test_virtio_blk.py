@@ -26,6 +26,7 @@ from tests.support.ring_driver import DriverQueue
 from tests.support.virtio_rig import ParkingBlk, Rig, rig
 
 CAPACITY = (1 << 20) // 512
+NEVER = 30_000  # a used index that no test comes to
 RINGS = [
     (F_VERSION_1, False),
     (F_EVENT_IDX, False),
@@ -312,9 +313,10 @@ def test_a_stream_is_read_as_one_also_over_doorbells() -> None:
         assert disk(bench).stats.merged[0] == 6
 
 
-def submit_scattered(bench: Rig, count: int) -> DriverQueue:
-    """Rings once for reads that have no neighbours."""
+def submit_scattered(bench: Rig, count: int, used_event: int = NEVER) -> DriverQueue:
+    """Rings once for reads that have no neighbours; asks for no interrupt, as if it polled."""
     ring = bench.driver.start(num=256)
+    ring.set_used_event(used_event)
     for n in range(count):
         ring.submit(bench.chain(T_IN, 2 * n + 1, into=512))
     bench.driver.kick()
@@ -331,6 +333,17 @@ def test_the_driver_has_the_first_answers_while_the_rest_is_taken() -> None:
         assert list(dict.fromkeys(begun)) == [1, 5, 16]
         assert all(answered for begun, answered in steps if begun > 1)
         assert len(ring.reap()) == 16
+
+
+def test_a_driver_that_waits_for_an_interrupt_gets_all_answers_with_it() -> None:
+    with rig() as bench:
+        ring = submit_scattered(bench, 16, used_event=0)
+        told = []
+        while bench.ctx.poll(False):
+            told.append((len(disk(bench).calls), ring.used_idx, bench.irqs.edges))
+        assert {begun for begun, _, _ in told} == {16}
+        assert {used for _, used, edges in told if edges} == {16}
+        assert bench.irqs.edges == 1
 
 
 def test_a_read_that_is_alone_needs_no_second_turn(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -196,19 +196,23 @@ def test_what_came_before_the_ring_was_asked_for_again_is_seen(features: int) ->
 def test_the_no_interrupt_flag_is_obeyed() -> None:
     bench = Bench(features=0)
     assert bench.queue.needs_interrupt()
+    assert bench.queue.waited_for()
     bench.driver.suppress_interrupts()
     assert not bench.queue.needs_interrupt()
+    assert not bench.queue.waited_for()
 
 
 def test_used_event_says_when_to_interrupt() -> None:
     bench = Bench()
     driver = bench.driver
-    wanted = []
+    waited_for, wanted = [], []
     driver.set_used_event(3)  # when used.idx passes 3
     for _ in range(6):
         driver.submit([(0x8000, 1, True)])
+        waited_for.append(bench.queue.waited_for())
         bench.serve()
         wanted.append(bench.queue.needs_interrupt())
+    assert waited_for == [False, False, False, True, False, False]
     assert wanted == [True, False, False, True, False, False]  # the first one always
 
 
