@@ -131,11 +131,12 @@ def create(bs: BlockDriverState, info: SnapshotInfo) -> None:
 def goto(bs: BlockDriverState, id_or_name: str) -> None:
     """Lets the disk be what it was in a snapshot (bdrv_snapshot_goto).
 
-    What it holds now is gone then. Its length becomes that of the snapshot.
+    What it holds now is gone then. Its length becomes that of the snapshot. Raises EBUSY where
+    dirty bitmaps would have to know what changes so.
     """
     message = "Block driver does not support snapshots"
     node = _holder_or_refuse(bs, "snapshot_goto", message)
-    if any(each.dirty_bitmaps for each in {bs, node}):
+    if bs.dirty_bitmaps or node.dirty_bitmaps:
         raise BlockError(errno.EBUSY, "Device has active dirty bitmaps", node.node_name)
     try:
         _change(node, lambda drv: drv.snapshot_goto(node, id_or_name))

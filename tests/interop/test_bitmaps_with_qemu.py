@@ -48,6 +48,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         qemu_done("qemu-img", "bitmap", "--add", *options, path / image, name)
     qemu_done("qemu-io", "-c", "write 1M 100k", "-c", "write -z 3M 1k", path / "one")
     qemu_done("qemu-io", "-c", "write 2M 64k", path / "top")
+    qemu_done("qemu-img", "snapshot", "-c", "s", path / "one")
     make_broken(path / "one", path / "broken")
     return path
 
@@ -195,7 +196,7 @@ bitmap --image-opts --add driver=raw,file.filename=disk.raw x | bitmap --image-o
 convert --bitmaps disk.raw x -O qcow2 | convert --bitmaps one x -O raw | convert --bitmaps old x -O qcow2
 convert --bitmaps broken x -O qcow2 | convert --skip-broken-bitmaps one x | convert --bitmaps one other x
 convert --bitmaps one x -O qcow2 -o compat=0.10 | convert -n --bitmaps one long -O qcow2
-convert -n --bitmaps one one -O qcow2 | resize broken 8M | resize --shrink broken 1M
+snapshot -a s one | snapshot -l one | convert -n --bitmaps one one -O qcow2 | resize broken 8M | resize --shrink broken 1M
 """  # noqa: E501
 NODE = re.compile(rb"#block\d+")
 

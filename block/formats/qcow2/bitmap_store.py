@@ -174,6 +174,7 @@ def _directory_of(s: Qcow2State) -> tuple[int, int, int, int]:
 def _set_directory(s: Qcow2State, directory: tuple[int, int, int, int]) -> None:
     s.bitmap_directory_offset, s.bitmap_directory_size, s.nb_bitmaps, bit = directory
     s.autoclear_features = s.autoclear_features & ~AUTOCLEAR_BITMAPS | bit
+    s.suspects = None
 
 
 async def _free_entry(s: Qcow2State, entry: BitmapEntry) -> None:

@@ -20,7 +20,7 @@ from block.core import event, graph
 from block.core.error import BlockError
 from block.core.permissions import is_writable
 from block.formats.qcow2.dirty import write_incompatible
-from block.formats.qcow2.layout import INCOMPAT_CORRUPT
+from block.formats.qcow2.layout import AUTOCLEAR_BITMAPS, INCOMPAT_CORRUPT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 OL_HEADER, OL_ACTIVE_L1, OL_ACTIVE_L2, OL_REFTABLE, OL_REFBLOCK = (1 << bit for bit in range(5))
 OL_SNAPSHOT_TABLE, OL_INACTIVE_L1, OL_INACTIVE_L2 = (1 << bit for bit in range(5, 8))
+OL_BITMAP_DIRECTORY = 1 << 8
 OL_NAMES = {
     OL_HEADER: "qcow2_header",
     OL_ACTIVE_L1: "active L1 table",
@@ -37,8 +38,9 @@ OL_NAMES = {
     OL_SNAPSHOT_TABLE: "snapshot table",
     OL_INACTIVE_L1: "inactive L1 table",
     OL_INACTIVE_L2: "inactive L2 table",
+    OL_BITMAP_DIRECTORY: "bitmap directory",
 }
-OL_CONSTANT = OL_HEADER | OL_ACTIVE_L1 | OL_REFTABLE | OL_SNAPSHOT_TABLE
+OL_CONSTANT = OL_HEADER | OL_ACTIVE_L1 | OL_REFTABLE | OL_SNAPSHOT_TABLE | OL_BITMAP_DIRECTORY
 OL_CACHED = OL_CONSTANT | OL_ACTIVE_L2 | OL_REFBLOCK | OL_INACTIVE_L1
 OL_ALL = OL_CACHED | OL_INACTIVE_L2
 TEMPLATES = {"none": 0, "constant": OL_CONSTANT, "cached": OL_CACHED, "all": OL_ALL}
@@ -110,6 +112,8 @@ def overlap(s: Qcow2State, offset: int, nbytes: int, ignore: int = 0) -> int:
     table_end = s.snapshots_offset + s.snapshots_size
     if checks & OL_SNAPSHOT_TABLE and offset < table_end and s.snapshots_offset < end:
         return OL_SNAPSHOT_TABLE
+    if s.nb_bitmaps and checks & OL_BITMAP_DIRECTORY and _hits_directory(s, offset, end):
+        return OL_BITMAP_DIRECTORY
     if checks & OL_INACTIVE_L1 and s.inactive_l1.touch(offset, end):
         return OL_INACTIVE_L1
     for kind, places in ((OL_ACTIVE_L2, s.l2_clusters), (OL_REFBLOCK, s.refblock_clusters)):
@@ -119,6 +123,13 @@ def overlap(s: Qcow2State, offset: int, nbytes: int, ignore: int = 0) -> int:
                 if cluster in known:
                     return kind
     return 0
+
+
+def _hits_directory(s: Qcow2State, offset: int, end: int) -> bool:
+    """Whether a write would hit the bitmap directory, while the image says that it is right."""
+    place = s.bitmap_directory_offset
+    believed = s.autoclear_features & AUTOCLEAR_BITMAPS
+    return bool(believed and offset < place + s.bitmap_directory_size and place < end)
 
 
 def safe_beside_snapshots(s: Qcow2State, host: int) -> bool:

@@ -240,6 +240,8 @@ class Qcow2State:
             self.suspects.update(range(self.reftable_offset, reftable_end, size))
             table_end = self.snapshots_offset + self.snapshots_size
             self.suspects.update(range(self.snapshots_offset, table_end, size))
+            directory_end = self.bitmap_directory_offset + self.bitmap_directory_size
+            self.suspects.update(range(self.bitmap_directory_offset, directory_end, size))
         return self.suspects
 
     def add_l2_cluster(self, place: int) -> None:

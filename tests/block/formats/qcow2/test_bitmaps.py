@@ -12,7 +12,7 @@ from typing import NoReturn
 import pytest
 
 import block
-from block.core import dirty_bitmap, reopen
+from block.core import dirty_bitmap, reopen, snapshot
 from block.core import flags as f
 from block.core.backend import BlockBackend
 from block.core.error import BlockError
@@ -237,6 +237,20 @@ def test_the_last_one_takes_the_extension_with_it(image: Path, opener: Opener) -
     is_clean(image)
 
 
+def test_where_the_directory_goes_no_data_may_follow(image: Path, opener: Opener) -> None:
+    with opener() as disk:
+        add(disk, "b0")
+        add(disk, "b1")
+    with opener() as disk:
+        disk.pwrite(0, b"x")
+        s = state_of(disk)
+        before = s.bitmap_directory_offset
+        assert before in s.suspect_clusters()
+        ops.remove(disk.bs, "b0")
+        assert s.bitmap_directory_offset != before
+        assert s.bitmap_directory_offset in s.suspect_clusters()
+
+
 def test_what_was_never_saved_can_be_removed(image: Path, opener: Opener) -> None:
     with opener() as disk:
         add(disk, "b0")
@@ -273,6 +287,24 @@ def make_inconsistent(image: Path, opener: Opener) -> None:
     with opener():
         crashed = image.read_bytes()
     image.write_bytes(crashed)
+
+
+# -- snapshots
+
+
+def test_bitmaps_and_snapshots_live_side_by_side(image: Path, opener: Opener) -> None:
+    with opener() as disk:
+        assert disk.bs is not None
+        add(disk, "b0")
+        disk.pwrite(0, b"x" * CLUSTER)
+        snapshot.create(disk.bs, snapshot.SnapshotInfo(name="before"))
+        disk.pwrite(M, b"y" * CLUSTER)
+        with pytest.raises(BlockError, match="Device has active dirty bitmaps") as error:
+            snapshot.goto(disk.bs, "before")
+        assert error.value.errno == errno.EBUSY
+        assert disk.pread(M, 1) == b"y"
+    assert stored(image)["b0"].areas == [(0, CLUSTER), (M, CLUSTER)]
+    is_clean(image)
 
 
 # -- what cannot be

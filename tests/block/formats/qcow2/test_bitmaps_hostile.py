@@ -13,6 +13,7 @@ import pytest
 import block
 from block.core import dirty_bitmap
 from block.core.error import BlockError
+from block.formats.qcow2.layout import OFLAG_COPIED
 from block.ops import bitmap as ops
 from tests.block.formats.qcow2.conftest import CLUSTER, SIZE, Opener
 from tests.support.qcow2_bitmaps import AUTO, EXTRA_COMPATIBLE, IN_USE, place_of, stored
@@ -185,6 +186,27 @@ def test_a_name_may_be_any_bytes(path: Path) -> None:
     after = path.read_bytes()
     offset, size = directory(after)
     assert b"\xff\n:" in after[offset : offset + size]
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_no_data_are_written_over_the_directory(path: Path, opener: Opener, known: bool) -> None:
+    """An L2 entry says that the guest's first cluster is where the directory lies; with the L2
+    table in memory a write goes another way."""
+    data = Image(path.read_bytes())
+    offset, _ = directory(data)
+    (l1,) = struct.unpack_from(">Q", data, 40)
+    (l2,) = struct.unpack_from(">Q", data, l1)
+    struct.pack_into(">Q", data, l2 & ~OFLAG_COPIED, offset | OFLAG_COPIED)
+    path.write_bytes(data)
+    disk = opener(path)
+    if known:
+        disk.pread(0, 512)
+    with pytest.raises(BlockError, match="overlaps with bitmap directory"):
+        disk.pwrite(0, b"z" * CLUSTER)
+    with pytest.raises(BlockError, match=r"Failed to write bitmap '.*' to file: .*corrupt"):
+        disk.close()
+    after = path.read_bytes()
+    assert after[offset + ENTRY.size : offset + ENTRY.size + 3] in (b"one", b"two")
 
 
 # -- extra data
