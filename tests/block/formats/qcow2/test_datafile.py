@@ -238,9 +238,14 @@ def test_a_data_file_that_is_gone_is_named(image: Path, data: Path) -> None:
     assert refusal(image) == f"Could not open '{data}': No such file or directory"
 
 
-def test_whoever_looks_at_the_header_only_needs_no_data_file(image: Path, data: Path) -> None:
+@pytest.mark.parametrize(
+    "given", [{}, {"data-file.driver": "file", "data-file.filename": "gone"}, {"data-file": "n"}]
+)
+def test_whoever_looks_at_the_header_only_needs_no_data_file(
+    image: Path, data: Path, given: dict[str, object]
+) -> None:
     data.unlink()
-    with open_backend(os.fspath(image), flags=f.BDRV_O_NO_IO) as disk:
+    with open_backend(os.fspath(image), options=given, flags=f.BDRV_O_NO_IO) as disk:
         assert disk.bs is not None
         assert disk.bs.drv is not None
         told = disk.bs.drv.get_specific_info(disk.bs)

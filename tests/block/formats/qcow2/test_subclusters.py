@@ -304,6 +304,20 @@ def test_zeroes_over_several_clusters_take_parts_of_the_first_and_the_last(
     )
 
 
+def test_a_read_over_the_edge_of_a_cluster_asks_both_bitmaps(opener: Opener) -> None:
+    disk = opener()
+    disk.pwrite(0, b"1" * 2 * CLUSTER)
+    disk.pwrite_zeroes(0, 5 * SUB)
+    disk.pwrite_zeroes(CLUSTER + SUB, SUB)
+    start, nbytes = 5 * SUB, 32 * SUB
+    into = bytearray(nbytes)
+    reading = Outcome()
+    disk.aio_preadv(start, [memoryview(into)], reading)
+    disk.drain()
+    assert reading.ret == 0
+    assert into == b"1" * 28 * SUB + bytes(SUB) + b"1" * 3 * SUB
+
+
 def test_a_discarded_cluster_is_free_and_reads_as_zeroes(opener: Opener, image: Path) -> None:
     disk = opener()
     disk.pwrite(0, b"z" * 2 * CLUSTER)
@@ -358,6 +372,14 @@ def test_what_was_cut_off_does_not_come_back(opener: Opener, at: int) -> None:
     disk.truncate(4 * CLUSTER - 512)
     disk.truncate(SIZE)
     assert disk.pread(0, SIZE) == b"x" * at + bytes(SIZE - at)
+
+
+def test_of_a_compressed_cluster_what_was_cut_off_does_not_come_back(opener: Opener) -> None:
+    disk = opener()
+    disk.pwrite(CLUSTER, b"x" * CLUSTER, f.REQ_WRITE_COMPRESSED)
+    disk.truncate(CLUSTER + 3 * SUB + 512)
+    disk.truncate(SIZE)
+    assert disk.pread(CLUSTER, CLUSTER) == b"x" * (3 * SUB + 512) + bytes(29 * SUB - 512)
 
 
 # -- sequences
