@@ -51,7 +51,8 @@ def traits(kind: Kind) -> list[str]:
     ]
     packed = ["compressed clusters"] if kind.packed else []
     backing = "backing file" if kind.backing else "no backing file"
-    return ["", *version, *named, *packed, backing]
+    snapshot = ["a snapshot"] if kind.snapshot else []
+    return ["", *version, *named, *packed, *snapshot, backing]
 
 
 def print_table(count: Count) -> None:

@@ -36,13 +36,14 @@ Options = dict[str, str]
 
 class Kind(NamedTuple):
     """One way to make an image. Options are qemu-img's, spelled as there; `backing`: over a raw
-    file half as long; `packed`: some compressed clusters come first; `once`: it is written in one
-    go, by convert."""
+    file half as long; `packed`: some compressed clusters come first; `snapshot`: whoever begins
+    takes one half-way; `once`: it is written in one go, by convert."""
 
     fmt: str
     options: Options
     backing: bool = False
     packed: bool = False
+    snapshot: bool = False
     once: bool = False
 
     def __str__(self) -> str:
@@ -72,6 +73,7 @@ QCOW2: Mapping[str, tuple[str, ...]] = {
     "lazy_refcounts": ("off", "on"),
     "preallocation": ("off", "metadata", "falloc", "full"),
     "compression_type": ("none", "zlib", "zstd"),
+    "snapshot": ("no", "yes"),
     "backing": ("no", "yes"),
 }
 QED: Mapping[str, tuple[str, ...]] = {
@@ -105,6 +107,7 @@ def can_be(fmt: str, row: Options) -> bool:
         or (backing and row["data"] == "raw")
         or (backing and row["preallocation"] != "off" and not extended)
         or (packed and (row["data"] != "no" or row["preallocation"] != "off"))
+        or (row["snapshot"] == "yes" and (row["data"] != "no" or row["refcount_bits"] == "1"))
     )
 
 
@@ -136,17 +139,14 @@ def pairs(every: list[Options]) -> list[Options]:
 
 
 def qcow2_kind(row: Options) -> Kind:
-    names = (
-        "data",
-        "backing",
-        *(["compression_type"] if row["compression_type"] == "none" else []),
-    )
-    options = {name: value for name, value in row.items() if name not in names}
+    packed = row["compression_type"] != "none"
+    left_out = {"data", "backing", "snapshot", "" if packed else "compression_type"}
+    options = {name: value for name, value in row.items() if name not in left_out}
     if row["data"] != "no":
         options["data_file"] = "data.raw"
     if row["data"] == "raw":
         options["data_file_raw"] = "on"
-    return Kind("qcow2", options, row["backing"] == "yes", row["compression_type"] != "none")
+    return Kind("qcow2", options, row["backing"] == "yes", packed, row["snapshot"] == "yes")
 
 
 def plain_kind(fmt: str, row: Options) -> Kind:
@@ -194,12 +194,14 @@ class Cell:
 
     def run(self, direction: str) -> int:
         """Tries it; returns how many operations were done."""
+        then: bytes | None = None
         if self.kind.once:
             self._once(direction)
         elif direction == OURS:
             self._create_ours()
             self._pack_ours()
             self._work_ours()
+            then = self._snapshot(ours=True)
             self._judged_by_qemu()
             self._work_qemus()
             self._read_by_us()
@@ -207,9 +209,12 @@ class Cell:
             self._create_qemus()
             self._pack_qemus()
             self._work_qemus()
+            then = self._snapshot(ours=False)
             self._read_by_us()
             self._work_ours()
             self._judged_by_qemu()
+        if then is not None:
+            self._is_in_snapshot(then)
         return self.operations
 
     # -- creating
@@ -338,6 +343,25 @@ class Cell:
             assert content[: self.kind.size] == self.work.model, "the data file is the disk"
             # QEMU copies up to the end of the last cluster; we leave the file as long as it is.
             assert not any(content[self.kind.size :])
+
+    def _snapshot(self, ours: bool) -> bytes | None:
+        """Takes a snapshot; returns what it holds."""
+        if not self.kind.snapshot:
+            return None
+        self.operations += 1
+        words = ("snapshot", "-c", "then", self.image)
+        if ours:
+            assert _img(*words) == 0
+        else:
+            qemu_done("qemu-img", *words)
+        return bytes(self.work.model)
+
+    def _is_in_snapshot(self, then: bytes) -> None:
+        """Both read the snapshot, whatever has been written since."""
+        words = ("convert", "-l", "then", "-f", self.kind.fmt, "-O", "raw", self.image)
+        assert _img(*words, "ours.raw") == 0
+        qemu_done("qemu-img", *words, "qemus.raw")
+        assert Path("ours.raw").read_bytes() == Path("qemus.raw").read_bytes() == then
 
     def _once(self, direction: str) -> None:
         for op in self.work.ops(OUR_OPS):

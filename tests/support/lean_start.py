@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """What a program imports when it starts: scripts call the tools a thousand times.
 
-    start = lean_start("miniqemu.cli.img.main", ["info", "disk.img"], tmp_path)
-    assert start.imported & DEAR == set()
+start = lean_start("miniqemu.cli.img.main", ["info", "disk.img"], tmp_path)
+assert start.imported & DEAR == set()
 """
 
 from __future__ import annotations

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 SUBCLUSTERS = 32
 ALL_ALLOC = (1 << 32) - 1
 ALL_ZEROES = ALL_ALLOC << 32
+PARTLY_ZERO = 1 << 1  # a bit that no entry in a file has
 SAME = OFFSET_MASK | OFLAG_COMPRESSED
 
 
@@ -214,16 +215,21 @@ def mark_written(s: Qcow2State, table: Table, start: int, end: int) -> None:
 
 
 def plain_entry(table: Table, index: int) -> int:
-    """An entry as an image without subclusters would have it: zero, where all of it is."""
+    """An entry as an image without subclusters would have it: zero, where all of it is.
+
+    Where only some of it is zero, and nothing is there, PARTLY_ZERO: that is not nothing.
+    """
     assert table.bitmaps is not None, "R1"
-    entry = table.cells[index] & ~OFLAG_ZERO
-    return entry | OFLAG_ZERO if table.bitmaps[index] == ALL_ZEROES else entry
+    entry, bitmap = table.cells[index] & ~OFLAG_ZERO, table.bitmaps[index]
+    if bitmap == ALL_ZEROES:
+        return entry | OFLAG_ZERO
+    return entry or (PARTLY_ZERO if bitmap else 0)
 
 
 def set_plain_entry(table: Table, index: int, entry: int) -> None:
-    """The reverse of plain_entry."""
+    """The reverse of plain_entry, of what can be said in such an image."""
     assert table.bitmaps is not None, "R1"
-    table.cells[index] = entry & ~OFLAG_ZERO
+    table.cells[index] = entry & ~(OFLAG_ZERO | PARTLY_ZERO)
     table.bitmaps[index] = ALL_ZEROES if entry & OFLAG_ZERO else 0
 
 

@@ -382,6 +382,22 @@ def test_of_a_compressed_cluster_what_was_cut_off_does_not_come_back(opener: Ope
     assert disk.pread(CLUSTER, CLUSTER) == b"x" * (3 * SUB + 512) + bytes(29 * SUB - 512)
 
 
+def test_an_emptied_image_has_no_zero_subclusters_left(tmp_path: Path) -> None:
+    """Over another backing file they would be seen. A data file, as others start all over."""
+    (tmp_path / "base.raw").write_bytes(b"b" * SIZE)
+    path = tmp_path / "a.qcow2"
+    block.create(os.fspath(path), "qcow2", SIZE, extended_l2=True, backing_file="base.raw",
+                 backing_fmt="raw", data_file=os.fspath(tmp_path / "d"))  # fmt: skip
+    with block.open(os.fspath(path), format="qcow2") as disk:
+        disk.pwrite_zeroes(SUB, 3 * SUB)
+        disk.pwrite_zeroes(2 * CLUSTER, CLUSTER)
+        disk.pwrite(CLUSTER, b"x" * SUB)
+        assert disk.bs is not None
+        assert disk.bs.drv is not None
+        disk.bs.drv.make_empty(disk.bs)
+        assert disk.pread(0, SIZE) == b"b" * SIZE
+
+
 # -- sequences
 
 
