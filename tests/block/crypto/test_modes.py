@@ -89,6 +89,7 @@ def test_plain_is_cut_to_32_bits_and_plain64_is_not() -> None:
     first = (1 << 32) - 2
     numbers = [int.from_bytes(iv, "little") for iv in cut(plain(first, 4))]
     assert numbers == [first, first + 1, 0, 1]
+    assert plain((1 << 32) + 5, 2) == plain(5, 2)
     numbers = [int.from_bytes(iv, "little") for iv in cut(plain64(first, 4))]
     assert numbers == [first, first + 1, first + 2, first + 3]
     assert plain64((1 << 64) + 3, 1) == plain64(3, 1)

@@ -111,3 +111,15 @@ def test_nobody_who_reads_the_output_is_no_traceback(tmp_path: Path) -> None:
     done = subprocess.run(line, stdout=writer, stderr=subprocess.PIPE, text=True, cwd=ROOT)
     os.close(writer)
     assert (done.returncode, done.stderr) == (1, "")
+
+
+def test_an_object_lives_as_long_as_its_command(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "disk").write_bytes(bytes(512))
+    line = ("info", "--object", "secret,id=a,data=x", "-f", "raw", os.fspath(tmp_path / "disk"))
+    assert run(capfd, *line)[0] == 0
+    assert run(capfd, *line)[0] == 0
+    twice = "attempt to add duplicate property 'a' to object (type 'container')"
+    assert run(capfd, *line[:3], *line[1:]) == (1, "", f"prog: {twice}\n")
+    assert run(capfd, *line)[0] == 0
