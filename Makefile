@@ -22,7 +22,7 @@ LINE = -M microvm,acpi=off,accel=kvm:tcg -m 128 -nographic -no-reboot \
 # Without a C compiler for x86-64 the guest is built by zig, which comes as a Python package.
 HAVE_CC := $(findstring x86_64,$(shell $(CC) -dumpmachine 2>/dev/null))
 
-.PHONY: help run guest test test-all test-matrix test-portable conformance interop-matrix fuzz museum lint docs bench completions clean distclean
+.PHONY: help run guest test test-all test-matrix test-portable conformance interop-matrix fuzz museum lint docs man bench completions clean distclean
 
 help:            ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-15s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -63,6 +63,9 @@ lint: $(VENV)/.test  ## ruff, and mypy --strict
 
 docs: $(VENV)/.docs  ## build the site into site/
 	$(BIN)/mkdocs build --strict --quiet
+
+man: $(VENV)/.base  ## manual pages, from the docs and --help, into build/man
+	$(BIN)/python -m docs.tools.man
 
 bench: $(VENV)/.bench $(VENV)/lib/miniqemu.start guest  ## measure against qemu-img, QEMU, asyncio and uvloop
 	$(BIN)/python -m benchmarks

@@ -26,6 +26,7 @@ import pytest
 PACKAGES = {
     "bash": "bash",
     "cc": "gcc",
+    "mandoc": "mandoc",
     "objdump": "binutils",
     "qemu-img": "qemu-utils",
     "qemu-io": "qemu-utils",
