@@ -66,6 +66,7 @@ CHANGES = (
     ("cluster_size=512", "-o refcount_bits=2"),
     ("compat=0.10", "-o compat=1.1,refcount_bits=8"),
     ("refcount_bits=8", "-o compat=0.10,refcount_bits=16,size=5M"),
+    ("compression_type=zstd", "-o compat=0.10"),
     ("data_file=ext", "-o data_file=ext,data_file_raw=off"),
     ("data_file=ext,data_file_raw=on", "-o data_file_raw=off"),
 )

@@ -21,7 +21,11 @@ from block.core.wait import run_sync
 from block.formats.qcow2 import crypto, datafile, downgrade, header
 from block.formats.qcow2.create import VERSIONS
 from block.formats.qcow2.dirty import co_mark_clean
-from block.formats.qcow2.layout import AUTOCLEAR_DATA_FILE_RAW, COMPAT_LAZY_REFCOUNTS
+from block.formats.qcow2.layout import (
+    AUTOCLEAR_DATA_FILE_RAW,
+    COMPAT_LAZY_REFCOUNTS,
+    COMPRESSION_ZLIB,
+)
 from block.formats.qcow2.refcount_order import change_refcount_order
 from block.lean import partial
 
@@ -34,6 +38,8 @@ if TYPE_CHECKING:
     from block.formats.qcow2.state import Qcow2State
 
     Progress: TypeAlias = Callable[[int, int], None]
+    # the version, three kinds of features, the compression type
+    Features: TypeAlias = "tuple[int, int, int, int, int]"
 
 
 class Wanted:
@@ -70,7 +76,7 @@ class Wanted:
                 "(use compat=1.1 or greater)"
             )
         if self.version < s.version:
-            downgrade.check(s, self.refcount_bits)
+            run_sync(s.bs.aio_context, partial(downgrade.co_check, s, bits))
 
 
 def _check_backing(s: Qcow2State, options: dict[str, Any]) -> None:
@@ -163,20 +169,34 @@ def _downgrade(s: Qcow2State, version: int, progress: Progress) -> None:
     """Writes a header of version 2 (qcow2_downgrade). What else is in the image fits, or was
     refused (R1)."""
     _mark_clean(s)
-    downgrade.check(s, s.refcount_bits)
+    run_sync(s.bs.aio_context, partial(downgrade.co_check, s, s.refcount_bits))
     try:
         run_sync(s.bs.aio_context, partial(downgrade.expand_zero_clusters, s, progress))
     except OSError as error:
         raise _because(s, "Failed to turn zero into data clusters", error) from error
-    before = s.version, s.compatible_features, s.autoclear_features
-    s.version, s.compatible_features, s.autoclear_features = version, 0, 0
+    before = _features(s)
     s.lazy_refcounts = False
+    _set_features(s, (version, 0, 0, 0, COMPRESSION_ZLIB))
     try:
         _update_header(s)
     except OSError:
-        s.version, s.compatible_features, s.autoclear_features = before
+        _set_features(s, before)
         raise
     s.bs.supported_zero_flags = 0
+
+
+def _features(s: Qcow2State) -> Features:
+    return (
+        s.version, s.incompatible_features, s.compatible_features, s.autoclear_features,
+        s.compression_type,
+    )  # fmt: skip
+
+
+def _set_features(s: Qcow2State, features: Features) -> None:
+    (
+        s.version, s.incompatible_features, s.compatible_features, s.autoclear_features,
+        s.compression_type,
+    ) = features  # fmt: skip
 
 
 def _set_data_file(s: Qcow2State, options: dict[str, Any]) -> None:

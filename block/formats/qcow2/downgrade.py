@@ -8,11 +8,13 @@ Version 2 has no zero entries. So each of them becomes
     its own cluster, kept           that cluster, filled with zeroes
 
 R1  What version 2 cannot say is refused before anything is changed: other widths of refcounts, a
-    data file, subclusters, zstd, bitmaps. (QEMU leaks bitmaps, and takes zstd for zlib.)
+    data file, subclusters, clusters compressed by zstd, snapshots, bitmaps. (QEMU leaks bitmaps.)
 R2  Zeroes are in the file, flushed, before an entry says that they are data.
+    Where the guest's data are encrypted, zeroes in the file are none: they are written as the guest
+    would write them, or the cluster is let go.
 R3  Only a cluster that no one else has is filled. A snapshot may need the others. (QEMU fills them:
     `write -z` over a cluster of a snapshot, then a downgrade, and the snapshot reads zeroes.)
-Who may call it: coroutines in the node's context; `expand_zero_clusters` takes the image's lock.
+Who may call it: coroutines in the node's context; they take the image's lock.
 """
 
 from __future__ import annotations
@@ -20,11 +22,13 @@ from __future__ import annotations
 import errno
 
 from block.core.error import BlockError
+from block.core.iov import zero_iov
 from block.formats.qcow2 import layout as lay
-from block.formats.qcow2.cluster import writable_slice
+from block.formats.qcow2.cluster import load_slice, writable_slice
 from block.formats.qcow2.corrupt import check_overlap
 from block.formats.qcow2.refcount import alloc_clusters, free_entry
-from block.formats.qcow2.state import ZERO_ALLOC, ZERO_PLAIN
+from block.formats.qcow2.state import COMPRESSED, ZERO_ALLOC, ZERO_PLAIN
+from block.formats.qcow2.write import co_pwritev
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,10 +37,10 @@ if TYPE_CHECKING:
     from block.formats.qcow2.state import Qcow2State
 
 
-def check(s: Qcow2State, refcount_bits: int) -> None:
-    """Raises where the image has what version 2 has not (R1). The dirty bit, if it is ours, will
-    be gone before."""
-    incompatible = s.incompatible_features
+async def co_check(s: Qcow2State, refcount_bits: int) -> None:
+    """Raises where the image has what version 2 has not (R1). The dirty bit will be gone before,
+    if it is ours, and so will zstd, if no cluster needs it."""
+    incompatible = s.incompatible_features & ~lay.INCOMPAT_COMPRESSION
     if s.owns_dirty_bit:
         incompatible &= ~lay.INCOMPAT_DIRTY
     if refcount_bits != 16:
@@ -50,6 +54,20 @@ def check(s: Qcow2State, refcount_bits: int) -> None:
         raise _refuse(s, f"Cannot downgrade an image with {what}")
     if s.nb_bitmaps:
         raise _refuse(s, "Cannot downgrade an image with persistent bitmaps")
+    if s.compression_type != lay.COMPRESSION_ZLIB and await _has_compressed(s):
+        what = "zstd compression type and existing compressed clusters"
+        raise _refuse(s, f"Cannot downgrade an image with {what}")
+
+
+async def _has_compressed(s: Qcow2State) -> bool:
+    async with s.lock:
+        for index in range(len(s.l1_table)):
+            for offset in _slices(s, index):
+                table = await load_slice(s, offset)
+                assert table is not None, "the L1 table has an entry for it"
+                if COMPRESSED in map(s.cluster_type, table.cells):
+                    return True
+    return False
 
 
 def _refuse(s: Qcow2State, message: str) -> BlockError:
@@ -60,28 +78,39 @@ async def expand_zero_clusters(s: Qcow2State, progress: Callable[[int, int], Non
     """Writes zeroes where entries say zero, as far as that is needed."""
     size = len(s.l1_table)
     for index in range(size):
-        if s.l1_table[index] & lay.OFFSET_MASK:
-            start = index << s.l1_shift
-            for offset in range(start, start + (1 << s.l1_shift), 1 << s.slice_shift):
-                async with s.lock:
-                    await _expand_slice(s, offset)
+        for offset in _slices(s, index):
+            await _expand_slice(s, offset)
         progress(index + 1, size)
     async with s.lock:
         await s.l2_cache.flush()
 
 
+def _slices(s: Qcow2State, index: int) -> range:
+    """The guest offsets at which the slices of an L2 table begin; none where there is no table."""
+    start = index << s.l1_shift
+    there = s.l1_table[index] & lay.OFFSET_MASK
+    return range(start, start + (1 << s.l1_shift) if there else start, 1 << s.slice_shift)
+
+
 async def _expand_slice(s: Qcow2State, offset: int) -> None:
-    table = await writable_slice(s, offset)
-    kinds = map(s.cluster_type, table.cells)
-    for at in [at for at, kind in enumerate(kinds) if kind in (ZERO_PLAIN, ZERO_ALLOC)]:
+    encrypts = bool(s.crypt_method) and s.bs.backing is not None
+    async with s.lock:
         table = await writable_slice(s, offset)
-        await _expand(s, offset, at, table.cells[at])
+        kinds = map(s.cluster_type, table.cells)
+        found = [at for at, kind in enumerate(kinds) if kind in (ZERO_PLAIN, ZERO_ALLOC)]
+        for at in found if not encrypts else ():
+            table = await writable_slice(s, offset)
+            await _expand(s, offset, at, table.cells[at])
+    for at in found if encrypts else ():
+        start = offset + (at << s.cluster_bits)
+        nbytes = min(s.cluster_size, (s.bs.total_sectors << 9) - start)
+        await co_pwritev(s, start, nbytes, zero_iov(nbytes))
 
 
 async def _expand(s: Qcow2State, offset: int, at: int, old: int) -> None:
     """Replaces one entry (R2, R3)."""
     new = 0
-    owned = old & lay.OFFSET_MASK and old & lay.OFLAG_COPIED
+    owned = old & lay.OFFSET_MASK and old & lay.OFLAG_COPIED and not s.crypt_method
     if owned:
         new = old & ~lay.OFLAG_ZERO
     elif s.bs.backing is not None:

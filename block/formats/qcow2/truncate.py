@@ -92,8 +92,10 @@ async def _grow(s: Qcow2State, old: int, size: int, prealloc: str, zero: bool) -
     """Makes room for a longer disk, which reads as zeroes there (R2)."""
     async with s.lock:
         start = await _zero_subclusters(s, old, size)
-    # New clusters behind the end of the file hold zeroes already.
-    zero_entries = zero and (prealloc in ("off", "metadata") or s.external or s.extended)
+    # New clusters behind the end of the file hold zeroes already, unless they will be decrypted.
+    hollow = prealloc in ("off", "metadata") or s.external or s.extended
+    decrypts = bool(s.crypt_method) and prealloc != "off" and s.version >= 3
+    zero_entries = (zero and hollow) or decrypts
     async with s.lock:
         await grow_l1_table(s, s.l1_entries(size))
         if prealloc != "off":

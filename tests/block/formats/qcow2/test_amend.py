@@ -12,13 +12,16 @@ from typing import Any
 import pytest
 
 import block
+from block.core import check as core_check
 from block.core import flags as f
+from block.core import snapshot
 from block.core.backend import BlockBackend
 from block.core.error import BlockError
 from block.formats.qcow2.dirty import is_dirty
 from block.formats.qcow2.refcount import get_refcount
 from block.ops.amend import amend
 from tests.block.formats.qcow2.conftest import CLUSTER, SIZE, Opener, state_of
+from tests.support.luks_images import make_qcow2, opened_qcow2, secret
 from tests.support.qcow2_cuts import CLEAN, LEAKS, check, new_image, plain
 from tests.support.qcow2_cuts import SIZE as TAPE_SIZE
 from tests.support.qcow2_disk import Tape, open_on
@@ -251,5 +254,57 @@ def test_a_size_is_exact_and_may_be_smaller(image: Path, opener: Opener) -> None
     disk.set_perm(disk.perm, f.BLK_PERM_ALL)
     change(disk, size=CLUSTER)
     assert disk.length == CLUSTER
+    disk.close()
+    assert check(image) == CLEAN
+
+
+def test_zstd_stays_where_a_cluster_needs_it(tmp_path: Path, opener: Opener) -> None:
+    path = tmp_path / "a.qcow2"
+    block.create(os.fspath(path), "qcow2", SIZE, compression_type="zstd")
+    disk = opener(path)
+    disk.pwrite(0, b"x" * CLUSTER, f.REQ_WRITE_COMPRESSED)
+    with pytest.raises(BlockError, match="zstd compression type and existing compressed"):
+        change(disk, compat="0.10")
+    disk.pwrite(0, b"y" * CLUSTER)
+    change(disk, compat="0.10")
+    disk.pwrite(CLUSTER, b"x" * CLUSTER, f.REQ_WRITE_COMPRESSED)
+    disk.close()
+    assert check(path) == CLEAN
+    assert opener(path).pread(0, 2 * CLUSTER) == b"y" * CLUSTER + b"x" * CLUSTER
+
+
+def test_zeroes_of_an_encrypted_image_are_written_as_the_guest_would(tmp_path: Path) -> None:
+    base, top = tmp_path / "base", tmp_path / "top"
+    base.write_bytes(b"b" * SIZE)
+    with secret():
+        make_qcow2(top, SIZE - 512, backing_file="base", backing_fmt="raw")
+        with opened_qcow2(top) as disk:
+            disk.pwrite(CLUSTER, b"x" * CLUSTER)
+            disk.pwrite_zeroes(CLUSTER, 2 * CLUSTER)
+            disk.pwrite_zeroes(SIZE - CLUSTER, CLUSTER - 512)
+            seen = disk.pread(0, SIZE - 512)
+            assert seen[CLUSTER : 3 * CLUSTER] == bytes(2 * CLUSTER)
+            change(disk, compat="0.10")
+            assert state_of(disk).version == 2
+            assert disk.pread(0, SIZE - 512) == seen
+            assert disk.bs is not None
+            result = core_check.check(disk.bs)
+    assert (result.corruptions, result.leaks) == (0, 0)
+
+
+def test_an_upgrade_completes_the_table_of_snapshots(image: Path, opener: Opener) -> None:
+    block.create(os.fspath(image), "qcow2", SIZE, compat="0.10")
+    disk = opener()
+    disk.pwrite(0, b"x")
+    assert disk.bs is not None
+    snapshot.create(disk.bs, snapshot.SnapshotInfo("s"))
+    (entry,) = state_of(disk).snapshots
+    entry.extra_size = 0
+    before = state_of(disk).snapshots_offset
+    change(disk, compat="1.1")
+    assert state_of(disk).snapshots_offset != before, "a new table"
+    assert entry.is_complete()
+    with pytest.raises(BlockError, match="Internal snapshots prevent downgrade"):
+        change(disk, compat="0.10")
     disk.close()
     assert check(image) == CLEAN
