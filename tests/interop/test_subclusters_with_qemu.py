@@ -143,6 +143,54 @@ def test_an_image_without_its_data_file_is_refused_but_told_of(
         assert ours(*words, capfd=capfd) == theirs(*words), words
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        "data_file=data",
+        "data_file=data,data_file_raw=on",
+        "extended_l2=on",
+        "extended_l2=on,cluster_size=1M",
+    ],
+)
+def test_what_we_convert_qemu_finds_equal(options: str, capfd: pytest.CaptureFixture[str]) -> None:
+    content = bytes(CLUSTER) + os.urandom(3 * CLUSTER) + bytes(5 * CLUSTER) + os.urandom(1024)
+    Path("source").write_bytes(content)
+    command = ("convert", "-f", "raw", "-O", "qcow2", "-o", options, "source", "a.qcow2")
+    assert ours(*command, capfd=capfd) == (0, "", "")
+    qemu_done("qemu-img", "compare", "-f", "raw", "-F", "qcow2", "source", "a.qcow2")
+    qemu_done("qemu-img", "check", "a.qcow2")
+    if "raw" in options:
+        assert Path("data").read_bytes() == content
+    assert ours("convert", "-O", "raw", "a.qcow2", "back", capfd=capfd)[0] == 0
+    assert Path("back").read_bytes() == content
+
+
+def test_a_backing_image_may_be_named_with_its_data_file(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """In json:, where no option on the command line could reach it."""
+    qemu_done("qemu-img", "create", "-q", "-f", "qcow2", "-o", "data_file=data", "a.qcow2", "1M")
+    qemu_done("qemu-io", "-c", "write -P 5 0 128k", "a.qcow2")
+    Path("data").rename("moved")
+    base = (
+        'json:{"driver":"qcow2","file.driver":"file","file.filename":"a.qcow2",'
+        '"data-file.driver":"file","data-file.filename":"moved"}'
+    )
+    create = ("create", "-q", "-f", "qcow2", "-b", base, "-F", "qcow2", "-o", "data_file=d",
+              "top.qcow2")  # fmt: skip
+    assert ours(*create, capfd=capfd) == (0, "", "")
+    with block.open("top.qcow2", format="qcow2") as disk:
+        disk.pwrite(CLUSTER, b"t" * 512)
+        assert disk.pread(0, 3 * CLUSTER) == (
+            b"\5" * CLUSTER + b"t" * 512 + b"\5" * (CLUSTER - 512) + bytes(CLUSTER)
+        )
+    for words in (("info", "--backing-chain", "top.qcow2"), ("map", "--output=json", "top.qcow2")):
+        assert ours(*words, capfd=capfd) == theirs(*words)
+    assert ours("commit", "top.qcow2", capfd=capfd)[0] == 0
+    assert Path("moved").read_bytes()[CLUSTER:][:512] == b"t" * 512
+    assert theirs("check", base)[0] == 0
+
+
 # guest cluster, what becomes of its entry (None: stays), its new bitmap (None: stays)
 DAMAGES: dict[str, tuple[int, int | None, int | None]] = {
     "both bits": (0, None, TOP | 1),
