@@ -222,8 +222,13 @@ class BlockBackend(BackendRequests):
     def __enter__(self) -> BlockBackend:
         return self
 
-    def __exit__(self, *exc: object) -> None:
-        self.close()
+    def __exit__(self, kind: type[BaseException] | None, *exc: object) -> None:
+        """Closes. Where the block has failed already, that is what its user hears of."""
+        try:
+            self.close()
+        except OSError:
+            if kind is None:
+                raise
 
     @property
     def bs(self) -> BlockDriverState | None:

@@ -152,6 +152,11 @@ class BlockDriver:
         message = f"Driver '{self.format_name}' does not support image creation"
         raise BlockError(errno.ENOTSUP, message, driver=self.format_name)
 
+    def delete_file(self, filename: str) -> None:
+        """Removes what create made (bdrv_co_delete_file); blocks. Raises OSError."""
+        message = f"Driver '{self.format_name}' does not support image deletion"
+        raise BlockError(errno.ENOTSUP, message, driver=self.format_name)
+
     def measure(self, options: dict[str, object], in_bs: BlockDriverState | None) -> dict[str, int]:
         """Tells how large a new image would be (bdrv_measure); blocks.
 

@@ -45,6 +45,16 @@ class BlockError(OSError):
         return type(self), fields
 
 
+def failed(
+    what: str, error: OSError, node: str | None = None, driver: str | None = None
+) -> BlockError:
+    """Says what could not be done, and why: 'Could not resize file: No space left on device'
+    (error_setg_errno; error_prepend where a BlockError has words of its own)."""
+    code = errno_of(error)
+    why = error.message if isinstance(error, BlockError) else os.strerror(code)
+    return BlockError(code, f"{what}: {why}", node, driver)
+
+
 def errno_of(error: BaseException) -> int:
     """Returns the positive errno of whatever a driver raised; EIO where it has none."""
     if isinstance(error, OSError) and error.errno:

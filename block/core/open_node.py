@@ -15,7 +15,7 @@ import errno
 from block.core import edge, graph
 from block.core import flags as f
 from block.core.cache import parse_detect_zeroes, parse_discard
-from block.core.error import BlockError
+from block.core.error import BlockError, failed
 from block.core.filename import refresh_filename
 from block.core.inherit import COMMON_OPTS, flags_from_options
 from block.core.options import invalid, take_options
@@ -77,9 +77,7 @@ def _open_driver(
     try:
         bs.refresh_total_sectors()
     except OSError as error:
-        raise BlockError(
-            error.errno or errno.EIO, f"Could not refresh total sector count: {error.strerror}"
-        ) from None
+        raise failed("Could not refresh total sector count", error) from None
     bs.refresh_limits()
     for _ in range(bs.quiesce_counter):
         driver.drain_begin(bs)

@@ -32,7 +32,7 @@ import errno
 
 from block.core import flags as f
 from block.core import io, permissions, wait
-from block.core.error import BlockError
+from block.core.error import BlockError, failed
 from block.core.filter import FilterDriver, filtered, pass_try_preadv
 from block.core.options import Option, invalid, take_options
 
@@ -267,8 +267,7 @@ async def _grow_within_room(
         except OSError as error:
             state.file_end = None
             what = "preallocate-filter: failed to drop write-zero preallocation"
-            message = f"{what}: {error.strerror}"
-            raise BlockError(error.errno or errno.EIO, message, bs.node_name) from error
+            raise failed(what, error, bs.node_name) from error
         state.file_end = state.data_end
     return False
 
@@ -283,14 +282,12 @@ def _truncate_to_real_size(bs: BlockDriverState) -> None:
         try:
             state.file_end = child.bs.getlength()
         except OSError as error:
-            message = f"Failed to get file length: {error.strerror}"
-            raise BlockError(error.errno or errno.EIO, message, bs.node_name) from error
+            raise failed("Failed to get file length", error, bs.node_name) from error
     if data_end >= state.file_end:
         return
     try:
         wait.run_sync(bs.aio_context, lambda: child.co_truncate(data_end, True, "off", 0))
     except OSError as error:
         state.file_end = None
-        message = f"Failed to drop preallocation: {error.strerror}"
-        raise BlockError(error.errno or errno.EIO, message, bs.node_name) from error
+        raise failed("Failed to drop preallocation", error, bs.node_name) from error
     state.file_end = data_end

@@ -61,7 +61,15 @@ def img_create(request: Request, say: Callable[[str], None]) -> None:
     if "size" not in values:
         raise invalid("Image creation needs a size parameter")
     say(_summary(request, driver, values))
-    driver.create(request.filename, values)
+    has_clusters = "cluster_size" in {option.name for option in driver.create_opts}
+    try:
+        driver.create(request.filename, values)
+    except BlockError as error:
+        if error.errno != errno.EFBIG:
+            raise
+        hint = " (try using a larger cluster size)" if has_clusters else ""
+        message = f"The image size is too large for file format '{request.fmt}'{hint}"
+        raise BlockError(errno.EFBIG, message) from error
 
 
 def prepare(request: Request) -> tuple[BlockDriver, dict[str, object]]:

@@ -15,6 +15,7 @@ from __future__ import annotations
 from block.core import flags as f
 from block.core.align import blockalign
 from block.core.backend import BlockBackend
+from block.core.error import failed
 from block.core.filename import full_backing_filename, refresh_filename
 from block.core.iov import iov_slice
 from block.core.open import open_backend
@@ -123,11 +124,20 @@ class Rebase:
         if zero and also_zero:
             return nbytes
         nbytes = min(nbytes, BUFFER_SIZE)
-        old = await self.old.co_read(offset, nbytes)
-        new = await self.new.co_read(offset, nbytes)
+        old = await self._read(self.old, offset, nbytes, "old")
+        new = await self._read(self.new, offset, nbytes, "new")
         for start, size in differences(old, new):
-            await self.blk.co_pwritev(offset + start, size, iov_slice([old], start, size))
+            try:
+                await self.blk.co_pwritev(offset + start, size, iov_slice([old], start, size))
+            except OSError as error:
+                raise failed("Error while writing to COW image", error) from error
         return nbytes
+
+    async def _read(self, base: Base, offset: int, nbytes: int, which: str) -> memoryview:
+        try:
+            return await base.co_read(offset, nbytes)
+        except OSError as error:
+            raise failed(f"error while reading from {which} backing file", error) from error
 
 
 def differences(old: memoryview, new: memoryview) -> Iterator[tuple[int, int]]:

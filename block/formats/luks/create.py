@@ -12,6 +12,7 @@ import errno
 
 from block.core import flags as f
 from block.core.error import BlockError
+from block.core.new_files import NewFiles
 from block.core.open import open_backend
 from block.core.options import Option, invalid, take_options
 from block.core.registry import find_protocol
@@ -36,13 +37,14 @@ def create(filename: str, options: dict[str, object]) -> None:
     plan = take_luks_plan(options)
     if size + plan.payload_offset > f.MAX_LENGTH:
         raise BlockError(errno.EFBIG, "The requested file size is too large")
-    protocol = find_protocol(filename)
-    protocol.create(filename, {**options, "size": 0})
-    options.clear()
-    flags = f.BDRV_O_RDWR | f.BDRV_O_RESIZE
-    with open_backend(filename, options={"driver": protocol.format_name}, flags=flags) as blk:
-        plan.create(lambda length: blk.truncate(size + length, False, prealloc), blk.pwrite)
-        blk.flush()
+    with NewFiles() as files:
+        files.make(filename, {**options, "size": 0})
+        options.clear()
+        driver = find_protocol(filename).format_name
+        flags = f.BDRV_O_RDWR | f.BDRV_O_RESIZE
+        with open_backend(filename, options={"driver": driver}, flags=flags) as blk:
+            plan.create(lambda length: blk.truncate(size + length, False, prealloc), blk.pwrite)
+            blk.flush()
 
 
 def measure(options: dict[str, object], in_bs: BlockDriverState | None) -> dict[str, int]:

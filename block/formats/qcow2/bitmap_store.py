@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from array import array
 
-from block.core.error import BlockError, errno_of
+from block.core.error import failed
 from block.core.report import warn_report
 from block.formats.qcow2 import bitmap_directory as disk
 from block.formats.qcow2.bitmap_directory import AUTO, IN_USE, BitmapEntry, refuse
@@ -32,11 +32,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from block.core.dirty_bitmap import BdrvDirtyBitmap
     from block.formats.qcow2.state import Qcow2State
-
-
-def because(message: str, error: OSError) -> BlockError:
-    """The error that says what failed, and why."""
-    return BlockError(errno_of(error), f"{message}: {error.strerror or error}")
 
 
 async def write_checked(s: Qcow2State, offset: int, data: bytes | bytearray | memoryview) -> None:
@@ -105,7 +100,7 @@ async def _store_one(s: Qcow2State, bitmap: BdrvDirtyBitmap) -> BitmapEntry:
         if entry.table_offset:
             await free_clusters(s, entry.table_offset, clusters * ENTRY_SIZE)
         if isinstance(error, OSError):
-            raise because(f"Failed to write bitmap '{bitmap.name}' to file", error) from error
+            raise failed(f"Failed to write bitmap '{bitmap.name}' to file", error) from error
         raise
     return entry
 
@@ -146,7 +141,7 @@ async def _write_directory(s: Qcow2State, entries: list[BitmapEntry]) -> tuple[i
     except OSError as error:
         if place:
             await free_clusters(s, place, len(data))
-        raise because("Failed to update bitmap extension", error) from error
+        raise failed("Failed to update bitmap extension", error) from error
     return place, len(data)
 
 
@@ -160,7 +155,7 @@ async def _switch(s: Qcow2State, entries: list[BitmapEntry], place: int, nbytes:
         await s.file.co_flush()
     except OSError as error:
         _set_directory(s, before)
-        raise because("Failed to update bitmap extension", error) from error
+        raise failed("Failed to update bitmap extension", error) from error
     s.bitmaps = entries
     if before[1]:
         await free_clusters(s, *before[:2])

@@ -25,13 +25,13 @@ from contextlib import suppress
 
 from block.core import dirty_bitmap, graph
 from block.core import flags as f
-from block.core.error import BlockError
+from block.core.error import BlockError, failed
 from block.core.report import warn_report
 from block.core.wait import run_sync
 from block.formats.qcow2 import bitmap_directory as disk
 from block.formats.qcow2 import bitmap_store
 from block.formats.qcow2.bitmap_directory import AUTO, IN_USE, BitmapEntry, refuse
-from block.formats.qcow2.bitmap_store import because, write_checked
+from block.formats.qcow2.bitmap_store import write_checked
 from block.formats.qcow2.layout import AUTOCLEAR_AT, AUTOCLEAR_BITMAPS, ENTRY_SIZE, OFFSET_MASK
 
 TYPE_CHECKING = False
@@ -82,7 +82,7 @@ async def _load_one(s: Qcow2State, entry: BitmapEntry, claimed: set[int]) -> Non
     try:
         await _load_bits(s, entry, bitmap, claimed)
     except OSError as error:
-        raise because(f"Could not read bitmap '{entry.name}' from image", error) from error
+        raise failed(f"Could not read bitmap '{entry.name}' from image", error) from error
 
 
 async def _load_bits(
@@ -122,7 +122,7 @@ async def _mark_in_use(s: Qcow2State) -> None:
         await s.file.co_flush()
         await _write_autoclear(s, s.autoclear_features | AUTOCLEAR_BITMAPS)
     except OSError as error:
-        raise because("Can't update bitmap directory", error) from error
+        raise failed("Can't update bitmap directory", error) from error
 
 
 async def _write_autoclear(s: Qcow2State, features: int) -> None:

@@ -183,7 +183,7 @@ async def grow_l1_table(s: Qcow2State, entries: int) -> None:
     if entries <= len(s.l1_table):
         return
     if entries * 8 > MAX_L1_SIZE:
-        raise BlockError(errno.EFBIG, "Failed to grow the L1 table: File too large", driver="qcow2")
+        raise BlockError(errno.EFBIG, driver="qcow2")
     table = s.l1_table[:]
     table.extend([0] * (entries - len(table)))
     data = to_disk(table)

@@ -14,7 +14,8 @@ from __future__ import annotations
 from array import array
 
 from block.core import flags as f
-from block.core.error import BlockError
+from block.core.error import BlockError, failed
+from block.core.new_files import NewFiles
 from block.core.open import bdrv_open, open_backend
 from block.core.options import Option, invalid, take_options
 from block.core.registry import find_protocol, find_row
@@ -180,11 +181,15 @@ def _refcount_order(bits: int, version: int) -> int:
 def create(filename: str, options: dict[str, object]) -> None:
     """Makes an image by that name."""
     plan = Plan(options)
-    protocol = find_protocol(filename)
-    protocol.create(filename, {**options, "size": 0})
-    options.clear()
-    _write_start(filename, plan)
-    data = _create_data_file(plan)
+    with NewFiles() as files:
+        files.make(filename, {**options, "size": 0})
+        options.clear()
+        _write_start(filename, plan)
+        _fill(filename, plan, _create_data_file(files, plan))
+
+
+def _fill(filename: str, plan: Plan, data: BlockDriverState | None) -> None:
+    """Opens the disk of no size and lets it become what was planned; takes the reference."""
     below = {} if data is None else {"data-file": data.node_name}
     flags = f.BDRV_O_RDWR | f.BDRV_O_RESIZE | f.BDRV_O_NO_FLUSH
     try:
@@ -199,13 +204,12 @@ def create(filename: str, options: dict[str, object]) -> None:
     _flush(filename)
 
 
-def _create_data_file(plan: Plan) -> BlockDriverState | None:
+def _create_data_file(files: NewFiles, plan: Plan) -> BlockDriverState | None:
     """Makes the file that the guest's data will go to; the caller gets a reference."""
     if not plan.data_file:
         return None
-    protocol = find_protocol(plan.data_file)
-    protocol.create(plan.data_file, {"size": 0})
-    options = {"driver": protocol.format_name}
+    files.make(plan.data_file, {"size": 0})
+    options = {"driver": find_protocol(plan.data_file).format_name}
     flags = f.BDRV_O_RDWR | f.BDRV_O_RESIZE | f.BDRV_O_PROTOCOL
     data = bdrv_open(plan.data_file, options=options, flags=flags)
     plan.data_file = data.filename  # as the header will have it
@@ -238,10 +242,17 @@ def _write_start(filename: str, plan: Plan) -> None:
     blk = _open_file(filename, f.BDRV_O_RDWR | f.BDRV_O_RESIZE)
     try:
         blk.allow_write_beyond_eof = True
-        blk.pwrite(0, data.ljust(size, b"\0"))
-        blk.pwrite(size, bytes(table).ljust(2 * size, b"\0"))
+        _write(blk, 0, data.ljust(size, b"\0"), "qcow2 header")
+        _write(blk, size, bytes(table).ljust(2 * size, b"\0"), "refcount table")
     finally:
         blk.unref()
+
+
+def _write(blk: BlockBackend, offset: int, data: bytes, what: str) -> None:
+    try:
+        blk.pwrite(offset, data)
+    except OSError as error:
+        raise failed(f"Could not write {what}", error) from error
 
 
 def _open_file(filename: str, flags: int) -> BlockBackend:

@@ -307,7 +307,10 @@ async def free_clusters(
     try:
         freed = await change_refcounts(s, first, count, -1)
     except OSError as error:
-        warn_report(f"qcow2: clusters at {offset:#x} are not freed: {error}")
+        if not s.leak_told:
+            s.leak_told = True
+            more = "further leaks will not be reported"
+            warn_report(f"qcow2: clusters at {offset:#x} are not freed: {error}; {more}")
         return
     note_freed(s, freed)
     if places is not None:

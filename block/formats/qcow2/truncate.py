@@ -23,7 +23,7 @@ from __future__ import annotations
 import errno
 
 from block.core import flags as f
-from block.core.error import BlockError
+from block.core.error import BlockError, failed
 from block.core.iov import zero_iov
 from block.formats.qcow2.cluster import grow_l1_table, load_slice, lookup, writable_slice
 from block.formats.qcow2.datafile import is_raw
@@ -74,11 +74,21 @@ async def co_truncate(
     if s.external and prealloc == "off":
         await s.data.co_truncate(size, exact)
     async with s.lock:
-        await write_caches(s)
-        field = size.to_bytes(8, "big")
+        try:
+            await write_caches(s)
+        except OSError as error:
+            raise failed("Failed to update the tables", error, s.bs.node_name) from error
+        await _write_size(s, size)
+    follow_size(s, size)
+
+
+async def _write_size(s: Qcow2State, size: int) -> None:
+    field = size.to_bytes(8, "big")
+    try:
         await s.file.co_pwritev(SIZE_AT, len(field), [memoryview(field)])
         await s.file.co_flush()
-    follow_size(s, size)
+    except OSError as error:
+        raise failed("Failed to update the image size", error, s.bs.node_name) from error
 
 
 async def _drop_vm_state(s: Qcow2State) -> None:
@@ -97,7 +107,10 @@ async def _grow(s: Qcow2State, old: int, size: int, prealloc: str, zero: bool) -
     decrypts = bool(s.crypt_method) and prealloc != "off" and s.version >= 3
     zero_entries = (zero and hollow) or decrypts
     async with s.lock:
-        await grow_l1_table(s, s.l1_entries(size))
+        try:
+            await grow_l1_table(s, s.l1_entries(size))
+        except OSError as error:
+            raise failed("Failed to grow the L1 table", error, s.bs.node_name) from error
         if prealloc != "off":
             await _preallocate_all(s, old, size, prealloc)
         if zero_entries and size > start:
@@ -148,10 +161,10 @@ async def _preallocate_all(s: Qcow2State, old: int, end: int, prealloc: str) -> 
             stop = min(end, ((at >> s.slice_shift) + 1) << s.slice_shift)
             await _preallocate_slice(s, at, stop, prealloc)
             at = stop
-    except OSError:
+    except OSError as error:
         if at > start:
             await forget(s, start, at - start)
-        raise
+        raise failed("Failed to preallocate clusters", error, s.bs.node_name) from error
     finally:
         s.free_cluster = min(free, s.free_cluster)
 
@@ -194,5 +207,4 @@ async def _extend_file(s: Qcow2State, end: int, prealloc: str) -> None:
     try:
         await s.data.co_truncate(end, prealloc=mode)
     except OSError as error:
-        message = f"Failed to resize underlying file: {error}"
-        raise _refuse(s, message, error.errno or errno.EIO) from error
+        raise failed("Failed to resize underlying file", error, s.bs.node_name) from error

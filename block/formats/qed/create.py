@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from block.core import flags as f
 from block.core.iov import iov_to_bytes, zero_iov
+from block.core.new_files import NewFiles
 from block.core.open import open_backend
 from block.core.options import Option, invalid, take_options
 from block.core.registry import find_protocol, find_row
@@ -90,19 +91,17 @@ def _out_of_range(what: str, least: int, most: int) -> Exception:
 def create(filename: str, options: dict[str, object]) -> None:
     """Makes an image by that name."""
     plan = Plan(options)
-    protocol = find_protocol(filename)
-    protocol.create(filename, {**options, "size": 0})
-    options.clear()
-    blk = open_backend(
-        filename,
-        options={"driver": protocol.format_name},
-        flags=f.BDRV_O_RDWR | f.BDRV_O_RESIZE,
-    )
-    try:
-        _write(blk, plan)
-        blk.flush()
-    finally:
-        blk.unref()
+    with NewFiles() as files:
+        files.make(filename, {**options, "size": 0})
+        options.clear()
+        driver = find_protocol(filename).format_name
+        flags = f.BDRV_O_RDWR | f.BDRV_O_RESIZE
+        blk = open_backend(filename, options={"driver": driver}, flags=flags)
+        try:
+            _write(blk, plan)
+            blk.flush()
+        finally:
+            blk.unref()
 
 
 def _write(blk: BlockBackend, plan: Plan) -> None:

@@ -24,6 +24,7 @@ from array import array
 from block.core import flags as f
 from block.core.error import BlockError
 from block.core.filename import full_backing_filename
+from block.core.new_files import NewFiles
 from block.core.open import open_backend
 from block.core.options import Option, invalid, take_options
 from block.core.registry import find_protocol
@@ -143,11 +144,17 @@ def create(filename: str, options: dict[str, object]) -> None:
     """Makes an image by that name."""
     plan = Plan(filename, options)
     options.clear()
+    with NewFiles() as files:
+        _make_disk(files, plan)
+
+
+def _make_disk(files: NewFiles, plan: Plan) -> None:
+    filename = plan.filename
     if plan.flat or plan.split:
-        _make_file(filename, 0).unref()
-        _write_descriptor(plan, _make_extents(plan), 0)
+        _make_file(files, filename, 0).unref()
+        _write_descriptor(plan, _make_extents(files, plan), 0)
         return
-    blk = _make_file(filename, 0)
+    blk = _make_file(files, filename, 0)
     try:
         _init_sparse(blk, plan, plan.size)
     finally:
@@ -156,14 +163,14 @@ def create(filename: str, options: dict[str, object]) -> None:
     _write_descriptor(plan, [line], lay.SECTOR)
 
 
-def _make_extents(plan: Plan) -> list[ExtentLine]:
+def _make_extents(files: NewFiles, plan: Plan) -> list[ExtentLine]:
     """Makes the files that the disk's bytes go to; returns their lines."""
     lines = []
     most = lay.SPLIT_SIZE if plan.split else plan.size
     for number, start in enumerate(range(0, plan.size, most or 1), 1):
         size = min(most, plan.size - start)
         name = plan.extent_name(number)
-        blk = _make_file(name, size if plan.flat else 0)
+        blk = _make_file(files, name, size if plan.flat else 0)
         try:
             if not plan.flat:
                 _init_sparse(blk, plan, size)
@@ -174,10 +181,9 @@ def _make_extents(plan: Plan) -> list[ExtentLine]:
     return lines
 
 
-def _make_file(name: str, size: int) -> BlockBackend:
-    protocol = find_protocol(name)
-    protocol.create(name, {"size": size})
-    options = {"driver": protocol.format_name}
+def _make_file(files: NewFiles, name: str, size: int) -> BlockBackend:
+    files.make(name, {"size": size})
+    options = {"driver": find_protocol(name).format_name}
     blk = open_backend(name, options=options, flags=f.BDRV_O_RDWR | f.BDRV_O_RESIZE)
     blk.allow_write_beyond_eof = True
     return blk

@@ -62,6 +62,13 @@ class Done:
 DONE = Done()
 
 
+def _path(filename: str) -> str:
+    """The file that a name with or without 'file:' means."""
+    path: dict[str, object] = {"filename": filename}
+    strip_protocol(filename, "file:", path)
+    return str(path["filename"])
+
+
 class FileDriver(BlockDriver):
     """The hooks of `file` (bdrv_file)."""
 
@@ -99,6 +106,9 @@ class FileDriver(BlockDriver):
         bs.opaque.engine.close()
         bs.opaque.close()
 
+    def delete_file(self, filename: str) -> None:
+        os.unlink(_path(filename))
+
     def create(self, filename: str, options: dict[str, object]) -> None:
         from block.protocols.file.truncate import GROW, create
 
@@ -106,10 +116,8 @@ class FileDriver(BlockDriver):
         mode = parse_enum("preallocation", opts["preallocation"], (*GROW, "metadata"), "off")
         if mode not in GROW:
             raise BlockError(errno.ENOTSUP, f"Unsupported preallocation mode: {mode}")
-        path: dict[str, object] = {"filename": filename}
-        strip_protocol(filename, "file:", path)
         length = -(-opts["size"] // f.SECTOR_SIZE) * f.SECTOR_SIZE
-        create(str(path["filename"]), length, mode, opts["nocow"], opts["extent_size_hint"])
+        create(_path(filename), length, mode, opts["nocow"], opts["extent_size_hint"])
 
     def refresh_limits(self, bs: BlockDriverState) -> None:
         state = bs.opaque

@@ -18,7 +18,7 @@ from __future__ import annotations
 import errno
 import os
 
-from block.core.error import BlockError
+from block.core.error import BlockError, failed
 from block.core.flags import BLK_PERM_ALL, BLK_PERM_RESIZE, BLK_PERM_WRITE, SECTOR_SIZE
 from block.protocols.file import locks
 from block.protocols.file.align import MAX_BLOCKSIZE
@@ -35,11 +35,6 @@ FS_XFLAG_EXTSIZE = 0x00000800
 FSXATTR_SIZE = 28
 
 DEFAULT_EXTENT_SIZE_HINT = 1 << 20
-
-
-def failed(what: str, error: OSError) -> BlockError:
-    """'Could not resize file: No space left on device' (error_setg_errno)."""
-    return BlockError(error.errno or errno.EIO, f"{what}: {os.strerror(error.errno or errno.EIO)}")
 
 
 def truncate(fd: int, length: int, preallocation: str = "off") -> int:

@@ -19,7 +19,7 @@ from miniqemu.cli.getopt import Words
 from miniqemu.cli.output import write
 
 from .common import IMAGE, cache_flags, cvtnum, img_open, limit_rate, options_of
-from .errors import Failure, misused
+from .errors import Failure, because, misused
 from .progress import Progress
 
 TYPE_CHECKING = False
@@ -56,7 +56,10 @@ def run(program: str, argv: list[str]) -> int:
             open_chain(opened, given.get("b"), flags, words.rest[0])
             if rate:
                 limit_rate(opened[-1], rate)
-            Commit(opened[-2::-1], opened[-1], progress).run()
+            try:
+                Commit(opened[-2::-1], opened[-1], progress).run()
+            except BlockError as error:
+                raise because(error, "Block job failed: ") from error
             if not given.keys() & {"b", "d"}:
                 empty(opened[0])
             progress(100)
