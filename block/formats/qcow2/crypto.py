@@ -159,8 +159,12 @@ def _within(s: Qcow2State, offset: int, nbytes: int) -> int:
 # -- requests (R1)
 
 
-def _counted_from(s: Qcow2State, host: int, offset: int) -> int:
-    """The offset that encryption goes by."""
+def _counted_from(s: Qcow2State, host: int, offset: int, nbytes: int) -> int:
+    """The offset that encryption goes by. The core asks for whole sectors; who keeps a machine's
+    state must do so by himself."""
+    if (offset | nbytes) % f.SECTOR_SIZE:
+        message = "An encrypted image takes whole sectors only"
+        raise BlockError(errno.EINVAL, message, s.bs.node_name, "qcow2", offset)
     return host if s.crypt_method == lay.CRYPT_LUKS else offset
 
 
@@ -169,7 +173,7 @@ def try_preadv(s: Qcow2State, host: int, offset: int, nbytes: int, qiov: Iov) ->
     from block.crypto import request
 
     assert s.crypto is not None
-    at = _counted_from(s, host, offset)
+    at = _counted_from(s, host, offset, nbytes)
     return request.try_preadv(s.data, host, s.crypto, at, nbytes, qiov)
 
 
@@ -178,7 +182,7 @@ def co_preadv(s: Qcow2State, host: int, offset: int, nbytes: int, qiov: Iov) -> 
     from block.crypto import request
 
     assert s.crypto is not None
-    at = _counted_from(s, host, offset)
+    at = _counted_from(s, host, offset, nbytes)
     return request.co_preadv(s.data, host, s.crypto, at, nbytes, qiov)
 
 
@@ -187,7 +191,7 @@ def co_pwritev(s: Qcow2State, host: int, offset: int, nbytes: int, qiov: Iov) ->
     from block.crypto import request
 
     assert s.crypto is not None
-    at = _counted_from(s, host, offset)
+    at = _counted_from(s, host, offset, nbytes)
     return request.co_pwritev(s.data, host, s.crypto, at, nbytes, qiov)
 
 

@@ -18,6 +18,8 @@ from block.core.backend import BlockBackend
 from block.core.check import FIX_NOTHING, check
 from block.core.error import BlockError
 from block.core.registry import find_format
+from block.core.vmstate import co_load, co_save
+from block.core.wait import run_sync
 from block.formats.qcow2.layout import EXT_CRYPTO
 from block.ops.amend import amend
 from block.ops.info import query_image_info
@@ -164,6 +166,19 @@ def test_nobody_is_told_where_the_data_are(image: Path) -> None:
         )  # fmt: skip
         ret = bs.block_status(CLUSTER, CLUSTER)[0]
         assert ret & (f.BDRV_BLOCK_ZERO | f.BDRV_BLOCK_OFFSET_VALID) == f.BDRV_BLOCK_ZERO
+
+
+def test_a_machines_state_is_encrypted_too(image: Path) -> None:
+    with opened_qcow2(image) as disk:
+        bs = disk.bs
+        assert bs is not None
+        run_sync(bs.aio_context, lambda: co_save(bs, 0, [memoryview(b"state!" * 256)]))
+        seen = bytearray(1536)
+        run_sync(bs.aio_context, lambda: co_load(bs, 0, [memoryview(seen)]))
+        assert seen == b"state!" * 256
+        with pytest.raises(BlockError, match=r"takes whole sectors only$"):
+            run_sync(bs.aio_context, lambda: co_save(bs, 7, [memoryview(b"x" * 512)]))
+    assert b"state!" not in image.read_bytes()
 
 
 def test_such_an_image_takes_no_compressed_clusters(image: Path) -> None:
