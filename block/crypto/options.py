@@ -12,6 +12,9 @@ from block.crypto.names import DIGEST_LENGTHS, IVGENS, KEY_LENGTHS, MODES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Any
+
     from block.crypto.luks.amend import AmendOptions
     from block.crypto.luks.volume import LuksPlan
 
@@ -42,11 +45,25 @@ LUKS_AMEND_OPTS = (
     ITER_TIME,
 )
 STATES = ("active", "inactive")
+ALGORITHMS: dict[str, tuple[Iterable[str], str]] = {
+    "cipher-alg": (KEY_LENGTHS, "aes-256"),
+    "cipher-mode": (MODES, "xts"),
+    "ivgen-alg": (IVGENS, "plain64"),
+    "ivgen-hash-alg": (DIGEST_LENGTHS, "sha256"),
+    "hash-alg": (DIGEST_LENGTHS, "sha256"),
+}
+"""Which names an option can have, and the one where nothing is said."""
 
 
 def prefixed(prefix: str, declared: tuple[Option, ...]) -> tuple[Option, ...]:
     """The same options behind a prefix."""
     return tuple(Option(prefix + o.name, o.kind, o.help, o.default) for o in declared)
+
+
+def _take(options: dict[str, object], prefix: str, declared: tuple[Option, ...]) -> dict[str, Any]:
+    """Takes options with a prefix; the names in the answer have none."""
+    taken = take_options(options, prefixed(prefix, declared))
+    return {name.removeprefix(prefix): value for name, value in taken.items()}
 
 
 def take_luks_plan(options: dict[str, object], prefix: str = "") -> LuksPlan:
@@ -57,34 +74,36 @@ def take_luks_plan(options: dict[str, object], prefix: str = "") -> LuksPlan:
     from block.crypto.luks.params import LuksParams
     from block.crypto.luks.volume import LuksPlan
 
-    taken = take_options(options, prefixed(prefix, LUKS_CREATE_OPTS))
-
-    def name_of(option: str, names: dict[str, int] | tuple[str, ...], default: str) -> str:
-        return parse_enum(option, taken[prefix + option], names, default)
-
-    cipher_alg = name_of("cipher-alg", KEY_LENGTHS, "aes-256")
-    cipher_mode = name_of("cipher-mode", MODES, "xts")
-    ivgen_alg = name_of("ivgen-alg", IVGENS, "plain64")
-    ivgen_hash_alg: str | None = None
-    if taken[f"{prefix}ivgen-hash-alg"] is not None or ivgen_alg == "essiv":
-        ivgen_hash_alg = name_of("ivgen-hash-alg", DIGEST_LENGTHS, "sha256")
-    hash_alg = name_of("hash-alg", DIGEST_LENGTHS, "sha256")
-    params = LuksParams(cipher_alg, cipher_mode, ivgen_alg, ivgen_hash_alg, hash_alg)
-    iter_time = taken[f"{prefix}iter-time"]
+    taken = _take(options, prefix, LUKS_CREATE_OPTS)
+    names = {
+        option: parse_enum(option, taken[option], choices, default)
+        for option, (choices, default) in ALGORITHMS.items()
+    }
+    needs_hash = taken["ivgen-hash-alg"] is not None or names["ivgen-alg"] == "essiv"
+    params = LuksParams(
+        names["cipher-alg"],
+        names["cipher-mode"],
+        names["ivgen-alg"],
+        names["ivgen-hash-alg"] if needs_hash else None,
+        names["hash-alg"],
+    )
+    iter_time = taken["iter-time"]
     if iter_time is None:
         iter_time = DEFAULT_ITER_TIME_MS
-    return LuksPlan(taken[f"{prefix}key-secret"], params, iter_time, prefix)
+    return LuksPlan(taken["key-secret"], params, iter_time, prefix)
 
 
 def take_luks_amend(options: dict[str, object], prefix: str = "") -> AmendOptions:
     """Takes what shall become of the key slots (block_crypto_amend_opts_init)."""
     from block.crypto.luks.amend import AmendOptions
 
-    taken = take_options(options, prefixed(prefix, LUKS_AMEND_OPTS))
-    state, keyslot, old_secret, new_secret, iter_time = taken.values()
-    if state is None:
+    taken = _take(options, prefix, LUKS_AMEND_OPTS)
+    if taken["state"] is None:
         raise invalid("Parameter 'state' is missing")
-    state = parse_enum("state", state, STATES, "")
+    state = parse_enum("state", taken["state"], STATES, "")
+    iter_time = taken["iter-time"]
     if iter_time is None and state == "active":
         iter_time = DEFAULT_ITER_TIME_MS
-    return AmendOptions(state, new_secret, old_secret, keyslot, iter_time)
+    return AmendOptions(
+        state, taken["new-secret"], taken["old-secret"], taken["keyslot"], iter_time
+    )

@@ -14,7 +14,8 @@ R2  A run in flight that will be linked is an Allocation. Another write to one o
 R3  A write in place is a Rewrite. Whoever takes clusters away (zero.py) waits for both kinds.
 R4  Head and tail of a run go to the file in one write with its data. They reach to the edges of
     its clusters, or of subclusters. Where they are zero and the cluster lies beyond the end of
-    the file, they are not written at all: there are zeroes.
+    the file, they are not written at all: there are zeroes (but not for who decrypts them:
+    crypto.py, R2).
 R5  An entry is linked after its data have been written, and after copied data only behind a
     flush: the guest may have been told long ago that those are safe.
 Who may call it: coroutines in the node's context.
