@@ -154,6 +154,28 @@ def change_here(path: Path, wishes: list[tuple[str, int, int]]) -> None:
                 disk.pwrite_zeroes(offset, size)
 
 
+OPTIONS = """
+cluster_size=512 | lazy_refcounts=on | extended_l2=on,cluster_size=128k | data_file=data.raw
+refcount_bits=1 | refcount_bits=64 | compression_type=zstd | cluster_size=2M
+"""
+
+
+@pytest.mark.parametrize("option", OPTIONS.replace("|", " ").split())
+def test_with_every_kind_of_image_both_note(folder: Path, tools: Tools, option: str) -> None:
+    path = folder / "kind"
+    assert tools.mine(["create", "-q", "-f", "qcow2", "-o", option, "kind", "6M"])[0] == 0
+    assert tools.mine(["bitmap", "--add", "-g", "4k", "kind", "b"]) == (0, b"", b"")
+    change_here(path, [("write", MIB, 8192), ("write -z", 2 * MIB, 4096)])
+    qemu_done("qemu-io", "-c", "write 3M 4k", "-c", "write -z 4M 8k", path)
+    change_here(path, [("discard", 5 * MIB, 65536)])
+    expected = [(MIB, 8192), (2 * MIB, 4096), (3 * MIB, 4096), (4 * MIB, 8192), (5 * MIB, 65536)]
+    assert stored(path)["b"].areas == expected
+    is_clean(path, "qcow2")
+    qemu_done("qemu-img", "bitmap", "--clear", path, "b")
+    with block.open(os.fspath(path), format="qcow2", read_only=True) as disk:
+        assert ops.lookup(disk.bs, "b").count == 0
+
+
 # -- an image that was not closed
 
 
