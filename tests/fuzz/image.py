@@ -34,6 +34,7 @@ from block.core.status import co_block_status
 from block.core.wait import run_sync
 from block.crypto.hashes import pbkdf2
 from block.crypto.luks import keyslot
+from block.ops import bitmap as bitmap_ops
 from block.ops.info import query_image_info
 from tests.fuzz.image_seeds import a_secret
 from tests.support.drivers import Disk, ZeroRam, ram_node
@@ -160,6 +161,8 @@ def work(blk: BlockBackend) -> None:
         tried(blk.pdiscard, offset, nbytes)
     tried(blk.flush)
     tried(blk.truncate, length + 65536)
+    for bitmap in node(blk).dirty_bitmaps[:1]:
+        tried(bitmap_ops.remove, node(blk), bitmap.name)
 
 
 def repair(blk: BlockBackend) -> None:

@@ -13,17 +13,20 @@ from typing import Any
 
 import block
 from block.objects import secret
+from block.ops import bitmap as ops
 from tests.support import vmdk_images
 
 SIZE = 1 << 20
 
 
-def made(fmt: str, **options: Any) -> bytes:
-    """An image with some data, some zeroes and some holes."""
+def made(fmt: str, bitmaps: tuple[str, ...] = (), **options: Any) -> bytes:
+    """An image with some data, some zeroes and some holes, and with bitmaps of these names."""
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "seed")
         block.create(path, fmt, SIZE, **options)
         with block.open(path, format=fmt, cache="unsafe", options={"discard": "unmap"}) as disk:
+            for name in bitmaps:
+                ops.add(disk.bs, name, 512, persistent=True)
             disk.pwrite(1000, b"a" * 3000)
             disk.pwrite(300_000, b"b" * 600)
             disk.pwrite_zeroes(4096, 8192)
@@ -41,6 +44,7 @@ def qcow2() -> dict[str, bytes]:
         "bits-1": made("qcow2", refcount_bits=1, **small),
         "bits-64": made("qcow2", refcount_bits=64, **small),
         "lazy": made("qcow2", lazy_refcounts=True, **small),
+        "bitmaps": made("qcow2", bitmaps=("one", "two"), **small),
         "extended": made("qcow2", extended_l2=True, cluster_size=16384),
     }
 
