@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 # (BDRV_BLOCK_* flags, bytes, offset in file, file)
 Status: TypeAlias = "tuple[int, int, int, BlockDriverState | None]"
 
+_DECIDED = f.BDRV_BLOCK_DATA | f.BDRV_BLOCK_ZERO
 _PLACED = f.BDRV_BLOCK_DATA | f.BDRV_BLOCK_OFFSET_VALID
 
 
@@ -75,6 +76,33 @@ async def co_block_status(
     if offset + pnum == total:
         ret |= f.BDRV_BLOCK_EOF
     return ret, pnum, where, file
+
+
+async def co_block_statuses(bs: BlockDriverState, offset: int, nbytes: int) -> list[Status]:
+    """As co_block_status with want_zero, for one extent or for many in a row."""
+    drv = bs.drv
+    nbytes = min(nbytes, bs.getlength() - offset)
+    if drv is not None and nbytes > 0 and "co_block_statuses" in drv.hooks:
+        bs.in_flight += 1
+        try:
+            answers = await drv.co_block_statuses(bs, offset, nbytes)
+        finally:
+            bs.in_flight -= 1
+        if answers:
+            return _complete_all(bs, offset, answers)
+    return [await co_block_status(bs, True, offset, nbytes)]
+
+
+def _complete_all(bs: BlockDriverState, offset: int, answers: list[Status]) -> list[Status]:
+    finished = []
+    allocated = f.BDRV_BLOCK_ALLOCATED
+    for ret, pnum, where, file in answers:
+        if ret & _DECIDED:
+            finished.append((ret | allocated, pnum, where, file))
+        else:
+            finished.append((_complete(bs, True, offset, ret), pnum, where, file))
+        offset += pnum
+    return finished
 
 
 async def _ask_driver(bs: BlockDriverState, want_zero: bool, offset: int, nbytes: int) -> Status:

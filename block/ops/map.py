@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from block.core import flags as f
 from block.core.filename import refresh_filename
-from block.core.status import co_block_status
+from block.core.status import co_block_status, co_block_statuses
 from block.core.wait import run_sync
 
 TYPE_CHECKING = False
@@ -44,13 +44,18 @@ class MapEntry:
     def is_continued_by(self, other: MapEntry) -> bool:
         """Whether the next extent says the same, and goes on where this one ends
         (entry_mergeable)."""
-        if (self.zero, self.data, self.present, self.depth, self.filename) != (
-            *(other.zero, other.data, other.present, other.depth, other.filename),
-        ):
-            return False
         if self.offset is None or other.offset is None:
-            return self.offset is other.offset
-        return self.offset + self.length == other.offset
+            if self.offset is not other.offset:
+                return False
+        elif self.offset + self.length != other.offset:
+            return False
+        return (
+            self.zero == other.zero
+            and self.data == other.data
+            and self.present == other.present
+            and self.depth == other.depth
+            and self.filename == other.filename
+        )
 
 
 def walk_map(
@@ -75,16 +80,44 @@ async def co_walk_map(
     """As walk_map, in a coroutine."""
     current: MapEntry | None = None
     while start < end:
-        entry = await _entry_at(bs, start, end - start)
-        start += entry.length
-        if current is not None and current.is_continued_by(entry):
-            current.length += entry.length
-            continue
-        if current is not None:
-            found(current, entry)
-        current = entry
+        for entry in await _entries_at(bs, start, end - start):
+            start += entry.length
+            if current is not None:
+                if current.is_continued_by(entry):
+                    current.length += entry.length
+                    continue
+                found(current, entry)
+            current = entry
     # There is always a last one, be it empty: so QEMU prints it for an empty range.
     found(current if current is not None else MapEntry(start, 0, 0, 0), None)
+
+
+async def _entries_at(bs: BlockDriverState, offset: int, nbytes: int) -> list[MapEntry]:
+    """One extent, or many in a row where the top layer tells of them at once and decides."""
+    top = _skip_filters(bs)
+    entries: list[MapEntry] = []
+    for status, size, where, file in await co_block_statuses(top, offset, nbytes):
+        if not status & (f.BDRV_BLOCK_ZERO | f.BDRV_BLOCK_DATA) and top.backing is not None:
+            # The others are asked for again, when the layers below have told of this one.
+            return entries or [await _entry_at(bs, offset, size)]
+        entries.append(_entry(offset, size, status, 0, where, file))
+        offset += size
+    return entries
+
+
+def _entry(
+    offset: int, nbytes: int, status: int, depth: int, where: int, file: BlockDriverState | None
+) -> MapEntry:
+    if not status & (f.BDRV_BLOCK_ZERO | f.BDRV_BLOCK_DATA):
+        status = 0
+    entry = MapEntry(offset, nbytes, status, depth)
+    if status & f.BDRV_BLOCK_OFFSET_VALID:
+        entry.offset = where
+        if file is not None:
+            if not file.filename:
+                refresh_filename(file)
+            entry.filename = file.filename
+    return entry
 
 
 async def _entry_at(bs: BlockDriverState, offset: int, nbytes: int) -> MapEntry:
@@ -94,21 +127,11 @@ async def _entry_at(bs: BlockDriverState, offset: int, nbytes: int) -> MapEntry:
     while True:
         status, nbytes, where, file = await co_block_status(node, True, offset, nbytes)
         assert nbytes, "an empty extent"
-        if status & (f.BDRV_BLOCK_ZERO | f.BDRV_BLOCK_DATA):
-            break
-        if node.backing is None:
-            status = 0
-            break
+        decided = status & (f.BDRV_BLOCK_ZERO | f.BDRV_BLOCK_DATA)
+        if decided or node.backing is None:
+            return _entry(offset, nbytes, status, depth, where, file)
         node = _skip_filters(node.backing.bs)
         depth += 1
-    entry = MapEntry(offset, nbytes, status, depth)
-    if status & f.BDRV_BLOCK_OFFSET_VALID:
-        entry.offset = where
-        if file is not None:
-            if not file.filename:
-                refresh_filename(file)
-            entry.filename = file.filename
-    return entry
 
 
 def _skip_filters(bs: BlockDriverState) -> BlockDriverState:

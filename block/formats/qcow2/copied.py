@@ -15,11 +15,14 @@ Who may call it: check.py.
 
 from __future__ import annotations
 
+from functools import reduce
+from operator import and_, or_
+
 from block.core import check as core
 from block.formats.qcow2 import corrupt
 from block.formats.qcow2.cache import from_disk, join, split, to_disk
 from block.formats.qcow2.layout import ENTRY_SIZE, OFFSET_MASK, OFLAG_COMPRESSED, OFLAG_COPIED
-from block.formats.qcow2.walk import l2_runs
+from block.formats.qcow2.walk import l2_runs, scattered
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -71,9 +74,24 @@ class CopiedCheck:
             self._result.say(f"ERROR: Could not read L2 table: {error}")
             raise
         table, bitmaps = split(numbers, s.extended)
+        if self._all_right(table):
+            return
         changed = sum(self._run(table, at, count) for at, count in l2_runs(table, s.cluster_bits))
         if changed and self._repair:
             await self._write_l2(place, join(table, bitmaps), changed)
+
+    def _all_right(self, table: array[int]) -> bool:
+        """A quick yes for a table of scattered clusters: all flags are set, or all are clear."""
+        used = scattered(self._s, table, self._walk.file_length)
+        if used is None or self._stored.unreadable:
+            return False
+        bits = self._s.cluster_bits
+        clusters = [(entry & OFFSET_MASK) >> bits for entry in used]
+        single = self._stored.refcounts.are_single(clusters)
+        if single is None:
+            return False
+        flags = reduce(and_ if single else or_, used) & OFLAG_COPIED
+        return bool(flags) == single
 
     def _refcount(self, cluster: int) -> int | None:
         """None: the block with that refcount cannot be read, which has been said."""

@@ -27,6 +27,7 @@ from block.formats.qcow2 import (
     crypto,
     datafile,
     dirty,
+    extents,
     header,
     measure,
     options,
@@ -304,6 +305,11 @@ class Qcow2Driver(BlockDriver):
         self, bs: BlockDriverState, want_zero: bool, offset: int, nbytes: int
     ) -> Awaitable[tuple[int, int, int, BlockDriverState | None]]:
         return read.co_block_status(bs, offset, nbytes)
+
+    def co_block_statuses(
+        self, bs: BlockDriverState, offset: int, nbytes: int
+    ) -> Awaitable[list[tuple[int, int, int, BlockDriverState | None]]]:
+        return extents.co_block_statuses(bs, offset, nbytes)
 
     def co_truncate(
         self, bs: BlockDriverState, offset: int, exact: bool, prealloc: str, flags: int

@@ -22,7 +22,7 @@ from block.formats.qcow2 import crypto, subcluster
 from block.formats.qcow2.cluster import extent_in, lookup
 from block.formats.qcow2.compressed import co_preadv_compressed
 from block.formats.qcow2.layout import NOT_PLAIN, OFFSET_MASK
-from block.formats.qcow2.refcount import get_refcount
+from block.formats.qcow2.refcount import get_refcounts
 from block.formats.qcow2.state import (
     COMPRESSED,
     HOLES,
@@ -124,8 +124,7 @@ async def co_block_status(bs: BlockDriverState, offset: int, nbytes: int) -> Sta
     """Says of an extent where it is (qcow2_co_block_status)."""
     s: Qcow2State = bs.opaque
     async with s.lock:
-        if s.looks_hollow is None:
-            s.looks_hollow = await _looks_hollow(s)
+        hollow = await looks_hollow(s)
         kind, host, size = await lookup(s, offset, nbytes)
     if s.crypt_method:
         return crypto.block_status(kind), size, 0, None
@@ -137,8 +136,15 @@ async def co_block_status(bs: BlockDriverState, offset: int, nbytes: int) -> Sta
         return f.BDRV_BLOCK_ZERO | f.BDRV_BLOCK_OFFSET_VALID, size, host, s.data.bs
     if kind == NORMAL:
         ret = f.BDRV_BLOCK_DATA | f.BDRV_BLOCK_OFFSET_VALID
-        return ret | f.BDRV_BLOCK_RECURSE * s.looks_hollow, size, host, s.data.bs
+        return ret | f.BDRV_BLOCK_RECURSE * hollow, size, host, s.data.bs
     return f.BDRV_BLOCK_DATA if kind == COMPRESSED else 0, size, 0, None
+
+
+async def looks_hollow(s: Qcow2State) -> bool:
+    """As _looks_hollow; asked once, with the lock."""
+    if s.looks_hollow is None:
+        s.looks_hollow = await _looks_hollow(s)
+    return s.looks_hollow
 
 
 async def _looks_hollow(s: Qcow2State) -> bool:
@@ -152,9 +158,10 @@ async def _looks_hollow(s: Qcow2State) -> bool:
     except OSError:
         return False  # not every protocol knows
     enough = max(real * 10 // 9, real + 2)
-    used = 0
-    for cluster in range(s.clusters(file.getlength())):
-        used += await get_refcount(s, cluster) > 0
+    used, end, per_block = 0, s.clusters(file.getlength()), 1 << s.refblock_bits
+    for first in range(0, end, per_block):
+        counts = await get_refcounts(s, first, min(per_block, end - first))
+        used += len(counts) - counts.count(0)
         if used >= enough:
             return True
     return False

@@ -4,7 +4,8 @@
     index -> array        one array for each refcount block, one number for each cluster
 
 R1  Blocks are made when something in them is counted: a sparse file costs what its data cost.
-R2  Ranges are counted by `array` and `map`, not cluster by cluster.
+R2  Ranges are counted by `array` and `map`. Clusters that lie anywhere are counted one by one,
+    in a loop that does nothing else.
 R3  A count is at most what the image's width can hold. What would go beyond is reported.
 R4  Refcounts of 1, 2 and 4 bits take a byte each here; `unpack` and `pack` convert.
 Who may call it: check.py and repair.py.
@@ -117,6 +118,30 @@ class RefcountMap:
             for at in range(start, stop):
                 cells[at] = min(cells[at] + 1, self.maximum)
         return full
+
+    def add_each(self, clusters: list[int]) -> list[int]:
+        """Counts clusters up by one that lie anywhere; returns those where that does not fit."""
+        full: list[int] = []
+        blocks, bits, mask = self.blocks, self.block_bits, self.per_block - 1
+        for cluster in clusters:
+            cells = blocks.get(cluster >> bits)
+            if cells is None:
+                cells = blocks[cluster >> bits] = self.empty()
+            at = cluster & mask
+            if cells[at] == self.maximum:
+                full.append(cluster)
+            else:
+                cells[at] += 1
+        return full
+
+    def are_single(self, clusters: list[int]) -> bool | None:
+        """Whether all of them have the refcount 1 (True), or none (False); None: some have."""
+        blocks, bits, mask = self.blocks, self.block_bits, self.per_block - 1
+        ones = 0
+        for cluster in clusters:
+            cells = blocks.get(cluster >> bits)
+            ones += cells is not None and cells[cluster & mask] == 1
+        return True if ones == len(clusters) else None if ones else False
 
     def _add_one(self, cluster: int) -> list[int]:
         cells = self.blocks.get(cluster >> self.block_bits)

@@ -95,13 +95,10 @@ def human_line(entry: MapEntry, following: MapEntry | None) -> str:
         following.data, following.zero = False, True
     if not entry.data or entry.zero:
         return ""
-    numbers = (f"{_hexadecimal(n):<16}" for n in (entry.start, entry.length, entry.offset or 0))
-    return f"{''.join(numbers)}{entry.filename}\n"
-
-
-def _hexadecimal(number: int) -> str:
-    """As C's %#x: zero has no prefix."""
-    return f"{number:#x}" if number else "0"
+    # As C's %#x: zero has no prefix.
+    start = f"{entry.start:#x}" if entry.start else "0"
+    place = f"{entry.offset:#x}" if entry.offset else "0"
+    return f"{start:<16}{entry.length:<#16x}{place:<16}{entry.filename}\n"
 
 
 def json_line(entry: MapEntry, following: MapEntry | None) -> str:
