@@ -150,8 +150,5 @@ def test_the_options_of_a_format_are_listed_without_an_image(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     assert img.main(["qemu-img", "amend", "-f", "qcow2", "-o", "help"]) == 0
-    lines = capfd.readouterr().out.splitlines()
-    theirs = qemu_done("qemu-img", "amend", "-f", "qcow2", "-o", "help").splitlines()
-    assert lines[0] == theirs[0]
-    assert len(lines) > 4
-    assert set(lines) <= set(theirs)
+    ours = capfd.readouterr().out
+    assert ours == qemu_done("qemu-img", "amend", "-f", "qcow2", "-o", "help")
