@@ -28,7 +28,7 @@ from block.testing.accesses import RELEASE, TRY, WRITE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Sequence
 
     from block.testing.report import Row
     from block.testing.search import Node
@@ -51,11 +51,17 @@ class Event:
 
 
 class _Thing:
-    """What has been done with one thing in this run."""
+    """What has been done with one thing in this run.
 
-    __slots__ = ("clock", "hash", "reads", "reads_clock", "reads_hash", "releases", "writes")
+    only  the one thread that has touched it, 0 if there are several. Most things are of that kind:
+          such a thread knows what it has done itself, and is in no race.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("clock", "hash", "only", "reads", "reads_clock", "reads_hash", "releases",
+                 "writes")  # fmt: skip
+
+    def __init__(self, thread: int) -> None:
+        self.only = thread
         self.hash = 1  # of the last change
         self.clock: dict[int, int] = {}  # what precedes those who read it next
         self.reads_hash = 0  # of the reads since
@@ -119,12 +125,16 @@ class Order:
         for access in accesses:
             thing = self._things.get(access >> 2)
             if thing is None:
-                thing = self._things[access >> 2] = _Thing()
+                thing = self._things[access >> 2] = _Thing(thread)
             kind = access & 3
-            _join(clock, thing.clock)
+            changes = kind in (WRITE, RELEASE)
+            if thing.only != thread:
+                thing.only = 0
+                _join(clock, thing.clock)
+                if changes:
+                    _join(clock, thing.reads_clock)
             parts += (access, thing.hash)
-            if kind in (WRITE, RELEASE):
-                _join(clock, thing.reads_clock)
+            if changes:
                 parts.append(thing.reads_hash)
             things.append((kind, thing))
         mine = self._hashes[thread] = hash(tuple(parts))
@@ -139,28 +149,29 @@ class Order:
                 (thing.writes if kind == WRITE else thing.releases)[thread] = event
             else:
                 thing.reads_hash = (thing.reads_hash + mine) & MASK
-                _join(thing.reads_clock, snapshot)
+                if thing.only:
+                    thing.reads_clock = snapshot
+                else:
+                    thing.reads_clock = dict(thing.reads_clock)  # it may be somebody's snapshot
+                    _join(thing.reads_clock, snapshot)
                 thing.reads[thread] = event
 
-    def races(self, thread: int, access: int) -> Iterator[Event]:
-        """Yields the last event of each other thread that this access is in a race with.
+    def races(self, thread: int, access: int) -> Sequence[Event]:
+        """Returns the last event of each other thread that this access is in a race with.
 
         To be asked before the access is added. (Without a limit on preemptions one would leave out
         those that precede it for another reason, too. With a limit that loses orders.)
         """
         thing = self._things.get(access >> 2)
         kind = access & 3
-        if thing is None or kind == RELEASE:
-            return
+        if thing is None or thing.only == thread or kind == RELEASE:
+            return ()
         tables = [thing.writes]
         if kind == WRITE:
             tables.append(thing.reads)
         elif kind == TRY:
             tables.append(thing.releases)
-        for table in tables:
-            for other, event in table.items():
-                if other != thread:
-                    yield event
+        return [event for table in tables for other, event in table.items() if other != thread]
 
     def precedes(self, event: Event, thread: int) -> bool:
         """Whether an event comes before all that a thread will do."""
