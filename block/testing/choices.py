@@ -55,6 +55,9 @@ if TYPE_CHECKING:
         def waited(self) -> None:
             """All were idle, and the clocks have jumped."""
 
+        def settled(self) -> None:
+            """A part of the run that is not explored is over, and the others are idle."""
+
 
 STAY = 0.75
 
@@ -102,6 +105,9 @@ class Chooser:
         pass
 
     def waited(self) -> None:
+        pass
+
+    def settled(self) -> None:
         pass
 
 

@@ -179,6 +179,8 @@ class FakeNotifier(PipeNotifier):
 
     def set(self) -> None:
         self._scheduler.step("set the notifier")
+        if self._scheduler.closed:  # R5 of scheduler.py
+            return
         self._scheduler.touch(self._thing | WRITE)
         super().set()
 

@@ -24,7 +24,9 @@ R1  If the search is `complete`, each order with at most so many preemptions is 
 R2  Orders of whole steps are tried, not those of a weak memory model: Python has none. Time passes
     only when nobody can go on: a time-out does not come early.
 R3  A descriptor or a clock that somebody outside changes makes runs diverge, which is reported.
-R4  The same search gives the same numbers in each process.
+R4  What a scenario does `with world.in_one_order():` is not explored. To build up and to clear away
+    takes most of its steps, and is the same in all of them.
+R5  The same search gives the same numbers in each process.
 """
 
 from __future__ import annotations

@@ -11,7 +11,8 @@ R2  `recorder` is called by the rewritten code of all fake threads: it belongs t
     then it does nothing, for that thread is in no world of ours.
 R3  The helpers stay in the modules: a coroutine that a run has left suspended unwinds by rewritten
     code, some time. When no run goes on they do nothing.
-R4  Class bodies and module bodies do not run again. A function that is made while another one runs
+R4  What was rewritten once is kept: a process explores the same modules many times.
+R5  Class bodies and module bodies do not run again. A function that is made while another one runs
     (a closure) is rewritten with it.
 """
 
@@ -43,6 +44,8 @@ SYSTEM_CALLS = (
     "accept", "connect", "read", "readv", "write", "writev", "eventfd_read", "eventfd_write",
     "pread", "pwrite", "preadv", "pwritev",
 )  # fmt: skip
+# (module, with steps) -> the rewritten code of its functions, by name and line (R4).
+_codes: dict[tuple[str, bool], dict[str, CodeType]] = {}
 # How an attribute of a class is read; anything else is not noted: it does not change.
 ATTRIBUTE, CONTENT, CHANGE, SYSTEM, QUIET = range(5)
 
@@ -58,6 +61,7 @@ class Recorder:
         """A run begins in this world."""
         self._thread = get_ident()
         self._kernel = world.kernel
+        self._scheduler = world.scheduler
         self._touch = world.scheduler.touch
         self._step = world.scheduler.step
         self._names = world.names
@@ -67,7 +71,7 @@ class Recorder:
         self._thread = 0
 
     def step(self) -> None:
-        if get_ident() == self._thread:
+        if get_ident() == self._thread and not self._scheduler.quiet:
             self._step("")
 
     def get(self, owner: Any, name: str) -> Any:
@@ -144,16 +148,15 @@ class Lines:
 
     def __init__(self, recorder: Recorder) -> None:
         self.recorder = recorder
-        self._codes: dict[tuple[str, bool], dict[str, CodeType]] = {}
         self._before: list[tuple[FunctionType, CodeType]] = []
 
     def install(self, modules: dict[str, bool]) -> None:
         """Rewrites modules: name -> whether with steps, or only to note what is touched."""
         for name, steps in modules.items():
             module = sys.modules[name]
-            codes = self._codes.get((name, steps))
+            codes = _codes.get((name, steps))
             if codes is None:
-                codes = self._codes[name, steps] = self._compile(module, steps)
+                codes = _codes[name, steps] = self._compile(module, steps)
             vars(module).update(self._helpers())
             for function in functions_of(module):
                 code = codes.get(f"{function.__qualname__}:{function.__code__.co_firstlineno}")

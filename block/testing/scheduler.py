@@ -9,6 +9,7 @@ the end of threads), and with line steps also between two lines (lines.py).
     ready        those that can go on, as bits
     sleeping     those that wait for descriptors: whether they can go on must be asked
     deadlines    those that wait no longer than until then
+    quiet        what happens now is not explored (DeterministicWorld.in_one_order)
 
 R1  Nothing happens between two steps but what one thread does. So a run is determined by the
     choices, as long as the code asks its World for time, threads and locks.
@@ -81,7 +82,7 @@ class Scheduler:
         self.now_ns = START_NS
         self.n_steps = 0
         self.most_steps = MOST_STEPS
-        self.dying = self.closed = False
+        self.dying = self.closed = self.quiet = False
         self.failure: BaseException | None = None
         self._empty_looks = 0
 

@@ -23,6 +23,8 @@ R2  A point belongs to the event that follows it. Where nothing is touched there
     no point: to switch there is the same as to switch a little later.
 R3  A thread that is given its turn and blocks at once could not go on in truth; then whoever can
     is tried.
+R4  What happens in one order (DeterministicWorld.in_one_order) is no event and has no points: all
+    that comes behind it is preceded by it.
 
 tests/block/testing/test_search.py compares it with a search that leaves nothing out, on thousands
 of random programs.
@@ -136,7 +138,17 @@ class Search:
         self._end_event()
         self.order.waited()
 
+    def settled(self) -> None:
+        self._accesses.clear()
+        self._point = self._node = self._turn = None
+        self._turn_begins = False
+        self.order.waited()
+
     def thread(self, ready: int, running: int) -> int:
+        if self.scheduler.quiet:
+            self._accesses.clear()
+            self._thread = running or (ready & -ready).bit_length() - 1
+            return self._thread
         if self._accesses:
             self._end_event()
         self._at = at = self._at + 1
@@ -164,6 +176,8 @@ class Search:
 
     def blocked(self, accesses: Iterable[int]) -> None:
         self._end_event()
+        if self.scheduler.quiet:
+            return
         point = self._point
         if point is not None and self._node is None and point.ready & (point.ready - 1):
             # It was given its turn, and could not do a thing.
@@ -179,6 +193,8 @@ class Search:
         self._end_event()
 
     def pick(self, n: int) -> int:
+        if self.scheduler.quiet:
+            return 0
         self._end_event()
         self._at = at = self._at + 1
         chosen = self._plan.get(at, 0)
@@ -207,8 +223,11 @@ class Search:
         return node
 
     def _end_event(self) -> None:
-        """What the running thread has touched since the last point is an event."""
+        """What the running thread has touched since the last point is an event (R4)."""
         if not self._accesses:
+            return
+        if self.scheduler.quiet:
+            self._accesses.clear()
             return
         accesses = list(dict.fromkeys(self._accesses))
         self._accesses.clear()

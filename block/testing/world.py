@@ -16,6 +16,7 @@ R3  `close` ends what still runs. Whoever makes a world closes it.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 
@@ -33,7 +34,7 @@ from block.testing.scheduler import Scheduler
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from block.aio.io_uring import IoUring
     from block.aio.linux_aio import LinuxAio
@@ -103,6 +104,22 @@ class DeterministicWorld(World):
         while scheduler.others_can_go_on():
             scheduler.give_way()
             scheduler.step("give way")
+
+    @contextlib.contextmanager
+    def in_one_order(self) -> Iterator[None]:
+        """What happens in here is not explored: what a scenario builds up first, and clears away.
+
+        Before it and at its end all others go on as far as they can. So all that was precedes all
+        that comes, and nothing that is explored runs into it.
+        """
+        scheduler = self.scheduler
+        self.let_others_go_on()
+        scheduler.step("in one order")
+        scheduler.quiet = True
+        yield
+        self.let_others_go_on()
+        scheduler.quiet = False
+        scheduler.decider.settled()
 
     def close(self) -> None:
         """Ends the threads that are left, and gives descriptors back (R3)."""

@@ -123,6 +123,63 @@ def test_an_error_in_another_thread_is_a_failure() -> None:
     assert isinstance(failure.error.__cause__, KeyError)
 
 
+def count_beside(world: DeterministicWorld, counter: Counter) -> None:
+    """Counts here while another thread counts."""
+    other = world.start_thread("other", counter.count)
+    counter.count()
+    other.join()
+
+
+def test_what_happens_in_one_order_is_not_explored() -> None:
+    def scenario(world: DeterministicWorld) -> None:
+        counter = Counter()
+        with world.in_one_order():
+            count_beside(world, counter)
+        assert counter.value == 2
+
+    result = explore(scenario)
+    assert result.complete
+    assert result.points == 0
+    assert result.failure is None
+
+
+@pytest.mark.parametrize("place", ["before", "after", "around"])
+def test_what_is_beside_a_part_in_one_order_is_explored_as_ever(place: str) -> None:
+    def scenario(world: DeterministicWorld) -> None:
+        counter, quiet = Counter(), Counter()
+        if place == "before":
+            count_beside(world, counter)
+        other = world.start_thread("other", counter.count) if place == "around" else None
+        if place == "around":
+            counter.count()
+        with world.in_one_order():
+            count_beside(world, quiet)
+        if other is not None:
+            other.join()
+        if place == "after":
+            count_beside(world, counter)
+        assert counter.value == 2, f"{counter.value} of 2"
+
+    failure = explore(scenario).failure
+    assert failure is not None
+    assert failure.preemptions == 1
+    assert "1 of 2" in str(failure.error)
+
+
+def test_a_part_in_one_order_begins_and_ends_when_the_others_are_idle() -> None:
+    def scenario(world: DeterministicWorld) -> None:
+        before, within = Counter(), Counter()
+        world.start_thread("before", before.count)
+        with world.in_one_order():
+            assert before.value == 1, "somebody was in the middle of something"
+            world.start_thread("within", within.count)
+        assert within.value == 1, "somebody is in the middle of something"
+
+    result = explore(scenario)
+    assert result.complete
+    assert result.failure is None, str(result.failure)
+
+
 def test_an_error_in_an_iothreads_callback_is_a_failure() -> None:
     def scenario(world: DeterministicWorld) -> None:
         with IOThread("io0", world) as iothread:
@@ -180,7 +237,7 @@ def test_one_run_without_line_steps() -> None:
 
     result = run_once(leak, Seeded(0))
     assert result.failure is not None
-    assert result.tried == 1
+    assert result.points == 0
     assert run_once(two_count_with_a_lock, Seeded(0)).failure is None
 
 
