@@ -19,6 +19,19 @@ import pytest
 
 from tests.support import descriptors, needs
 
+KERNEL = "Linux AIO and io_uring complete when the kernel likes"
+KERNEL_QUEUES = ("native", "io_uring")  # what names of parameters begin with
+# Why tests stay in the real world with --seed (block/testing/pytest_plugin.py), by place.
+REAL_WORLD = {
+    "tests/benchmarks/": "measures the machine",
+    "tests/block/aio/test_kernel_queue.py": KERNEL,
+    "tests/block/protocols/file/test_kernel.py": KERNEL,
+    "tests/block/testing/": "makes deterministic worlds of its own",
+    "tests/explore/": "makes deterministic worlds of its own, for each order one",
+    "tests/conformance/": "its threads move trees as fast as they can",
+    "tests/guest/": "a guest runs on a real processor",
+    "tests/tutorials/": "makes deterministic worlds of its own",
+}
 PATIENCE = 5.0
 TEARDOWN_SECONDS = 120.0
 STDERR = pytest.StashKey[int]()  # the real one, whatever a test's output is captured in
@@ -46,12 +59,30 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """With --portable, tests of Linux's own things are left out, others of --portable without."""
+    """With --portable, tests of Linux's own things are left out, others of --portable without.
+
+    With --seed, tests of some places stay in the real world.
+    """
+    for item in items:
+        reason = _why_real(item)
+        if reason:
+            item.add_marker(pytest.mark.real_world(reason))
     unwanted = "linux" if config.getoption("--portable") else "portable"
     left_out = [item for item in items if item.get_closest_marker(unwanted)]
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if not item.get_closest_marker(unwanted)]
+
+
+def _why_real(item: pytest.Item) -> str:
+    """Returns why a test stays in the real world with --seed; "" if it does not."""
+    for place, reason in REAL_WORLD.items():
+        if item.nodeid.startswith(place):
+            return reason
+    parameters = getattr(getattr(item, "callspec", None), "params", {}).values()
+    if any(isinstance(each, str) and each.startswith(KERNEL_QUEUES) for each in parameters):
+        return KERNEL
+    return ""
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

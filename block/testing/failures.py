@@ -21,5 +21,9 @@ class ThreadDied(Exception):
     """A thread has ended with an exception that nobody dealt with; it is the cause."""
 
 
+class WorldIsOver(Exception):
+    """A test has failed, which ended its world; what clears up after it cannot go on in there."""
+
+
 class Aborted(BaseException):
     """Unwinds what a run still has on its stacks, after it is decided."""

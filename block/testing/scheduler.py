@@ -83,6 +83,7 @@ class Scheduler:
         self.n_steps = 0
         self.most_steps = MOST_STEPS
         self.dying = self.closed = self.quiet = False
+        self.abort: type[BaseException] = Aborted  # what each step raises then
         self.failure: BaseException | None = None
         self._empty_looks = 0
 
@@ -99,7 +100,7 @@ class Scheduler:
         if self.dying:
             if self.closed:
                 return
-            raise Aborted
+            raise self.abort
         self.n_steps += 1
         if self.n_steps > self.most_steps:
             self.fail(Livelock(f"more than {self.most_steps} steps; {self.describe()}"))
@@ -177,7 +178,7 @@ class Scheduler:
         """
         me = self.running
         if self.dying:
-            raise Aborted
+            raise self.abort
         me.waits_for = waits_for
         self.decider.blocked(accesses)
         self.ready &= ~me.bit
@@ -215,6 +216,8 @@ class Scheduler:
             try:
                 me.target()
             except Exception as error:
+                if self.dying:
+                    return  # it was left in the middle of something, which no longer holds (R5)
                 died = ThreadDied(f"{me.name}: {error!r}")
                 died.__cause__ = error
                 self.fail(died)

@@ -19,6 +19,7 @@ from tests.block.core.conftest import iothread, main, nothing_left_behind, secon
 __all__ = ["iothread", "main", "nothing_left_behind", "second_iothread"]
 
 ROOT = Path(__file__).parent.parent.parent
+own_loop = pytest.mark.real_world("asyncio waits for descriptors by itself")
 DEAR = {"construct", "asyncio", "logging", "dataclasses", "argparse", "subprocess", "pathlib"}
 
 
@@ -103,6 +104,7 @@ def test_creation_refuses_what_it_does_not_know(tmp_path: Path) -> None:
 # -- asyncio
 
 
+@own_loop
 def test_asyncio_tasks_share_a_disk(image: str) -> None:
     async def program() -> None:
         async with await block.asyncio_open(image, format="raw") as disk:
@@ -120,6 +122,7 @@ def test_asyncio_tasks_share_a_disk(image: str) -> None:
     asyncio.run(program())
 
 
+@own_loop
 def test_asyncio_runs_on_while_a_request_is_on_its_way(image: str) -> None:
     async def program() -> int:
         async with await block.asyncio_open(image, format="raw") as disk:
@@ -133,6 +136,7 @@ def test_asyncio_runs_on_while_a_request_is_on_its_way(image: str) -> None:
     assert asyncio.run(program()) > 0
 
 
+@own_loop
 def test_a_disk_in_an_iothread_answers_asyncio(image: str, iothread: Any) -> None:
     async def program() -> None:
         async with await block.asyncio_open(image, format="raw") as disk:
@@ -146,6 +150,7 @@ def test_a_disk_in_an_iothread_answers_asyncio(image: str, iothread: Any) -> Non
     asyncio.run(program())
 
 
+@own_loop
 def test_a_cancelled_task_leaves_its_request_to_its_end(
     image: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -173,6 +178,7 @@ def test_a_cancelled_task_leaves_its_request_to_its_end(
     asyncio.run(program())
 
 
+@own_loop
 def test_a_disk_that_cannot_be_opened_leaves_asyncio_alone() -> None:
     async def program() -> None:
         for _ in range(2):

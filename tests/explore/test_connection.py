@@ -9,7 +9,7 @@ from block.aio.context import AioContext
 from block.aio.iothread import IOThread
 from block.testing.world import DeterministicWorld
 from tests.support.drivers import backend_on
-from tests.support.exploring import Reader, must_hold
+from tests.support.exploring import Reader, in_a_thread, must_hold
 from tests.support.request_reply import Peer, connected_node
 
 pytestmark = pytest.mark.full
@@ -44,18 +44,21 @@ class Server:
 
 def test_a_server_in_a_thread_of_its_own_answers_a_tree_that_moves() -> None:
     def scenario(world: DeterministicWorld) -> None:
-        server = Server(world)
-        blk = backend_on(connected_node(server.peer))
+        with world.in_one_order():
+            server = Server(world)
+            blk = backend_on(connected_node(server.peer))
+            iothread = IOThread("io0", world)
         reader = Reader(blk, 1)
         reader.submit()
-        with IOThread("io0", world) as iothread:
-            blk.set_aio_context(iothread.ctx)
-            blk.set_aio_context(world.main_context)
+        blk.set_aio_context(iothread.ctx)
+        blk.set_aio_context(world.main_context)
         reader.wait(world)
-        server.stop()
-        reader.close(world)
+        with world.in_one_order():
+            server.stop()
+            iothread.close()
+            reader.close(world)
 
-    must_hold(scenario, preemptions=1, watched=TREE)
+    must_hold(scenario, preemptions=3, watched=TREE)
 
 
 def test_a_connection_that_breaks_ends_every_request_once_wherever_the_tree_is() -> None:
@@ -64,11 +67,10 @@ def test_a_connection_that_breaks_ends_every_request_once_wherever_the_tree_is()
         peer.hold = True
         blk = backend_on(connected_node(peer))
         reader = Reader(blk, 2, ret=-5)
-        with IOThread("io0", world) as iothread:
-            blk.set_aio_context(iothread.ctx)
+        with in_a_thread(world, reader) as iothread:
             iothread.ctx.bh_schedule_oneshot(reader.submit)
             iothread.ctx.bh_schedule_oneshot(peer.die)
             blk.set_aio_context(world.main_context)
-        reader.finish(world)
+            reader.wait(world)
 
-    must_hold(scenario, preemptions=1, watched=TREE)
+    must_hold(scenario, watched=TREE)

@@ -5,9 +5,8 @@ from __future__ import annotations
 
 import pytest
 
-from block.aio.iothread import IOThread
 from block.testing.world import DeterministicWorld
-from tests.support.exploring import Reader, must_hold
+from tests.support.exploring import Reader, in_a_thread, must_hold
 from tests.support.throttled import group, throttled
 
 pytestmark = pytest.mark.full
@@ -19,29 +18,24 @@ GROUP = ("block.aio", "block.objects.throttle_group", "block.objects.throttle_me
 def test_a_tree_moves_with_requests_in_the_throttles_queue() -> None:
     def scenario(world: DeterministicWorld) -> None:
         with group(iops_total=1):
-            blk = throttled()
-            reader = Reader(blk, 3)
-            with IOThread("io0", world) as iothread:
-                blk.set_aio_context(iothread.ctx)
+            reader = Reader(throttled(), 3)
+            with in_a_thread(world, reader) as iothread:
                 iothread.ctx.bh_schedule_oneshot(reader.submit)
                 reader.wait(world)
-            reader.close(world)
 
-    must_hold(scenario, preemptions=1, watched=TREE)
+    must_hold(scenario, watched=TREE)
 
 
 def test_two_threads_share_a_group_and_every_request_gets_its_turn() -> None:
     def scenario(world: DeterministicWorld) -> None:
         with group(iops_total=1):
             here, there = Reader(throttled(), 2), Reader(throttled(), 2)
-            with IOThread("io0", world) as iothread:
-                there.blk.set_aio_context(iothread.ctx)
+            with in_a_thread(world, there) as iothread:
                 iothread.ctx.bh_schedule_oneshot(there.submit)
                 here.submit()
                 while here.pending:
                     world.main_context.poll(True)
                 there.wait(world)
-            there.blk.close()
-            here.close(world)
+                here.blk.close()
 
-    must_hold(scenario, preemptions=1, watched=TREE, steps=GROUP)
+    must_hold(scenario, watched=TREE, steps=GROUP)

@@ -10,7 +10,7 @@ from block.core import drain
 from block.core.backend import BlockBackend
 from block.testing.world import DeterministicWorld
 from tests.support.drivers import Disk, backend_on, pass_node, ram_node
-from tests.support.exploring import Reader, must_hold
+from tests.support.exploring import Reader, in_a_thread, must_hold
 
 pytestmark = pytest.mark.full
 TREE = ("block.core", "tests.support.drivers")
@@ -26,8 +26,7 @@ def test_a_drained_section_waits_for_what_is_in_flight_and_lets_nothing_in() -> 
     def scenario(world: DeterministicWorld) -> None:
         blk, disk = tree(world)
         reader = Reader(blk, 2)
-        with IOThread("io0", world) as iothread:
-            blk.set_aio_context(iothread.ctx)
+        with in_a_thread(world, reader) as iothread:
             iothread.ctx.bh_schedule_oneshot(reader.submit)
             bs = blk.bs
             assert bs is not None
@@ -39,18 +38,15 @@ def test_a_drained_section_waits_for_what_is_in_flight_and_lets_nothing_in() -> 
                     pass
             assert len(disk.asked("preadv")) == asked, "a request came into a drained section"
             drain.drained_end(bs)
-            blk.set_aio_context(world.main_context)
-        reader.finish(world)
 
-    must_hold(scenario, preemptions=1, watched=TREE)
+    must_hold(scenario, watched=TREE)
 
 
 def test_a_tree_moves_away_from_an_iothread_that_submits() -> None:
     def scenario(world: DeterministicWorld) -> None:
         blk, _ = tree(world)
         reader = Reader(blk, 1)
-        with IOThread("io0", world) as iothread:
-            blk.set_aio_context(iothread.ctx)
+        with in_a_thread(world, reader) as iothread:
             iothread.ctx.bh_schedule_oneshot(reader.submit)
             with iothread.ctx as ctx:
                 while ctx.poll(False):
@@ -58,38 +54,43 @@ def test_a_tree_moves_away_from_an_iothread_that_submits() -> None:
             blk.set_aio_context(world.main_context)
             with iothread.ctx as ctx:
                 assert not ctx.registrations(blk.bs), "the tree has left something behind"
-        reader.finish(world)
 
-    must_hold(scenario, preemptions=1, watched=TREE)
+    must_hold(scenario, watched=TREE)
 
 
 def test_a_tree_moves_to_an_iothread_with_requests_in_flight_and_back() -> None:
     def scenario(world: DeterministicWorld) -> None:
-        blk, disk = tree(world)
-        reader = Reader(blk, 2)
+        with world.in_one_order():
+            blk, disk = tree(world)
+            reader = Reader(blk, 2)
+            iothread = IOThread("io0", world)
         disk.parked = True
         reader.submit()
         world.main_context.bh_schedule_oneshot(disk.release)
-        with IOThread("io0", world) as iothread:
-            blk.set_aio_context(iothread.ctx)
-            reader.finish(world)
+        blk.set_aio_context(iothread.ctx)
+        reader.wait(world)
+        with world.in_one_order():
+            iothread.close()
+            reader.close(world)
 
-    must_hold(scenario, preemptions=1, watched=TREE)
+    must_hold(scenario, preemptions=3, watched=TREE)
 
 
 def test_a_tree_moves_from_one_iothread_to_another() -> None:
     def scenario(world: DeterministicWorld) -> None:
         blk, _ = tree(world)
-        with IOThread("a", world) as a, IOThread("b", world) as b:
-            blk.set_aio_context(a.ctx)
+        reader = Reader(blk, 1)
+        with in_a_thread(world, reader) as a:
+            with world.in_one_order():
+                b = IOThread("b", world)
+            a.ctx.bh_schedule_oneshot(reader.submit)
             blk.set_aio_context(b.ctx)
             assert blk.aio_context is b.ctx
-            reader = Reader(blk, 1)
-            with b.ctx:
-                reader.submit()
-            reader.finish(world)
+            with world.in_one_order():
+                reader.wait(world)
+                b.close()
 
-    must_hold(scenario, preemptions=1, watched=TREE)
+    must_hold(scenario, watched=TREE)
 
 
 def test_a_thread_that_finds_the_tree_at_home_keeps_it_there_until_its_callback_ends() -> None:
@@ -104,7 +105,8 @@ def test_a_thread_that_finds_the_tree_at_home_keeps_it_there_until_its_callback_
             blk.set_aio_context(world.main_context)
         reader.finish(world)
 
-    must_hold(scenario, watched=("block.aio", *TREE), steps=("tests.support.exploring",))
+    steps = ("tests.support.exploring",)
+    must_hold(scenario, preemptions=3, watched=("block.aio", *TREE), steps=steps)
 
 
 def test_a_thread_that_finds_a_tree_keeps_it_until_its_callback_ends() -> None:
@@ -127,4 +129,5 @@ def test_a_thread_that_finds_a_tree_keeps_it_until_its_callback_ends() -> None:
         world.main_context.close()
         assert outcomes in ([], [0])
 
-    must_hold(scenario, watched=("block.aio", *TREE), steps=("block.core.backend",))
+    steps = ("block.core.backend",)
+    must_hold(scenario, preemptions=3, watched=("block.aio", *TREE), steps=steps)

@@ -10,11 +10,11 @@ Fan        a node with several children of its own, which it walks when it moves
 
 from __future__ import annotations
 
-import threading
 from typing import Any
 
 from block.aio.co_lock import CoQueue
 from block.aio.context import AioContext
+from block.aio.world import the_world
 from block.core import edge, graph
 from block.core import flags as f
 from block.core.backend import BlockBackend
@@ -49,7 +49,7 @@ class Disk:
     async def note(self, name: str, *args: object) -> None:
         """Writes an entry, waits while parked, fails if told so."""
         self.log.append((name, *args))
-        self.threads.add(threading.get_ident())
+        self.threads.add(the_world().current())
         while self.parked:
             await self.queue.wait()
         if name in self.errors:
@@ -379,7 +379,7 @@ class Outcome:
     def __call__(self, ret: int) -> None:
         self.ret = ret
         self.calls += 1
-        self.thread = threading.get_ident()
+        self.thread = the_world().current()
 
     @property
     def pending(self) -> bool:

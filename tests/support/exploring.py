@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
+from block.aio.iothread import IOThread
 from block.core.backend import BlockBackend
 from block.testing.explore import Result, explore
 from block.testing.world import DeterministicWorld
@@ -76,3 +78,15 @@ class Reader:
         """Waits, and closes all."""
         self.wait(world)
         self.close(world)
+
+
+@contextmanager
+def in_a_thread(world: DeterministicWorld, reader: Reader) -> Iterator[IOThread]:
+    """A reader's tree lives in an IOThread; it is brought there, and cleared away, in one order."""
+    with world.in_one_order():
+        iothread = IOThread("io0", world)
+        reader.blk.set_aio_context(iothread.ctx)
+    yield iothread
+    with world.in_one_order():
+        reader.finish(world)
+        iothread.close()

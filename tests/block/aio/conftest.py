@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -14,15 +15,28 @@ from tests.support.plain_world import PlainWorld
 from tests.support.virtual_world import VirtualWorld
 
 REAL_TIME = {"asyncio", "threading", "time"}
+own_world = pytest.mark.real_world("its context is in a world of the test's own")
+own_clock = pytest.mark.real_world("threads, asyncio or clocks of the test's own")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Every kind of world that a test can run in; fake threads are for those without real ones."""
     if "world" in metafunc.fixturenames:
-        worlds = ["linux", "plain"]
+        worlds = [pytest.param(name, marks=own_world) for name in ("linux", "plain")]
         if not REAL_TIME & vars(metafunc.module).keys():
-            worlds.append("deterministic")
+            worlds.append(pytest.param("deterministic"))
         metafunc.parametrize("world", worlds, indirect=True)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What is not in the world of the process has no use for a deterministic one (--seed)."""
+    for item in items:
+        if Path(__file__).parent not in item.path.parents:
+            continue
+        if {"virtual_world", "virtual_ctx"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker(own_world)
+        elif REAL_TIME & vars(getattr(item, "module", None)).keys():
+            item.add_marker(own_clock)
 
 
 @pytest.fixture

@@ -43,6 +43,7 @@ def test_a_callback_runs_outside_of_coroutines_and_may_submit_again(main: AioCon
     assert seen == [False] * 5
 
 
+@pytest.mark.real_world("a request must take some time")
 @pytest.mark.parametrize(
     ("submit", "kind", "nbytes"),
     [

@@ -8,7 +8,6 @@ parent, nested, with several parents, in an IOThread; what changes in the tree m
 from __future__ import annotations
 
 import errno
-import threading
 from collections.abc import Callable
 
 import pytest
@@ -16,6 +15,7 @@ import pytest
 from block.aio.context import AioContext
 from block.aio.coroutine import Coroutine
 from block.aio.iothread import IOThread
+from block.aio.world import the_world
 from block.core import drain, edge, graph, replace
 from block.core import flags as f
 from block.core.backend import BlockBackend, BlockDevOps
@@ -221,9 +221,18 @@ def test_a_request_that_is_parked_in_the_driver_holds_the_section_up(
     outcome = Outcome()
     with iothread.ctx:
         tree.blk.aio_pwritev(0, [memoryview(b"x")], outcome)
-    threading.Timer(0.05, lambda: iothread.ctx.bh_schedule_oneshot(tree.disk.release)).start()
+    lock = the_world().new_lock()
+    time_is_up = the_world().new_condition(lock)
+
+    def release_late() -> None:
+        with lock:
+            time_is_up.wait(0.05)
+        iothread.ctx.bh_schedule_oneshot(tree.disk.release)
+
+    late = the_world().start_thread("late", release_late)
     drain.drained_begin(tree.bs)
     assert outcome.ret == 0
+    late.join()
     drain.drained_end(tree.bs)
     tree.close()
 
@@ -490,10 +499,11 @@ def test_drain_all_takes_a_context_as_often_for_many_nodes_as_for_one(
     """Each time the IOThread is woken, stands aside, and wants it back."""
     taken: list[str] = []
     real = AioContext.acquire
-    main_thread = threading.get_ident()
+    who = the_world().current
+    main_thread = who()
 
     def acquire(ctx: AioContext) -> None:
-        if ctx is iothread.ctx and not ctx.is_home() and threading.get_ident() == main_thread:
+        if ctx is iothread.ctx and not ctx.is_home() and who() == main_thread:
             taken.append(ctx.name)
         real(ctx)
 

@@ -11,7 +11,14 @@ from block.aio.context import AioContext
 from block.aio.iothread import IOThread
 from block.aio.world import ClockType
 from block.testing.choices import Chooser, Replayed, Seeded
-from block.testing.failures import Deadlock, Diverged, Livelock, ThreadDied
+from block.testing.failures import (
+    Aborted,
+    Deadlock,
+    Diverged,
+    Livelock,
+    ThreadDied,
+    WorldIsOver,
+)
 from block.testing.world import DeterministicWorld
 from tests.support.descriptors import open_fds
 
@@ -228,3 +235,31 @@ def test_threads_that_are_left_end_with_the_world_and_leave_no_descriptor() -> N
     world.close()
     assert ended == ["unwound"]
     assert open_fds() == before
+
+
+def test_a_thread_that_stumbles_while_it_unwinds_fails_nothing() -> None:
+    """It was left in the middle of something: what it asserts there need not hold any more."""
+    world = DeterministicWorld(Chooser())
+
+    def wait_for_ever() -> None:
+        try:
+            world.new_gate().wait()
+        finally:
+            raise AssertionError("half done")
+
+    world.start_thread("left behind", wait_for_ever)
+    world.let_others_go_on()
+    world.close()
+    assert world.scheduler.failure is None
+
+
+def test_what_clears_up_after_a_failure_gets_an_ordinary_error_if_it_is_told_so() -> None:
+    world = DeterministicWorld(Chooser())
+    with pytest.raises(Deadlock):
+        world.new_gate().wait()
+    with pytest.raises(Aborted):
+        world.new_gate().open()
+    world.scheduler.abort = WorldIsOver
+    with pytest.raises(WorldIsOver):
+        world.new_gate().open()
+    world.close()
