@@ -20,6 +20,7 @@ import pytest
 from tests.support import descriptors, needs
 
 KERNEL = "Linux AIO and io_uring complete when the kernel likes"
+PROCESSOR = "a guest, or a driver in its stead, runs on a real processor"
 KERNEL_QUEUES = ("native", "io_uring")  # what names of parameters begin with
 # Why tests stay in the real world with --seed (block/testing/pytest_plugin.py), by place.
 REAL_WORLD = {
@@ -27,9 +28,17 @@ REAL_WORLD = {
     "tests/block/aio/test_kernel_queue.py": KERNEL,
     "tests/block/protocols/file/test_kernel.py": KERNEL,
     "tests/block/testing/": "makes deterministic worlds of its own",
-    "tests/explore/": "makes deterministic worlds of its own, for each order one",
     "tests/conformance/": "its threads move trees as fast as they can",
-    "tests/guest/": "a guest runs on a real processor",
+    "tests/explore/": "makes deterministic worlds of its own, for each order one",
+    "tests/guest/": PROCESSOR,
+    "tests/matrix/": PROCESSOR,
+    "tests/miniqemu/accel/": PROCESSOR,
+    "tests/miniqemu/hw/hostile/": PROCESSOR,
+    "tests/miniqemu/hw/test_dataplane.py": "its driver is a real thread",
+    "tests/miniqemu/machine/test_biglock.py": "real threads wait for the big lock",
+    "tests/miniqemu/machine/test_endurance.py": PROCESSOR,
+    "tests/miniqemu/machine/test_machine.py": PROCESSOR,
+    "tests/miniqemu/machine/test_microvm.py": PROCESSOR,
     "tests/tutorials/": "makes deterministic worlds of its own",
 }
 PATIENCE = 5.0
