@@ -208,9 +208,14 @@ class AioContext(DeferCall):
     def _run_timers(self) -> bool:
         progress = False
         for timers in self._timer_lists:
-            if timers.heap or timers.left_over:
+            if timers.is_due():
                 progress = timers.run() or progress
-        self._timers_armed = any(timers.heap for timers in self._timer_lists)
+        # What a callback armed is in a heap now.
+        self._timers_armed = False
+        for timers in self._timer_lists:
+            if timers.heap:
+                self._timers_armed = True
+                break
         return progress
 
     def bh_new(self, callback: Callable[[], None], *, owner: object = None) -> BH:

@@ -41,7 +41,7 @@ SORT_FROM = 16
 class TimerList:
     """The timers of one context on one clock (QEMUTimerList)."""
 
-    __slots__ = ("_clock_ns", "_due", "_n_dead", "clock", "heap", "last_number")
+    __slots__ = ("_clock_ns", "_due", "_n_dead", "_runs", "clock", "heap", "last_number")
 
     def __init__(self, clock: ClockType, clock_ns: Callable[[ClockType], int]) -> None:
         self.clock = clock
@@ -49,6 +49,7 @@ class TimerList:
         self.last_number = 0
         self._due: Iterator[Entry] = iter(())
         self._n_dead = 0
+        self._runs = False  # only then anything can be left over
         self._clock_ns = clock_ns
 
     def disarm(self, timer: Timer) -> None:
@@ -79,9 +80,17 @@ class TimerList:
             return -1
         return max(0, heap[0][0] - self._clock_ns(self.clock))
 
+    def is_due(self) -> bool:
+        """Whether `run` would find anything: mostly some timer is armed, and far away."""
+        heap = self.heap
+        if heap and heap[0][0] <= self._clock_ns(self.clock):
+            return True
+        return self._runs and self.left_over
+
     def run(self) -> bool:
         """Fires what is due; says whether anything was (timerlist_run_timers)."""
         self._due = due = iter([*self._due, *self._take_due()])
+        self._runs = True
         progress = False
         for _, number, timer in due:
             if timer.number == number:
@@ -90,6 +99,7 @@ class TimerList:
                 timer.callback()
             else:
                 self._n_dead -= 1
+        self._runs = False
         return progress
 
     def _take_due(self) -> list[Entry]:
