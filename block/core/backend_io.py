@@ -248,6 +248,23 @@ class BackendRequests:
             WRITE, offset, nbytes, lambda root: root.co_pwritev(offset, nbytes, qiov, flags)
         )
 
+    async def co_copy_range(
+        self, offset: int, target: BackendRequests, to: int, nbytes: int
+    ) -> None:
+        """Copies to another backend in the same context, without reading (blk_co_copy_range).
+
+        Raises ENOTSUP where that cannot be done (copy_range.py, R1).
+        """
+        from block.core.copy_range import co_copy_range_from
+
+        await self._co_uncounted(
+            offset,
+            nbytes,
+            lambda root: target._co(
+                WRITE, to, nbytes, lambda other: co_copy_range_from(root, offset, other, to, nbytes)
+            ),
+        )
+
     def co_pwrite_zeroes(self, offset: int, nbytes: int, flags: int = 0) -> Awaitable[None]:
         """Writes zeroes (blk_co_pwrite_zeroes)."""
         flags = self.write_flags(flags)

@@ -396,6 +396,37 @@ class BlockDriver:
         """
         raise self._unsupported(bs, "compressed writes")
 
+    def co_copy_range_from(
+        self,
+        bs: BlockDriverState,
+        source: BdrvChild,
+        offset: int,
+        target: BdrvChild,
+        to: int,
+        nbytes: int,
+    ) -> Awaitable[None]:
+        """Copies from this node, `source.bs`, without reading (bdrv_co_copy_range_from).
+
+        A format goes on with a child of its own as the source, by copy_range.co_copy_range_from;
+        at the bottom the target's turn begins, by co_copy_range_to. ENOTSUP means: not here.
+        """
+        raise self._unsupported(bs, "copy offloading")
+
+    def co_copy_range_to(
+        self,
+        bs: BlockDriverState,
+        source: BdrvChild,
+        offset: int,
+        target: BdrvChild,
+        to: int,
+        nbytes: int,
+    ) -> Awaitable[None]:
+        """Copies to this node, `target.bs` (bdrv_co_copy_range_to).
+
+        A format goes on with a child of its own as the target; at the bottom it is done.
+        """
+        raise self._unsupported(bs, "copy offloading")
+
     def co_pwrite_zeroes(
         self, bs: BlockDriverState, offset: int, nbytes: int, flags: int
     ) -> Awaitable[None]:

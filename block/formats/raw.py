@@ -153,6 +153,36 @@ class RawDriver(BlockDriver):
             return _announced(child, WRITE_AIO, io.co_pwritev(child, offset, nbytes, qiov, flags))
         return io.co_pwritev(child, offset, nbytes, qiov, flags)
 
+    def co_copy_range_from(
+        self,
+        bs: BlockDriverState,
+        source: BdrvChild,
+        offset: int,
+        target: BdrvChild,
+        to: int,
+        nbytes: int,
+    ) -> Awaitable[None]:
+        from block.core.copy_range import co_copy_range_from
+
+        offset = _shift(bs, offset, nbytes, errno.EINVAL)
+        return co_copy_range_from(_file(bs), offset, target, to, nbytes)
+
+    def co_copy_range_to(
+        self,
+        bs: BlockDriverState,
+        source: BdrvChild,
+        offset: int,
+        target: BdrvChild,
+        to: int,
+        nbytes: int,
+    ) -> Awaitable[None]:
+        from block.core.copy_range import co_copy_range_to, refuse
+
+        if bs.probed and to < PROBE_BUF_SIZE:
+            raise refuse(bs)  # R3: what is written there is looked at first
+        to = _shift(bs, to, nbytes, errno.ENOSPC)
+        return co_copy_range_to(source, offset, _file(bs), to, nbytes)
+
     def co_pwrite_zeroes(
         self, bs: BlockDriverState, offset: int, nbytes: int, flags: int
     ) -> Awaitable[None]:

@@ -15,6 +15,8 @@ R4  Several workers read at once. They write in the order of the image, unless `
 R5  The first failure ends all workers. The sources are never written.
 R6  Compressed, whole clusters are written, or none: an extent that is shorter than a cluster of
     the target counts as data with all that is beside it. Some targets take nothing else.
+R7  With `offload` data are copied by whoever has both ends (copy_range.py), mostly the kernel. The
+    first time that this fails, for whatever reason, is the last: reads and writes tell the error.
 Called in the main thread.
 """
 
@@ -90,10 +92,12 @@ class Convert:
         target_has_backing: bool = False,
         salvage: bool = False,
         compressed: bool = False,
+        offload: bool = False,
         progress: Callable[[float], None] | None = None,
         warn: Callable[[str], None] | None = None,
     ) -> None:
-        """`min_sparse` 0 writes everything, zeroes too. `progress` hears of percents, `warn`
+        """`min_sparse` 0 writes everything, zeroes too. `offload` lets others copy where they can;
+        then nobody looks for zeroes in data. `progress` hears of percents, `warn`
         of what `salvage` could not read."""
         self.sources: list[Source] = []
         for blk in sources:
@@ -104,6 +108,7 @@ class Convert:
         self.in_order = in_order
         self.target_has_backing = target_has_backing
         self.salvage = salvage
+        self.offload = offload
         self.progress = progress
         self.warn = warn
         self.cluster = self._cluster_to_compress(compressed)  # 0: nothing is compressed
@@ -268,7 +273,8 @@ class Convert:
 
     async def _copy(self, kind: int, offset: int, nbytes: int, buffer: memoryview) -> None:
         view = buffer[:nbytes]
-        if kind == DATA:
+        offload = kind == DATA and self.offload
+        if kind == DATA and not offload:
             await self._read(offset, view)
         elif kind == ZERO and not self.min_sparse:
             view[:] = bytes(nbytes)
@@ -278,7 +284,10 @@ class Convert:
         if self.failed:
             return
         try:
-            if kind == DATA:
+            if offload and not (self.offload and await self._is_copied_by_others(offset, nbytes)):
+                offload = False
+                await self._read(offset, view)
+            if kind == DATA and not offload:
                 await self._write(offset, view)
             elif kind == ZERO:
                 await self._write_zeroes(offset, nbytes)
@@ -310,6 +319,22 @@ class Convert:
             part = view[done : done + source.length - start]
             await self._read_from(source, start, part)
             done += len(part)
+
+    async def _is_copied_by_others(self, offset: int, nbytes: int) -> bool:
+        """Copies without reading (convert_co_copy_range). False: that cannot be done, and will
+        not be tried again (R7)."""
+        done = 0
+        while done < nbytes:
+            source = self._source_at(offset + done)
+            start = offset + done - source.start
+            size = min(nbytes - done, source.length - start)
+            try:
+                await source.blk.co_copy_range(start, self.target, offset + done, size)
+            except OSError:
+                self.offload = False
+                return False
+            done += size
+        return True
 
     async def _read_from(self, source: Source, start: int, part: memoryview) -> None:
         try:

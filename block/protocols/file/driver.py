@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Generator
 
     from block.aio.context import AioContext
+    from block.core.edge import BdrvChild
     from block.core.node import BlockDriverState
 
 RUNTIME_OPTS = (
@@ -202,6 +203,36 @@ class FileDriver(BlockDriver):
         engine = bs.opaque.engine
         done: Awaitable[None] = engine.co_pwritev(offset, nbytes, qiov)
         return done
+
+    def co_copy_range_from(
+        self,
+        bs: BlockDriverState,
+        source: BdrvChild,
+        offset: int,
+        target: BdrvChild,
+        to: int,
+        nbytes: int,
+    ) -> Awaitable[None]:
+        from block.core.copy_range import co_copy_range_to
+
+        return co_copy_range_to(source, offset, target, to, nbytes)
+
+    async def co_copy_range_to(
+        self,
+        bs: BlockDriverState,
+        source: BdrvChild,
+        offset: int,
+        target: BdrvChild,
+        to: int,
+        nbytes: int,
+    ) -> None:
+        from block.core.copy_range import refuse
+        from block.protocols.file.syscalls import copy_range
+
+        if not isinstance(source.bs.drv, FileDriver):
+            raise refuse(bs)
+        read_from, write_to = source.bs.opaque.fd, bs.opaque.fd
+        await in_pool(bs, lambda: copy_range(read_from, offset, write_to, to, nbytes))
 
     async def co_flush_to_disk(self, bs: BlockDriverState) -> None:
         await bs.opaque.engine.co_flush()

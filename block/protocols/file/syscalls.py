@@ -29,6 +29,9 @@ FALLOC_FL_ZERO_RANGE = 0x10
 
 NOT_SUPPORTED = frozenset((errno.ENODEV, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTTY))
 
+# Other file systems, overlapping ranges, files of /proc, old kernels.
+NO_COPY = NOT_SUPPORTED | {errno.EXDEV, errno.EINVAL, errno.EBADF, errno.EPERM, errno.ETXTBSY}
+
 _fallocate: Callable[[int, int, int, int], int] | None = None
 
 
@@ -104,6 +107,26 @@ def write_all(fd: int, offset: int, nbytes: int, qiov: Vector, direct: bool = Fa
         got = os.pwritev(fd, skip_bytes(qiov, done), offset + done)
         if got == 0:
             raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        done += got
+    return 0
+
+
+def copy_range(source: int, offset: int, target: int, to: int, nbytes: int) -> int:
+    """Lets the kernel copy between two files (handle_aiocb_copy_range). Returns 0.
+
+    Raises OSError; ENOTSUP where it cannot, be it after a while.
+    """
+    call = getattr(os, "copy_file_range", None)
+    done = 0
+    while done < nbytes:
+        try:
+            got = call(source, target, nbytes - done, offset + done, to + done) if call else 0
+        except OSError as error:
+            if error.errno not in NO_COPY:
+                raise
+            got = 0
+        if got == 0:  # also where the source has become shorter meanwhile
+            raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
         done += got
     return 0
 

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """`miniqemu-img convert`: copies images into one, in any format (img_convert).
 
-Copy offloading (-C) is a wish, as in QEMU: where there is none, all is read and written. Here
-there is none yet.
+Copy offloading (-C) is a wish, as in QEMU: where there is none, all is read and written.
 """
 
 from __future__ import annotations
@@ -291,6 +290,7 @@ def _copy(
         target_has_backing=has_backing,
         salvage=wishes.has("salvage"),
         compressed=wishes.has("c"),
+        offload=wishes.has("C"),
         progress=progress,
         warn=None if wishes.has("q") else warn_report,
     )

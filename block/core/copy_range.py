@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Copies from one node to another that never come through this process (bdrv_co_copy_range).
+
+A request goes down twice: first through the source's nodes, each of which says where the bytes are
+(co_copy_range_from), then through the target's (co_copy_range_to). At the bottom one driver has
+both ends, and lets somebody else do it: the kernel, or a server.
+
+    source   raw -> file --.
+                            +--> copy_file_range
+    target   raw -> file --'
+
+R1  It is an offer. Who cannot raises ENOTSUP, and the caller reads and writes. It does so with all
+    of it, since a part may have been copied. Any other error is one of the disk.
+R2  On its way it is a read of the source and a write of the target, with all checks and waits of
+    those. Aligned and within both, or ENOTSUP.
+Who may call it: coroutines in the nodes' context, which is one.
+"""
+
+from __future__ import annotations
+
+import errno
+
+from block.core import io
+from block.core.error import BlockError
+from block.core.serialise import READ, WRITE, TrackedRequest
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from block.core.edge import BdrvChild
+    from block.core.node import BlockDriverState
+
+
+def refuse(bs: BlockDriverState) -> BlockError:
+    """The error that says: read and write instead (R1)."""
+    return BlockError(errno.ENOTSUP, "No copy offloading", bs.node_name)
+
+
+def _check(child: BdrvChild, offset: int, nbytes: int, hook: str) -> None:
+    bs = child.bs
+    io.check_request(bs, offset, nbytes)
+    if bs.drv is None or hook not in bs.drv.hooks or bs.encrypted:
+        raise refuse(bs)
+    if (offset | nbytes) & bs.bl.align_mask or offset + nbytes > bs.getlength():
+        raise refuse(bs)
+
+
+async def co_copy_range_from(
+    source: BdrvChild, offset: int, target: BdrvChild, to: int, nbytes: int
+) -> None:
+    """Copies `nbytes` bytes at `offset` to the target's offset `to`, on the source's way down
+    (bdrv_co_copy_range_from)."""
+    bs = source.bs
+    _check(source, offset, nbytes, "co_copy_range_from")
+    req = TrackedRequest(bs, offset, nbytes, READ)
+    try:
+        await req.wait_serialising()
+        assert bs.drv is not None
+        await bs.drv.co_copy_range_from(bs, source, offset, target, to, nbytes)
+    finally:
+        req.end()
+
+
+async def co_copy_range_to(
+    source: BdrvChild, offset: int, target: BdrvChild, to: int, nbytes: int
+) -> None:
+    """The same on the target's way down (bdrv_co_copy_range_to)."""
+    bs = target.bs
+    _check(target, to, nbytes, "co_copy_range_to")
+    req = TrackedRequest(bs, to, nbytes, WRITE)
+    try:
+        await io.write_prepare(target, req, to, nbytes, 0)
+        done = False
+        try:
+            assert bs.drv is not None
+            await bs.drv.co_copy_range_to(bs, source, offset, target, to, nbytes)
+            done = True
+        finally:
+            io.write_finish(req, to, nbytes, done)
+    finally:
+        req.end()
