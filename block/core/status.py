@@ -89,20 +89,59 @@ async def co_block_statuses(bs: BlockDriverState, offset: int, nbytes: int) -> l
         finally:
             bs.in_flight -= 1
         if answers:
-            return _complete_all(bs, offset, answers)
+            return await _complete_all(bs, offset, answers)
     return [await co_block_status(bs, True, offset, nbytes)]
 
 
-def _complete_all(bs: BlockDriverState, offset: int, answers: list[Status]) -> list[Status]:
-    finished = []
+async def _complete_all(bs: BlockDriverState, offset: int, answers: list[Status]) -> list[Status]:
+    finished: list[Status] = []
+    zeroes: _Zeroes | None = None
     allocated = f.BDRV_BLOCK_ALLOCATED
     for ret, pnum, where, file in answers:
-        if ret & _DECIDED:
+        if ret & f.BDRV_BLOCK_RECURSE and file is not None:
+            zeroes = zeroes or _Zeroes(file)
+            finished += await zeroes.divide(ret & ~f.BDRV_BLOCK_RECURSE | allocated, pnum, where)
+        elif ret & _DECIDED:
             finished.append((ret | allocated, pnum, where, file))
         else:
             finished.append((_complete(bs, True, offset, ret), pnum, where, file))
         offset += pnum
     return finished
+
+
+class _Zeroes:
+    """What a file has said of zeroes last: its extents are often longer than those that it is
+    asked about, one after the other."""
+
+    def __init__(self, file: BlockDriverState) -> None:
+        self._file = file
+        self._start = self._end = 0
+        self._zero = False
+
+    async def divide(self, ret: int, nbytes: int, where: int) -> list[Status]:
+        """Divides data into what the file says are zeroes, and what not."""
+        pieces: list[Status] = []
+        while nbytes:
+            if not self._start <= where < self._end:
+                await self._ask(where, nbytes)
+            size = min(nbytes, self._end - where)
+            zero = f.BDRV_BLOCK_ZERO if self._zero else 0
+            pieces.append((ret | zero, size, where, self._file))
+            where, nbytes = where + size, nbytes - size
+        return pieces
+
+    async def _ask(self, where: int, nbytes: int) -> None:
+        """Asks as far as the file goes; behind its end there are zeroes. A failure only means:
+        nobody knows."""
+        total = self._file.getlength()
+        self._start, self._end, self._zero = where, where + nbytes, where >= total
+        if where >= total:
+            return
+        try:
+            ret, size, _, _ = await co_block_status(self._file, True, where, total - where)
+        except OSError:
+            return
+        self._end, self._zero = where + size, bool(ret & f.BDRV_BLOCK_ZERO)
 
 
 async def _ask_driver(bs: BlockDriverState, want_zero: bool, offset: int, nbytes: int) -> Status:

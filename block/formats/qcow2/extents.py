@@ -2,8 +2,7 @@
 """All extents of a slice at once, for those who walk over the whole disk (co_block_statuses).
 
 R1  The answers are those that read.co_block_status would give one by one. Where one of them needs
-    more than the slice (the file is asked about zeroes, an entry cannot be), there are none,
-    and the caller asks for it.
+    more than the slice (an entry that cannot be), there are none, and the caller asks for it.
 R2  Entries that say nothing are skipped by `filter`; a loop in Python sees the others.
 Who may call it: coroutines in the node's context.
 """
@@ -37,8 +36,7 @@ async def co_block_statuses(bs: BlockDriverState, offset: int, nbytes: int) -> l
     if s.extended or s.external or s.crypt_method or offset & s.cluster_mask:
         return []
     async with s.lock:
-        if await looks_hollow(s):
-            return []
+        hollow = await looks_hollow(s)
         table = await load_slice(s, offset)
         if table is None:
             return [(0, bytes_without_table(s, offset, nbytes), 0, None)]
@@ -48,7 +46,8 @@ async def co_block_statuses(bs: BlockDriverState, offset: int, nbytes: int) -> l
     used = list(filter(None, cells))
     if not _possible(s, used):
         return []
-    answers = _runs(s, clusters, compress(range(clusters), cells), used)
+    data = f.BDRV_BLOCK_DATA | PLACED | f.BDRV_BLOCK_RECURSE * hollow
+    answers = _runs(s, data, clusters, compress(range(clusters), cells), used)
     last = answers[-1]
     cut = max(0, (clusters << s.cluster_bits) - nbytes)  # the last cluster may be a part of one
     answers[-1] = (last[0], last[1] - cut, last[2], last[3])
@@ -63,10 +62,13 @@ def _possible(s: Qcow2State, used: list[int]) -> bool:
     return not bits & OFFSET_MASK & s.cluster_mask
 
 
-def _runs(s: Qcow2State, clusters: int, places: Iterable[int], used: list[int]) -> list[Status]:
+def _runs(
+    s: Qcow2State, data: int, clusters: int, places: Iterable[int], used: list[int]
+) -> list[Status]:
     """Entries that go on where the one before ends are one extent.
 
     `used` are those that are not 0, and `places` says where among all `clusters` they stand.
+    `data` is what is said of data.
     """
     size, bits, file = s.cluster_size, s.cluster_bits, s.data.bs
     answers: list[Status] = []
@@ -77,25 +79,25 @@ def _runs(s: Qcow2State, clusters: int, places: Iterable[int], used: list[int]) 
             end += 1
         else:
             if end > start:
-                answers.append(_answer(first, end - start << bits, file))
+                answers.append(_answer(data, first, end - start << bits, file))
             if at > end:
                 answers.append((0, at - end << bits, 0, None))
             start, end, first, expected = at, at + 1, entry, entry
         if entry & OFFSET_MASK:
             expected = entry + size
     if end > start:
-        answers.append(_answer(first, end - start << bits, file))
+        answers.append(_answer(data, first, end - start << bits, file))
     if clusters > end:
         answers.append((0, clusters - end << bits, 0, None))
     return answers
 
 
-def _answer(entry: int, nbytes: int, file: BlockDriverState) -> Status:
+def _answer(data: int, entry: int, nbytes: int, file: BlockDriverState) -> Status:
     """What an entry says of the run that begins with it."""
     host = entry & OFFSET_MASK
     if entry & OFLAG_ZERO:
         zero = f.BDRV_BLOCK_ZERO
         return (zero | PLACED, nbytes, host, file) if host else (zero, nbytes, 0, None)
     if host:
-        return f.BDRV_BLOCK_DATA | PLACED, nbytes, host, file
+        return data, nbytes, host, file
     return 0, nbytes, 0, None

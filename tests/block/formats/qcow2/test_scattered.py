@@ -127,6 +127,33 @@ def test_a_map_is_the_same_at_once_as_one_by_one(
     assert [extents(disk, *each) for each in ranges] == at_once
 
 
+@pytest.mark.parametrize("seed", range(2))
+def test_the_file_is_asked_where_data_are_zeroes(
+    tmp_path: Path, opener: Opener, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Clusters were allocated, and the file has holes there, or has ended."""
+    path = tmp_path / "a.qcow2"
+    make(path, seed, sparse=True)
+    data = path.read_bytes()
+    rng = random.Random(seed)
+    holes = set(rng.sample(range(40, len(data) // CLUSTER), 60))
+    path.unlink()
+    with path.open("wb") as file:
+        for number in range(len(data) // CLUSTER - 20):
+            if number not in holes:
+                file.seek(number * CLUSTER)
+                file.write(data[number * CLUSTER : (number + 1) * CLUSTER])
+    disk = opener(path, read_only=True)
+    state_of(disk).looks_hollow = True
+    at_once = extents(disk)
+    assert any(data and zero for _, _, data, zero, _, _, _ in at_once)
+    assert disk.bs is not None
+    drv = disk.bs.drv
+    assert drv is not None
+    monkeypatch.setattr(type(drv), "hooks", drv.hooks - {"co_block_statuses"})
+    assert extents(disk) == at_once
+
+
 def test_over_a_backing_file_the_layers_below_are_asked(tmp_path: Path, opener: Opener) -> None:
     base, top = tmp_path / "base.qcow2", tmp_path / "top.qcow2"
     make(base, 1, sparse=True)
