@@ -8,7 +8,8 @@ Version 2 has no zero entries. So each of them becomes
     its own cluster, kept           that cluster, filled with zeroes
 
 R1  What version 2 cannot say is refused before anything is changed: other widths of refcounts, a
-    data file, subclusters, clusters compressed by zstd, snapshots, bitmaps. (QEMU leaks bitmaps.)
+    data file, subclusters, clusters compressed by zstd, bitmaps (QEMU leaks those), snapshots of a
+    disk of another length.
 R2  Zeroes are in the file, flushed, before an entry says that they are data.
     Where the guest's data are encrypted, zeroes in the file are none: they are written as the guest
     would write them, or the cluster is let go.
@@ -24,9 +25,18 @@ import errno
 from block.core.error import BlockError
 from block.core.iov import zero_iov
 from block.formats.qcow2 import layout as lay
+from block.formats.qcow2.cache import to_disk
 from block.formats.qcow2.cluster import load_slice, writable_slice
-from block.formats.qcow2.corrupt import check_overlap
-from block.formats.qcow2.refcount import alloc_clusters, free_entry
+from block.formats.qcow2.corrupt import OL_ACTIVE_L2, OL_INACTIVE_L2, check_overlap
+from block.formats.qcow2.refcount import (
+    alloc_clusters,
+    change_refcounts,
+    free_clusters,
+    free_entry,
+    get_refcount,
+)
+from block.formats.qcow2.shared import read_l2
+from block.formats.qcow2.snapshots import read_l1
 from block.formats.qcow2.state import COMPRESSED, ZERO_ALLOC, ZERO_PLAIN
 from block.formats.qcow2.write import co_pwritev
 
@@ -34,6 +44,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from block.formats.qcow2.snapshot_table import Snapshot
     from block.formats.qcow2.state import Qcow2State
 
 
@@ -47,7 +58,7 @@ async def co_check(s: Qcow2State, refcount_bits: int) -> None:
         raise _refuse(s, "compat=0.10 requires refcount_bits=16")
     if s.external:
         raise _refuse(s, "Cannot downgrade an image with a data file")
-    if s.nb_snapshots:
+    if not all(_fits(s, snapshot) for snapshot in s.snapshots):
         raise _refuse(s, "Internal snapshots prevent downgrade of image")
     if incompatible:
         what = f"incompatible features {incompatible:#x} set"
@@ -59,7 +70,16 @@ async def co_check(s: Qcow2State, refcount_bits: int) -> None:
         raise _refuse(s, f"Cannot downgrade an image with {what}")
 
 
+def _fits(s: Qcow2State, snapshot: Snapshot) -> bool:
+    """Whether a snapshot can do without the fields that only version 3 promises."""
+    same_size = snapshot.disk_size == s.bs.total_sectors << 9
+    can_expand = not s.crypt_method or s.bs.backing is None
+    return same_size and snapshot.vm_state_size < 1 << 32 and can_expand
+
+
 async def _has_compressed(s: Qcow2State) -> bool:
+    if s.snapshots:
+        return True  # theirs are not looked at
     async with s.lock:
         for index in range(len(s.l1_table)):
             for offset in _slices(s, index):
@@ -77,12 +97,20 @@ def _refuse(s: Qcow2State, message: str) -> BlockError:
 async def expand_zero_clusters(s: Qcow2State, progress: Callable[[int, int], None]) -> None:
     """Writes zeroes where entries say zero, as far as that is needed."""
     size = len(s.l1_table)
+    total = size + sum(snapshot.l1_size for snapshot in s.snapshots)
     for index in range(size):
         for offset in _slices(s, index):
             await _expand_slice(s, offset)
-        progress(index + 1, size)
+        progress(index + 1, total)
     async with s.lock:
         await s.l2_cache.flush()
+        s.l2_cache.drop_all()
+        for snapshot in s.snapshots:
+            for entry in await read_l1(s, snapshot):
+                if entry & lay.OFFSET_MASK:
+                    await _expand_shared(s, entry & lay.OFFSET_MASK)
+                size += 1
+                progress(size, total)
 
 
 def _slices(s: Qcow2State, index: int) -> range:
@@ -90,6 +118,44 @@ def _slices(s: Qcow2State, index: int) -> range:
     start = index << s.l1_shift
     there = s.l1_table[index] & lay.OFFSET_MASK
     return range(start, start + (1 << s.l1_shift) if there else start, 1 << s.slice_shift)
+
+
+async def _expand_shared(s: Qcow2State, place: int) -> None:
+    """As _expand_slice, for an L2 table of snapshots. It is changed where it stands: so each
+    cluster that it points to counts as often as the table itself (R2, R3)."""
+    users = await get_refcount(s, place >> s.cluster_bits)
+    table, _ = await read_l2(s, place, 0)
+    kinds = map(s.cluster_type, table)
+    found = [at for at, kind in enumerate(kinds) if kind in (ZERO_PLAIN, ZERO_ALLOC)]
+    if not found:
+        return
+    dropped = []
+    for at in found:
+        old = table[at] & lay.OFFSET_MASK
+        owned = old and await get_refcount(s, old >> s.cluster_bits) == users
+        if owned and not s.crypt_method:
+            table[at] &= ~lay.OFLAG_ZERO
+        else:
+            dropped += [old] if old else []
+            table[at] = await _shared_cluster(s, users) if s.bs.backing is not None else 0
+        if table[at]:
+            await s.data.co_pwrite_zeroes(table[at] & lay.OFFSET_MASK, s.cluster_size)
+    await s.refcount_cache.flush()
+    data = to_disk(table)
+    await check_overlap(s, place, len(data), OL_ACTIVE_L2 | OL_INACTIVE_L2)
+    await s.file.co_pwritev(place, len(data), [data])
+    await s.file.co_flush()
+    for old in dropped:
+        for _ in range(users):
+            await free_clusters(s, old, s.cluster_size)
+
+
+async def _shared_cluster(s: Qcow2State, users: int) -> int:
+    """The entry for a new cluster of so many snapshots."""
+    place = await alloc_clusters(s, 1, "data cluster")
+    for _ in range(users - 1):
+        await change_refcounts(s, place >> s.cluster_bits, 1, 1)
+    return place | lay.OFLAG_COPIED * (users == 1)
 
 
 async def _expand_slice(s: Qcow2State, offset: int) -> None:

@@ -48,7 +48,7 @@ AT_ONCE = 4096
 """How many freed clusters are remembered, to be discarded in long ranges."""
 
 
-async def _read_l2(s: Qcow2State, place: int, index: int) -> tuple[array[int], array[int] | None]:
+async def read_l2(s: Qcow2State, place: int, index: int) -> tuple[array[int], array[int] | None]:
     """The entries of an L2 table, and their bitmaps."""
     if place & s.cluster_mask:
         raise await signal_corruption(
@@ -74,7 +74,7 @@ async def references(s: Qcow2State, l1_table: array[int]) -> AsyncIterator[tuple
         place = l1_entry & OFFSET_MASK
         if not place:
             continue
-        table, _ = await _read_l2(s, place, index)
+        table, _ = await read_l2(s, place, index)
         for at, count in l2_runs(table, s.cluster_bits):
             entry = table[at]
             if entry & OFLAG_COMPRESSED:
@@ -147,7 +147,7 @@ async def set_flags(s: Qcow2State, l1_table: array[int]) -> bool:
 
 
 async def _set_flags_l2(s: Qcow2State, place: int, index: int) -> None:
-    table, bitmaps = await _read_l2(s, place, index)
+    table, bitmaps = await read_l2(s, place, index)
     changed = False
     for at, length in l2_runs(table, s.cluster_bits):
         entry = table[at]

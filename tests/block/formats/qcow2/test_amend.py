@@ -304,7 +304,72 @@ def test_an_upgrade_completes_the_table_of_snapshots(image: Path, opener: Opener
     change(disk, compat="1.1")
     assert state_of(disk).snapshots_offset != before, "a new table"
     assert entry.is_complete()
-    with pytest.raises(BlockError, match="Internal snapshots prevent downgrade"):
-        change(disk, compat="0.10")
     disk.close()
     assert check(image) == CLEAN
+
+
+def test_snapshots_of_another_length_prevent_a_downgrade(image: Path, opener: Opener) -> None:
+    disk = opener()
+    assert disk.bs is not None
+    snapshot.create(disk.bs, snapshot.SnapshotInfo("s"))
+    disk.truncate(2 * SIZE)
+    with pytest.raises(BlockError, match="Internal snapshots prevent downgrade"):
+        change(disk, compat="0.10")
+
+
+def with_snapshots(disk: BlockBackend, size: int) -> dict[str, bytes]:
+    """Snapshots that share tables and clusters, zero ones too; what each of them holds."""
+    assert disk.bs is not None
+    seen = {}
+    cluster = state_of(disk).cluster_size
+    disk.pwrite(0, b"x" * 8 * cluster)
+    disk.pwrite_zeroes(cluster, cluster)  # keeps its place
+    disk.pwrite_zeroes(20 * cluster, 2 * cluster)
+    for name in ("a", "b"):
+        snapshot.create(disk.bs, snapshot.SnapshotInfo(name))
+        seen[name] = disk.pread(0, size)
+    disk.pwrite_zeroes(2 * cluster, cluster)  # the place is the snapshots', too
+    snapshot.create(disk.bs, snapshot.SnapshotInfo("c"))
+    seen["c"] = disk.pread(0, size)
+    disk.pwrite(cluster, b"y" * cluster)
+    seen[""] = disk.pread(0, size)
+    return seen
+
+
+@pytest.mark.parametrize("backing", [False, True])
+def test_snapshots_go_back_to_version_2_too(tmp_path: Path, opener: Opener, backing: bool) -> None:
+    base, top = tmp_path / "base", tmp_path / "top"
+    base.write_bytes(b"b" * SIZE)
+    options = {"backing_file": "base", "backing_fmt": "raw"} if backing else {}
+    block.create(os.fspath(top), "qcow2", SIZE, **options)
+    disk = opener(top)
+    seen = with_snapshots(disk, SIZE)
+    said = change(disk, compat="0.10")
+    assert said[-1][0] == said[-1][1]
+    disk.close()
+    assert check(top) == CLEAN
+    for name in sorted(seen):  # the disk itself first: a snapshot takes its place
+        disk = opener(top)
+        assert disk.bs is not None
+        if name:
+            snapshot.goto(disk.bs, name)
+        assert disk.pread(0, SIZE) == seen[name], name
+        disk.close()
+        assert check(top) == CLEAN
+
+
+@pytest.mark.parametrize("backing", [False, True])
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_a_power_cut_while_snapshots_are_downgraded(
+    tmp_path: Path, backing: bool, shuffle: bool
+) -> None:
+    base = tmp_path / "base"
+    base.write_bytes(b"b" * TAPE_SIZE)
+    options = {"backing_file": os.fspath(base), "backing_fmt": "raw"} if backing else {}
+    tape = Tape(new_image(tmp_path, cluster_size=4096, **options))
+    with open_on(tape) as disk:
+        seen = with_snapshots(disk, TAPE_SIZE)[""]
+        disk.flush()
+        start = len(tape.writes)
+        change(disk, compat="0.10")
+    cut_all(tape, start, 20, shuffle, tmp_path, seen)
