@@ -8,6 +8,7 @@ cache       L2 tables and refcount blocks in memory; who is written before whom
 cluster     from a guest offset to a host offset; L1 and L2 tables
 refcount    which clusters are in use; allocating and freeing them
 refgrow     new refcount blocks and a larger refcount table
+extents     all extents of a slice at once, for a walk over the whole disk
 write       allocating writes: who waits for whom, copy on write, linking
 zero        zero clusters and discard
 subcluster  L2 entries with a bitmap: parts of clusters
