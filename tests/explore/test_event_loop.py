@@ -148,6 +148,8 @@ def test_a_loop_in_a_foreign_loop_is_woken_like_any_other() -> None:
 
 
 def test_whoever_acquires_a_context_is_alone_in_it_and_gets_it_in_the_end() -> None:
+    """With two preemptions: three are 30,000 orders, a quarter of what all take together."""
+
     def scenario(world: DeterministicWorld) -> None:
         inside: list[str] = []
 
