@@ -11,7 +11,9 @@ R2  A target that is new and reads as zeroes gets no zeroes at all. Another one 
 R3  With a backing file the target leaves out what the source's own backing file has: both are
     taken to hold the same there.
 R4  Several workers read at once. They write in the order of the image, unless `in_order` is
-    False; so a file grows from its beginning to its end.
+    False; so a file grows from its beginning to its end. Where writes are compressed they only
+    begin in this order: while one is packed, so are the next. But formats that are made to be
+    sent (needs_compressed_writes) have the order of the image in the file, too.
 R5  The first failure ends all workers. The sources are never written.
 R6  Compressed, whole clusters are written, or none: an extent that is shorter than a cluster of
     the target counts as data with all that is beside it. Some targets take nothing else.
@@ -111,6 +113,7 @@ class Convert:
         self.offload = offload
         self.progress = progress
         self.warn = warn
+        self.packs_ahead = False
         self.cluster = self._cluster_to_compress(compressed)  # 0: nothing is compressed
         self._look_at_target(target_is_new, target_is_zero)
         self.position = 0  # what has been given to workers
@@ -134,6 +137,7 @@ class Convert:
             return 0
         if not 0 < info.cluster_size <= MAX_BUFFER_SIZE:
             raise BlockError(errno.EINVAL, "invalid cluster size")
+        self.packs_ahead = not info.needs_compressed_writes
         return info.cluster_size
 
     def _look_at_target(self, is_new: bool, is_zero: bool) -> None:
@@ -283,6 +287,8 @@ class Convert:
             await self._my_turn(offset)
         if self.failed:
             return
+        if self.in_order and self.packs_ahead:
+            self._next_turn(offset + nbytes)
         try:
             if offload and not (self.offload and await self._is_copied_by_others(offset, nbytes)):
                 offload = False
@@ -293,7 +299,7 @@ class Convert:
                 await self._write_zeroes(offset, nbytes)
         except OSError as error:
             raise ConvertFailed("writing at byte", offset, error) from error
-        if self.in_order:
+        if self.in_order and not self.packs_ahead:
             self._next_turn(offset + nbytes)
 
     async def _my_turn(self, offset: int) -> None:

@@ -224,3 +224,12 @@ def test_what_is_refused_is_refused_by_both_with_the_same_number(tmp_path: Path)
         ):
             disk.pwrite(offset, bytes(nbytes), f.REQ_WRITE_COMPRESSED)
         assert os.strerror(caught.value.errno or 0) == message
+
+
+def test_several_buffers_are_packed_at_once_and_each_lands_in_its_place(tmp_path: Path) -> None:
+    plain, image = tmp_path / "plain.raw", tmp_path / "ours.qcow2"
+    data = content(24 << 20, seed=2)
+    plain.write_bytes(data)
+    ours("convert", "-c", "-f", "raw", "-O", "qcow2", plain, image)
+    is_clean(image, "qcow2")
+    holds(image, data, "qcow2")
