@@ -12,6 +12,14 @@ def program_name(path: str, default: str = "miniqemu") -> str:
     return default if name == "__main__.py" else name
 
 
+def nobody_reads() -> None:
+    """From here on standard output goes nowhere: its reader is gone. (Python would complain once
+    more at its end.)"""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.close(nowhere)
+
+
 def write(fd: int, text: str) -> int:
     """Writes it all, also to a descriptor that somebody made non-blocking; 0, or 1 if nobody
     reads any more."""

@@ -21,7 +21,7 @@ from block.core import report
 from block.core.error import BlockError
 from miniqemu.chardev.stdio import fill_standard_descriptors
 from miniqemu.cli.getopt import MissingArgument, UnknownOption, Words
-from miniqemu.cli.output import program_name
+from miniqemu.cli.output import nobody_reads, program_name
 
 from .opening import MODE_OPTIONS, Mode, open_file, parse_options
 from .session import Failed, Session
@@ -128,8 +128,7 @@ def flush() -> None:
     try:
         sys.stdout.flush()
     except OSError:
-        # Python would complain once more at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        nobody_reads()
 
 
 class Plan:

@@ -17,6 +17,7 @@ import sys
 from block.aio.world import the_world
 from block.core.error import BlockError, errno_of
 from miniqemu.cli.getopt import MissingArgument, UnknownOption, Words
+from miniqemu.cli.output import nobody_reads
 
 from .commands import MANY, find
 
@@ -51,8 +52,11 @@ class Session:
         return self.blk
 
     def say(self, line: str) -> None:
-        """Prints a line."""
-        sys.stdout.write(f"{line}\n")
+        """Prints a line. The commands go on where nobody reads any more, as qemu-io's do."""
+        try:
+            sys.stdout.write(f"{line}\n")
+        except BrokenPipeError:
+            nobody_reads()
 
     def complain(self, line: str) -> None:
         """Prints a line on standard error, as it stands."""
