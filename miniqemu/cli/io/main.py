@@ -14,7 +14,6 @@ Called in the main thread.
 from __future__ import annotations
 
 import io
-import os
 import sys
 
 from block.core import report
