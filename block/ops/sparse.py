@@ -2,8 +2,8 @@
 """Which parts of a buffer are zeroes, for whoever writes only the others (qemu-img.c,
 is_allocated_sectors_min).
 
-R1  The buffer is looked at in blocks. A block counts as zeroes if all of it is; one that is cut
-    off by the buffer's end counts as data.
+R1  The buffer is looked at in blocks. A block counts as zeroes if all of it is that the buffer
+    has: a disk may end within one.
 R2  Between data, fewer zeroes than `least` are data, too: one long write costs less than two.
 
 Pure functions; any thread.
@@ -46,7 +46,7 @@ def runs(view: memoryview, offset: int, least: int, block: int) -> Iterator[Run]
 def _block_runs(view: memoryview, offset: int, block: int) -> Iterator[Run]:
     """The same, run by run of whole blocks (is_allocated_sectors).
 
-    All blocks but the first and the last are whole; of each there is one mark.
+    All blocks but the first and the last are whole; of each there is one mark (R1).
     """
     size = len(view)
     first = min(size, -offset % block)
@@ -54,10 +54,9 @@ def _block_runs(view: memoryview, offset: int, block: int) -> Iterator[Run]:
     last = first + whole * block
     marks = _marks(view[first:last], block)
     if first:
-        is_cut_off = (offset + first) % block != 0
-        marks = (ZEROES if not is_cut_off and is_zero(view, 0, first) else DATA) + marks
+        marks = (ZEROES if is_zero(view, 0, first) else DATA) + marks
     if last < size:
-        marks += DATA  # R1
+        marks += ZEROES if is_zero(view, last, size) else DATA
     start = at = 0
     while at < len(marks):
         is_data = marks[at] != 0

@@ -56,7 +56,10 @@ def test_few_zeroes_between_data_are_written_with_them(text: str, expected: str)
         ("x...", 0, "xx.."),  # data end where a block ends
         ("...x", 0, "..xx"),  # zeroes too
         ("...x", BLOCK, "...x"),  # blocks are aligned in the target: 1, 2, 1
-        ("...", 0, "..x"),  # a block that is cut off is data
+        ("...", 0, "..."),  # a block that is cut off
+        (".", BLOCK, "."),
+        ("..x", 0, "..x"),
+        ("xx.", 0, "xx."),
     ],
 )
 def test_blocks_are_those_of_the_target(text: str, offset: int, expected: str) -> None:
