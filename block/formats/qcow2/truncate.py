@@ -114,7 +114,10 @@ async def _grow(s: Qcow2State, old: int, size: int, prealloc: str, zero: bool) -
         if prealloc != "off":
             await _preallocate_all(s, old, size, prealloc)
         if zero_entries and size > start:
-            await zeroize(s, start, size - start, 0)
+            try:
+                await zeroize(s, start, size - start, 0)
+            except OSError as error:  # version 2 cannot, where a backing file may have data
+                raise failed("Failed to zero out new clusters", error, s.bs.node_name) from error
         has_data = start > old and (await lookup(s, old, start - old))[0] in (NORMAL, COMPRESSED)
     if start > old and (has_data or zero or prealloc != "off"):
         await co_pwritev(s, old, start - old, zero_iov(start - old))

@@ -74,7 +74,7 @@ def test_what_was_cut_off_shows_no_backing_file(tmp_path: Path, compat: str) -> 
         disk.pwrite(CLUSTER, b"x" * CLUSTER)
         disk.truncate(CLUSTER)
         if compat == "0.10":
-            with pytest.raises(BlockError) as caught:
+            with pytest.raises(BlockError, match="Failed to zero out new clusters") as caught:
                 disk.truncate(SIZE)
             assert caught.value.errno == errno.ENOTSUP
             return
