@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What a chain of images must hold: a plain bytearray for each, and for each snapshot.
+
+A layer's bytes are what a guest would read from it, its backing file included. Where a change
+below changes what a snapshot shows, nobody keeps account: its bytes are None then.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Saved:
+    """A snapshot in a layer."""
+
+    name: str
+    data: bytes | None
+
+
+@dataclass
+class Layer:
+    """An image: its file's name, its format, its bytes, and the snapshots in it.
+
+    `is_coarse`: QEMU has committed to it, in pieces of 4 KiB at least, of which we copy only what
+    is allocated; so both may have allocated other clusters.
+    """
+
+    name: str
+    fmt: str
+    data: bytearray
+    saved: list[Saved] = field(default_factory=list)
+    is_coarse: bool = False
+
+    def fill(self, offset: int, nbytes: int, byte: int) -> None:
+        """A write of one byte over and over; also of zeroes."""
+        self.data[offset : offset + nbytes] = bytes([byte]) * nbytes
+
+    def discard(self, offset: int, nbytes: int, cluster_size: int) -> None:
+        """Whole clusters become zeroes; the last one is whole even if the disk ends within it."""
+        end = offset + nbytes
+        start = -(-offset // cluster_size) * cluster_size
+        if end != len(self.data):
+            end = end // cluster_size * cluster_size
+        if start < end:
+            self.fill(start, end - start, 0)
+
+    def resize(self, size: int) -> None:
+        """What is new reads as zeroes, whatever a backing file has there."""
+        del self.data[size:]
+        self.data.extend(bytes(size - len(self.data)))
+
+    def find(self, name: str) -> Saved | None:
+        """The snapshot that a name stands for: the first of that name."""
+        return next((saved for saved in self.saved if saved.name == name), None)
+
+    def forget_saved(self) -> None:
+        """What is below has changed, so the snapshots may show other bytes."""
+        for saved in self.saved:
+            saved.data = None
+
+    def commit(self, below: Layer) -> None:
+        """The layer below takes all; what it has behind this one's end stays."""
+        below.data[: len(self.data)] = self.data
