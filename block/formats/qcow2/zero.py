@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 
 
 def _unsupported() -> BlockError:
-    return BlockError(errno.ENOTSUP, "no whole cluster", driver="qcow2")
+    return BlockError(errno.ENOTSUP, driver="qcow2")
 
 
 async def co_pwrite_zeroes(bs: BlockDriverState, offset: int, nbytes: int, flags: int) -> None:

@@ -74,9 +74,11 @@ def test_what_was_cut_off_shows_no_backing_file(tmp_path: Path, compat: str) -> 
         disk.pwrite(CLUSTER, b"x" * CLUSTER)
         disk.truncate(CLUSTER)
         if compat == "0.10":
-            with pytest.raises(BlockError, match="Failed to zero out new clusters") as caught:
+            with pytest.raises(BlockError) as caught:
                 disk.truncate(SIZE)
             assert caught.value.errno == errno.ENOTSUP
+            said = "Failed to zero out new clusters: Operation not supported"
+            assert caught.value.message == said
             return
         disk.truncate(SIZE)
         assert disk.pread(0, SIZE) == b"b" * CLUSTER + bytes(SIZE - CLUSTER)
