@@ -2,7 +2,7 @@
 """Giving an image another backing file, so that it reads the same (img_rebase of qemu-img.c).
 
 R1  What the image does not hold itself is compared in the old and the new backing file. Where
-    they differ, the old data are written into the image.
+    they differ, the old data are written into the image; behind the old one's end, zeroes.
     What both know to read as zeroes is not read.
 R2  Only then the name in the header is changed. Until then the image reads as before, whenever
     the work is broken off.
@@ -128,7 +128,10 @@ class Rebase:
         new = await self._read(self.new, offset, nbytes, "new")
         for start, size in differences(old, new):
             try:
-                await self.blk.co_pwritev(offset + start, size, iov_slice([old], start, size))
+                if offset >= self.old.length:
+                    await self.blk.co_pwrite_zeroes(offset + start, size)
+                else:
+                    await self.blk.co_pwritev(offset + start, size, iov_slice([old], start, size))
             except OSError as error:
                 raise failed("Error while writing to COW image", error) from error
         return nbytes
