@@ -11,7 +11,7 @@ import errno
 import os
 
 from block.core import flags as f
-from block.core.error import BlockError
+from block.core.error import BlockError, errno_of
 from block.core.filename import node_backing_filename
 from block.core.make_empty import make_empty
 from block.ops.commit import Commit
@@ -59,7 +59,8 @@ def run(program: str, argv: list[str]) -> int:
             try:
                 Commit(opened[-2::-1], opened[-1], progress).run()
             except BlockError as error:
-                raise because(error, "Block job failed: ") from error
+                # Of a job's mistake, QEMU knows the number.
+                raise because(BlockError(errno_of(error)), "Block job failed: ") from error
             if not given.keys() & {"b", "d"}:
                 empty(opened[0])
             progress(100)
