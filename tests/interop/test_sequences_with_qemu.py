@@ -108,6 +108,9 @@ class Sequences(RuleBasedStateMachine):
         self.layers: list[Layer] = []
         self.number = 0
         self.info: dict[str, Any] = {}
+        # QEMU commits in pieces of 4 KiB and more, of which we copy only what is allocated. What
+        # has a cluster differs then, and with it what later is known to be zero.
+        self.compares_maps = True
 
     def teardown(self) -> None:
         try:
@@ -312,7 +315,7 @@ class Sequences(RuleBasedStateMachine):
             below = self.below
             below.resize(max(len(below.data), len(self.top.data)))
             self.top.commit(below)
-            below.is_coarse = True
+            self.compares_maps = False
             self.top.forget_saved()
 
     @rule(depth=st.integers(0, DEEPEST))
@@ -321,7 +324,6 @@ class Sequences(RuleBasedStateMachine):
         base = self.layers[: min(depth, len(self.layers) - 1)]
         words = ["-b", base[-1].name, "-F", base[-1].fmt] if base else ["-b", ""]
         if self.img("rebase", *words, self.top.name).status == 0:
-            self.top.is_coarse |= any(layer.is_coarse for layer in self.layers)
             self.layers = [*base, self.top]
             self.top.forget_saved()
 
@@ -349,7 +351,7 @@ class Sequences(RuleBasedStateMachine):
             name = self.top.name
             self.info = self.tools.both_json(without_places, "info", "--output=json", name)
             assert self.info["virtual-size"] == len(self.top.data)
-            if not self.top.is_coarse:
+            if self.compares_maps:
                 self.tools.both_json(own_extents, "map", "--output=json", name)
 
     def judge(self) -> None:

@@ -20,17 +20,12 @@ class Saved:
 
 @dataclass
 class Layer:
-    """An image: its file's name, its format, its bytes, and the snapshots in it.
-
-    `is_coarse`: QEMU has committed to it, in pieces of 4 KiB at least, of which we copy only what
-    is allocated; so both may have allocated other clusters.
-    """
+    """An image: its file's name, its format, its bytes, and the snapshots in it."""
 
     name: str
     fmt: str
     data: bytearray
     saved: list[Saved] = field(default_factory=list)
-    is_coarse: bool = False
 
     def fill(self, offset: int, nbytes: int, byte: int) -> None:
         """A write of one byte over and over; also of zeroes."""
