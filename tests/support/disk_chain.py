@@ -20,12 +20,16 @@ class Saved:
 
 @dataclass
 class Layer:
-    """An image: its file's name, its format, its bytes, and the snapshots in it."""
+    """An image: its file's name, its format, its bytes, and the snapshots in it.
+
+    `is_packed`: it may have compressed clusters.
+    """
 
     name: str
     fmt: str
     data: bytearray
     saved: list[Saved] = field(default_factory=list)
+    is_packed: bool = False
 
     def fill(self, offset: int, nbytes: int, byte: int) -> None:
         """A write of one byte over and over; also of zeroes."""
