@@ -305,6 +305,8 @@ class Sequences(RuleBasedStateMachine):
         line = ["convert", "-O", "qcow2", "-o", kind, *words, self.top.name, name]
         assert self.img(*line).status == 0
         base = self.layers[:-1] if "-B" in words else []
+        if base:  # QEMU may copy more than is needed over a backing file that is shorter
+            self.compares_maps = False
         self.layers = [*base, Layer(name, "qcow2", self.top.data, is_packed=packed)]
 
     # -- the chain
