@@ -21,6 +21,8 @@ IMAGES = {
     "qcow2": ("qcow2", {"cluster_size": 65536}, {}),
     "qcow2-4k": ("qcow2", {"cluster_size": 4096}, {}),
     "qcow2-512": ("qcow2", {"cluster_size": 512}, SMALL_CACHE),
+    "qcow2-packed": ("qcow2", {"cluster_size": 4096, "packed": True}, {}),
+    "qcow2-packed-512": ("qcow2", {"cluster_size": 512, "packed": True}, SMALL_CACHE),
     "qed": ("qed", {"cluster_size": 4096, "table_size": 2}, {}),
     "vmdk": ("vmdk", {}, {}),
     "vmdk-zeroed": ("vmdk", {"zeroed_grain": True}, {}),

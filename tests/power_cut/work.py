@@ -38,6 +38,7 @@ class Recorded:
         seed: int,
         steps: int = 25,
         backed: bool = False,
+        packed: bool = False,
         runtime: dict[str, object] | None = None,
         **create: Any,
     ) -> None:
@@ -48,13 +49,24 @@ class Recorded:
             create |= backing_file(folder, "vmdk" if fmt == "vmdk" else "raw", base)
         block.create(os.fspath(image), fmt, SIZE, **create)
         log.write_bytes(b"")
-        self.before = image.read_bytes()
         self.work = Work(seed, SIZE, 65536 if fmt == "vmdk" else create["cluster_size"], base)
+        if packed:
+            self._pack(image)
+        self.before = image.read_bytes()
         self.safe = Flushed(SIZE)
         self.safe.moments = [(0, bytes(self.work.model))]
         self._do(image, log, steps, runtime or {})
         self.after = image.read_bytes()
         self.log = ReplayLog.open(os.fspath(log))
+
+    def _pack(self, image: Path) -> None:
+        """Fills the disk with compressed clusters, all of it safe."""
+        pick = random.Random(self.seed)
+        for at in range(0, SIZE, 16):
+            self.work.model[at : at + 16] = bytes([pick.randrange(256)]) * 16
+        del self.work.model[SIZE:]
+        with block.open(os.fspath(image), format=self.fmt) as disk:
+            disk.pwrite(0, bytes(self.work.model), f.REQ_WRITE_COMPRESSED)
 
     def _do(self, image: Path, log: Path, steps: int, runtime: dict[str, object]) -> None:
         file = {

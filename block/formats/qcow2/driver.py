@@ -32,6 +32,7 @@ from block.formats.qcow2 import (
     measure,
     options,
     read,
+    refcount,
     reopen,
     truncate,
     write,
@@ -300,6 +301,7 @@ class Qcow2Driver(BlockDriver):
         if s.l2_cache.dirty or s.refcount_cache.dirty or s.lock.locked:
             async with s.lock:
                 await truncate.write_caches(s)
+                refcount.look_below(s)
 
     def co_block_status(
         self, bs: BlockDriverState, want_zero: bool, offset: int, nbytes: int

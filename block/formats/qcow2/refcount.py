@@ -8,9 +8,14 @@ R1  To allocate means: find clusters with refcount 0, see to it that refcount bl
     then count up. So counting up cannot need space.
 R2  Counting down makes the refcount cache depend on the L2 cache: the entry that pointed to
     the cluster is gone from the disk before the cluster is free there.
-R3  `free_cluster` is where the next search begins: nothing below it is free.
+R3  `free_cluster` is where the next search begins: nothing below it is free, but what R5 keeps.
 R4  Compressed clusters share clusters of the file, each counted by all that reach into it.
     `free_byte` is where the next one goes, in a cluster that is in use; 0: into a new one.
+R5  Clusters that an L2 entry has let go are `let_go` until the new entry is on the disk. Until then
+    the old one there points to them, and what they hold may have been flushed: nothing else may
+    be written over it. The search begins above them until the guest flushes; where it comes to
+    one all the same, it first makes the L2 tables safe. (QEMU takes them again at once. A power
+    cut may then leave a compressed cluster that cannot be unpacked.)
 Who may call it: coroutines that hold the image's lock.
 """
 
@@ -36,6 +41,9 @@ if TYPE_CHECKING:
     from block.core.edge import BdrvChild
     from block.formats.qcow2.cache import Table
     from block.formats.qcow2.state import Qcow2State
+
+MAX_LET_GO = 1 << 16
+"""How many clusters are remembered (R5); a disk that is discarded as a whole has more."""
 
 TYPECODES = "BBBBHIQ"
 """The `array` that a refcount block is in memory, by refcount_order; below 8 bits, packed bytes."""
@@ -132,8 +140,24 @@ async def find_free(s: Qcow2State, count: int) -> int:
         end += 1
     if end - 1 > MAX_CLUSTER_OFFSET >> s.cluster_bits:
         raise _full(s)
+    if s.let_go and not s.let_go.isdisjoint(range(first, end)):
+        await settle(s)
+        return await find_free(s, count)
     s.free_cluster = end
     return first
+
+
+async def settle(s: Qcow2State) -> None:
+    """Makes the L2 tables safe, so that what they have let go can be taken again (R5)."""
+    await s.l2_cache.flush()
+    look_below(s)
+    s.let_go.clear()
+
+
+def look_below(s: Qcow2State) -> None:
+    """Lets the next search begin at what was let go: a flush is on its way (R5)."""
+    if s.let_go:
+        s.free_cluster = min(s.free_cluster, *s.let_go)
 
 
 def _full(s: Qcow2State) -> BlockError:
@@ -249,6 +273,8 @@ def _alloc_at_once(s: Qcow2State, count: int) -> int:
         start += 1
     free = cells[start : start + count]
     first = (index << s.refblock_bits) + start
+    if s.let_go and not s.let_go.isdisjoint(range(first, first + count)):
+        return 0
     if len(free) < count or any(free) or first + count - 1 > MAX_CLUSTER_OFFSET >> s.cluster_bits:
         return 0
     cells[start : start + count] = array(cells.typecode, [1]) * count
@@ -293,11 +319,16 @@ async def alloc_bytes(s: Qcow2State, nbytes: int) -> int:
 
 
 async def free_clusters(
-    s: Qcow2State, offset: int, nbytes: int, places: list[int] | None = None
+    s: Qcow2State,
+    offset: int,
+    nbytes: int,
+    places: list[int] | None = None,
+    let_go: bool = False,
 ) -> None:
     """Counts clusters down (qcow2_free_clusters); adds to `places` where some are free now.
 
-    A failure leaves them in use for ever, which harms nobody.
+    `let_go`: an entry on the disk may still point there (R5). A failure leaves them in use for
+    ever, which harms nobody.
     """
     if not nbytes:
         return
@@ -312,16 +343,19 @@ async def free_clusters(
             more = "further leaks will not be reported"
             warn_report(f"qcow2: clusters at {offset:#x} are not freed: {error}; {more}")
         return
-    note_freed(s, freed)
+    note_freed(s, freed, let_go)
     if places is not None:
         places += [cluster << s.cluster_bits for cluster in freed]
 
 
-def note_freed(s: Qcow2State, freed: list[int]) -> None:
+def note_freed(s: Qcow2State, freed: list[int], let_go: bool = False) -> None:
     """Nobody needs these clusters any more, nor what the caches have of them."""
+    if let_go:
+        s.let_go.update(freed)
+    elif freed:
+        s.free_cluster = min(s.free_cluster, *freed)
     for cluster in freed:
         place = cluster << s.cluster_bits
-        s.free_cluster = min(s.free_cluster, cluster)
         if s.start_of_cluster(s.free_byte) == place:
             s.free_byte = 0
         s.l2_cache.forget(place, s.cluster_size)
@@ -361,7 +395,8 @@ async def pass_down(s: Qcow2State, places: list[int], data: BdrvChild | None = N
 async def free_entry(s: Qcow2State, entry: int, places: list[int] | None = None) -> None:
     """Frees what an L2 entry pointed to (qcow2_free_any_cluster).
 
-    In a data file nothing is counted; `places` hears of it all the same, for discards.
+    In a data file nothing is counted; `places` hears of it all the same, for discards. Not of what
+    was compressed: others lay in the same cluster, and may have let it go just before (R5).
     """
     if s.external:
         if places is not None and entry & s.place_flags and not entry & OFLAG_COMPRESSED:
@@ -369,7 +404,7 @@ async def free_entry(s: Qcow2State, entry: int, places: list[int] | None = None)
         return
     if entry & OFLAG_COMPRESSED:
         offset, nbytes = compressed_place(s, entry)
-        await free_clusters(s, offset, nbytes, places)
+        await free_clusters(s, offset, nbytes, let_go=True)
         return
     place = entry & OFFSET_MASK
     if not place:
@@ -377,7 +412,9 @@ async def free_entry(s: Qcow2State, entry: int, places: list[int] | None = None)
     if place & s.cluster_mask:
         await signal_corruption(s, f"Cannot free unaligned cluster {place:#x}", fatal=False)
         return
-    await free_clusters(s, place, s.cluster_size, places)
+    await free_clusters(s, place, s.cluster_size, places, let_go=True)
+    if len(s.let_go) > MAX_LET_GO:
+        await settle(s)
 
 
 def _size_shift(s: Qcow2State) -> int:

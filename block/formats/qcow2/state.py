@@ -64,8 +64,8 @@ class Qcow2State:
         "crypt_method", "crypto", "data", "entry_bits", "extended", "extensions", "external",
         "file", "free_byte", "free_cluster", "inactive_l1", "incompatible_features",
         "l1_offset", "l1_shift", "l1_table", "l2_bits", "l2_cache", "l2_places", "l2_size",
-        "lazy_refcounts", "leak_told", "lock", "looks_hollow", "nb_bitmaps", "nb_snapshots",
-        "overlap_checks", "owns_dirty_bit", "pass_discard", "pass_other_discard",
+        "lazy_refcounts", "leak_told", "let_go", "lock", "looks_hollow", "nb_bitmaps",
+        "nb_snapshots", "overlap_checks", "owns_dirty_bit", "pass_discard", "pass_other_discard",
         "pass_snapshot_discard", "place_flags", "plain", "refblock_bits", "refblock_places",
         "refcount_bits", "refcount_cache", "refcount_max", "refcount_order", "reftable",
         "reftable_offset", "rewrites", "same_bits", "slice_bits", "slice_mask", "slice_shift",
@@ -88,6 +88,7 @@ class Qcow2State:
         self.broken = False
         self.corruption_told = False
         self.leak_told = False
+        self.let_go: set[int] = set()  # clusters that are free, but not yet to be taken
         self.version = 3
         self.incompatible_features = 0
         self.compatible_features = 0

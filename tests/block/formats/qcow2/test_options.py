@@ -133,6 +133,7 @@ def test_a_freed_cluster_is_used_again(image: Path, opener: Opener) -> None:
     disk.pwrite(0, b"x" * 4 * CLUSTER)
     length = image.stat().st_size
     disk.pdiscard(0, 4 * CLUSTER)
+    disk.flush()
     disk.pwrite(SIZE // 2, b"y" * 4 * CLUSTER)
     assert image.stat().st_size == length
 

@@ -38,6 +38,7 @@ def cut_everywhere(folder: Path, seed: int, cuts: int, shuffle: bool, **options:
     return found
 
 
+OFFSETS = 0x00FFFFFFFFFFFE00
 SMALL = {"l2-cache-size": 1024, "l2-cache-entry-size": 512}
 
 
@@ -102,6 +103,48 @@ def test_an_entry_is_gone_before_its_cluster_is_free(tmp_path: Path) -> None:
         l2, refblock = s.l1_table[0] & 0x00FFFFFFFFFFFE00, s.reftable[0]
         order = [offset for offset, _ in tape.writes]
     assert order[:3] == [l2, FLUSH[0], refblock]
+
+
+def test_a_cluster_is_not_taken_again_before_its_old_entry_is_gone(tmp_path: Path) -> None:
+    """Its bytes may have been flushed, and the old entry still points to them."""
+    tape = Tape(new_image(tmp_path))
+    with open_on(tape) as disk:
+        disk.pwrite(0, b"x" * 65536)
+        disk.flush()
+        assert disk.bs is not None
+        s = disk.bs.opaque
+        l2 = s.l1_table[0] & OFFSETS
+        old = s.l2_cache.tables[l2].cells[0] & OFFSETS
+        disk.pdiscard(0, 65536)
+        tape.writes.clear()
+        disk.pwrite(1 << 20, b"y" * 65536)
+        assert old not in [offset for offset, _ in tape.writes], "there is room elsewhere"
+        s.free_cluster = old >> 16  # a search that comes by
+        tape.writes.clear()
+        disk.pwrite(2 << 20, b"z" * 65536)
+        order = [offset for offset, _ in tape.writes]
+        assert order[-3:] == [l2, FLUSH[0], old]
+        disk.pdiscard(2 << 20, 65536)
+        disk.flush()
+        disk.pwrite(3 << 20, b"w" * 65536)
+        assert (old, b"w" * 65536) in tape.writes, "after a flush it is taken again"
+
+
+def test_so_many_clusters_are_not_remembered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from block.formats.qcow2 import refcount
+
+    monkeypatch.setattr(refcount, "MAX_LET_GO", 3)
+    tape = Tape(new_image(tmp_path, cluster_size=512))
+    with open_on(tape) as disk:
+        disk.pwrite(0, b"x" * 5 * 512)
+        assert disk.bs is not None
+        let_go = disk.bs.opaque.let_go
+        disk.pdiscard(0, 3 * 512)
+        assert len(let_go) == 3
+        disk.pdiscard(3 * 512, 512)
+        assert not let_go
 
 
 def test_copied_data_are_safe_before_an_entry_points_to_them(tmp_path: Path) -> None:
