@@ -14,6 +14,7 @@ import block
 from block.core.error import BlockError
 from block.ops import amend
 from block.ops.info import query_image_info
+from tests.support import needs
 from tests.support.luks_images import make_volume, opened, secret
 
 SIZE = (2 << 20) + 5 * 512
@@ -177,6 +178,7 @@ def test_two_nodes_share_one_volume_as_they_share_a_raw_file(path: Path) -> None
         assert two.pread(4096, 512) == b"x" * 512
 
 
+@needs.linux("OFD locks")
 def test_passwords_are_changed_alone_with_the_file(path: Path) -> None:
     wanted: dict[str, object] = {"state": "active", "new-secret": "other", "iter-time": 0}
     with opened(path) as disk:
