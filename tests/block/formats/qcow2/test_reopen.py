@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from block.formats.qcow2 import corrupt
 from block.formats.qcow2.dirty import is_dirty
 from block.formats.qcow2.layout import OFFSET_MASK
 from tests.block.formats.qcow2.conftest import CLUSTER, SIZE, Opener, state_of
+from tests.support.qcow2_disk import Tape, open_on
 from tests.support.virtual_tree import elsewhere, world
 from tests.support.virtual_world import VirtualWorld
 
@@ -143,11 +145,13 @@ def let_pass(disk: BlockBackend, seconds: int) -> None:
 
 
 @pytest.fixture
-def disk(tmp_path: Path, world: VirtualWorld) -> BlockBackend:
+def disk(tmp_path: Path, world: VirtualWorld) -> Iterator[BlockBackend]:
+    """In memory: whoever waits for a thread lets time go by."""
     path = tmp_path / "a.qcow2"
     block.create(os.fspath(path), "qcow2", SIZE)
     options = {"l2-cache-entry-size": 512, "cache-clean-interval": 10}
-    return block.open(os.fspath(path), format="qcow2", cache="unsafe", options=options)
+    with open_on(Tape(path.read_bytes()), **options) as disk:
+        yield disk
 
 
 def test_tables_that_nobody_asks_for_go(disk: BlockBackend) -> None:
