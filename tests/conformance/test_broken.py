@@ -80,6 +80,7 @@ def test_a_mistake_is_named_with_its_line(
     assert finding.where == line_of_the_mistake(driver), finding
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("sample", samples().values(), ids=lambda sample: sample.driver)
 def test_a_driver_with_something_to_move_fails_without_its_hooks(
     sample: Sample,

@@ -27,12 +27,15 @@ IMAGES = {
     "vmdk": ("vmdk", {}, {}),
     "vmdk-zeroed": ("vmdk", {"zeroed_grain": True}, {}),
 }
+# A read of the whole disk unpacks 2,000 clusters.
+MARKS = {"qcow2-packed-512": pytest.mark.full}
 CLEAN, LEAKS = 0, 3
 
 
 def record(folder: Path, name: str, backed: bool, seed: int) -> Recorded:
     fmt, create, runtime = IMAGES[name]
-    return Recorded(folder, fmt, seed, backed=backed, runtime=runtime, **create)
+    steps = 10 if name == "qcow2-packed-512" else 25
+    return Recorded(folder, fmt, seed, steps, backed=backed, runtime=runtime, **create)
 
 
 def judge(path: Path, recorded: Recorded, at: int) -> None:
@@ -47,8 +50,10 @@ def judge(path: Path, recorded: Recorded, at: int) -> None:
 
 
 @pytest.mark.parametrize("lossy", [False, True], ids=["in order", "late writes lost"])
-@pytest.mark.parametrize("backed", [False, True], ids=["alone", "overlay"])
-@pytest.mark.parametrize("name", IMAGES)
+@pytest.mark.parametrize(
+    "backed", [False, pytest.param(True, marks=pytest.mark.full)], ids=["alone", "overlay"]
+)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=MARKS.get(name, ())) for name in IMAGES])
 def test_a_power_cut_anywhere_leaves_leaks_at_most_and_all_that_was_flushed(
     tmp_path: Path, name: str, backed: bool, lossy: bool
 ) -> None:
@@ -57,7 +62,7 @@ def test_a_power_cut_anywhere_leaves_leaks_at_most_and_all_that_was_flushed(
     for path, at in recorded.images(lossy):
         judge(path, recorded, at)
         cuts += 1
-    assert cuts > 60
+    assert cuts > 40
 
 
 @pytest.mark.parametrize("name", IMAGES)
