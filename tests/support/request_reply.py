@@ -23,6 +23,7 @@ import struct
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from weakref import WeakValueDictionary
 
 from block.aio.co_lock import CoMutex
 from block.aio.context import AioContext
@@ -45,7 +46,8 @@ class Peer:
     """The server's side. `hold` keeps its answers back until release()."""
 
     names = itertools.count()
-    known: dict[str, Peer] = {}  # for the option "peer"
+    # For the option "peer"; a search leaves some in the middle of their work, whom nobody ends.
+    known: WeakValueDictionary[str, Peer] = WeakValueDictionary()
 
     def __init__(self, length: int = 1 << 20) -> None:
         self.name = f"peer{next(self.names)}"
