@@ -11,11 +11,9 @@ Who may call it: the main thread; it blocks.
 
 from __future__ import annotations
 
-import errno
-
 from block.core import flags as f
 from block.core.backend import BlockBackend
-from block.core.error import BlockError
+from block.core.error import failed
 from block.core.options import invalid
 from block.core.wait import run_sync
 from block.formats.qcow2 import crypto, datafile, downgrade, header
@@ -162,7 +160,9 @@ def _complete_snapshots(s: Qcow2State) -> None:
     try:
         snapshots.rewrite(s)
     except OSError as error:
-        raise _because(s, "Failed to update the snapshot table", error) from error
+        raise failed(
+            "Failed to update the snapshot table", error, s.bs.node_name, "qcow2"
+        ) from error
 
 
 def _downgrade(s: Qcow2State, version: int, progress: Progress) -> None:
@@ -173,7 +173,9 @@ def _downgrade(s: Qcow2State, version: int, progress: Progress) -> None:
     try:
         run_sync(s.bs.aio_context, partial(downgrade.expand_zero_clusters, s, progress))
     except OSError as error:
-        raise _because(s, "Failed to turn zero into data clusters", error) from error
+        raise failed(
+            "Failed to turn zero into data clusters", error, s.bs.node_name, "qcow2"
+        ) from error
     before = _features(s)
     s.lazy_refcounts = False
     _set_features(s, (version, 0, 0, 0, COMPRESSION_ZLIB))
@@ -235,18 +237,14 @@ def _mark_clean(s: Qcow2State) -> None:
     try:
         run_sync(s.bs.aio_context, partial(co_mark_clean, s))
     except OSError as error:
-        raise _because(s, "Failed to make the image clean", error) from error
+        raise failed("Failed to make the image clean", error, s.bs.node_name, "qcow2") from error
 
 
 def _update_header(s: Qcow2State) -> None:
     try:
         header.update_header(s, s.bs.total_sectors << f.SECTOR_BITS)
     except OSError as error:
-        raise _because(s, "Failed to update the image header", error) from error
-
-
-def _because(s: Qcow2State, what: str, error: OSError) -> BlockError:
-    return BlockError(error.errno or errno.EIO, f"{what}: {error}", s.bs.node_name, "qcow2")
+        raise failed("Failed to update the image header", error, s.bs.node_name, "qcow2") from error
 
 
 def _resize(bs: BlockDriverState, size: int) -> None:

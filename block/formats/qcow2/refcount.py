@@ -141,13 +141,13 @@ async def find_free(s: Qcow2State, count: int) -> int:
     if end - 1 > MAX_CLUSTER_OFFSET >> s.cluster_bits:
         raise _full(s)
     if s.let_go and not s.let_go.isdisjoint(range(first, end)):
-        await settle(s)
+        await make_let_go_safe(s)
         return await find_free(s, count)
     s.free_cluster = end
     return first
 
 
-async def settle(s: Qcow2State) -> None:
+async def make_let_go_safe(s: Qcow2State) -> None:
     """Makes the L2 tables safe, so that what they have let go can be taken again (R5)."""
     await s.l2_cache.flush()
     look_below(s)
@@ -414,7 +414,7 @@ async def free_entry(s: Qcow2State, entry: int, places: list[int] | None = None)
         return
     await free_clusters(s, place, s.cluster_size, places, let_go=True)
     if len(s.let_go) > MAX_LET_GO:
-        await settle(s)
+        await make_let_go_safe(s)
 
 
 def _size_shift(s: Qcow2State) -> int:
