@@ -20,12 +20,13 @@ from array import array
 from block.core.error import failed
 from block.core.report import warn_report
 from block.formats.qcow2 import bitmap_directory as disk
+from block.formats.qcow2.alloc import alloc_clusters
 from block.formats.qcow2.bitmap_directory import AUTO, IN_USE, BitmapEntry, refuse
 from block.formats.qcow2.cache import to_disk
 from block.formats.qcow2.corrupt import check_overlap
+from block.formats.qcow2.free import free_clusters
 from block.formats.qcow2.header import co_update_header
 from block.formats.qcow2.layout import AUTOCLEAR_BITMAPS, ENTRY_SIZE
-from block.formats.qcow2.refcount import alloc_clusters, free_clusters
 from block.formats.qcow2.truncate import write_caches
 
 TYPE_CHECKING = False

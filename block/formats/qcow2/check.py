@@ -30,8 +30,9 @@ from block.core import flags as f
 from block.core.error import BlockError
 from block.formats.qcow2 import corrupt, repair
 from block.formats.qcow2.copied import check_copied
+from block.formats.qcow2.free import pass_down
 from block.formats.qcow2.layout import REFTABLE_OFFSET_MASK
-from block.formats.qcow2.refcount import last_used, pass_down
+from block.formats.qcow2.refcount import last_used
 from block.formats.qcow2.refmap import RefcountMap
 from block.formats.qcow2.snapshot_check import read_snapshots, rewrite_snapshots
 from block.formats.qcow2.walk import Walk

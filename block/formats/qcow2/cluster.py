@@ -19,6 +19,7 @@ from array import array
 from block.core import debug
 from block.core.error import BlockError
 from block.formats.qcow2 import subcluster
+from block.formats.qcow2.alloc import alloc_clusters
 from block.formats.qcow2.cache import join, to_disk
 from block.formats.qcow2.corrupt import (
     OL_ACTIVE_L1,
@@ -26,6 +27,7 @@ from block.formats.qcow2.corrupt import (
     check_usable,
     signal_corruption,
 )
+from block.formats.qcow2.free import free_table
 from block.formats.qcow2.layout import (
     L1_PLACE,
     L1_SIZE_AT,
@@ -35,7 +37,6 @@ from block.formats.qcow2.layout import (
     OFLAG_COPIED,
     OFLAG_ZERO,
 )
-from block.formats.qcow2.refcount import alloc_clusters, free_table
 from block.formats.qcow2.state import COMPRESSED, NORMAL, UNALLOCATED, ZERO_ALLOC
 
 TYPE_CHECKING = False

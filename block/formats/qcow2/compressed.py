@@ -27,9 +27,9 @@ from block.core.compress import (
 )
 from block.core.debug import READ_COMPRESSED, debug_event
 from block.core.iov import iov_from_bytes
+from block.formats.qcow2.compressed_entry import compressed_place
 from block.formats.qcow2.corrupt import error
 from block.formats.qcow2.layout import COMPRESSION_ZLIB, COMPRESSION_ZSTD, OFLAG_COMPRESSED
-from block.formats.qcow2.refcount import compressed_place
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -30,11 +30,13 @@ from block.core.compress import JOBS, co_in_workers
 from block.core.error import BlockError
 from block.core.iov import iov_slice, iov_to_bytes
 from block.formats.qcow2 import write
+from block.formats.qcow2.alloc import alloc_bytes
 from block.formats.qcow2.cluster import check_entry, writable_slice
 from block.formats.qcow2.compressed import PACKERS
+from block.formats.qcow2.compressed_entry import compressed_entry
 from block.formats.qcow2.corrupt import check_overlap, error
+from block.formats.qcow2.free import free_clusters
 from block.formats.qcow2.layout import OFFSET_MASK
-from block.formats.qcow2.refcount import alloc_bytes, compressed_entry, free_clusters
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ from block.core import check as core
 from block.formats.qcow2 import corrupt
 from block.formats.qcow2.cache import from_disk, join, split, to_disk
 from block.formats.qcow2.layout import ENTRY_SIZE, OFFSET_MASK, OFLAG_COMPRESSED, OFLAG_COPIED
-from block.formats.qcow2.walk import l2_runs, scattered
+from block.formats.qcow2.runs import l2_runs, scattered
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

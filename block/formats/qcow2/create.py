@@ -21,6 +21,7 @@ from block.core.options import Option, invalid, take_options
 from block.core.registry import find_protocol, find_row
 from block.core.wait import run_sync
 from block.formats.qcow2 import crypto, datafile, header
+from block.formats.qcow2.alloc import alloc_clusters
 from block.formats.qcow2.cache import to_disk
 from block.formats.qcow2.layout import (
     AUTOCLEAR_DATA_FILE_RAW,
@@ -40,7 +41,6 @@ from block.formats.qcow2.layout import (
     MIN_CLUSTER_BITS,
     MIN_EXTENDED_CLUSTER_BITS,
 )
-from block.formats.qcow2.refcount import alloc_clusters
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -33,7 +33,7 @@ from block.crypto.options import (
 )
 from block.formats.qcow2 import header
 from block.formats.qcow2 import layout as lay
-from block.formats.qcow2.refcount import alloc_clusters
+from block.formats.qcow2.alloc import alloc_clusters
 from block.formats.qcow2.state import HOLES, ZEROES
 from block.lean import partial
 

@@ -25,14 +25,15 @@ from block.core import permissions
 from block.core.error import BlockError
 from block.core.open import open_child
 from block.core.options import take_sub_options
+from block.formats.qcow2.alloc import alloc_clusters
 from block.formats.qcow2.corrupt import check_overlap, error
+from block.formats.qcow2.free import free_clusters
 from block.formats.qcow2.layout import (
     AUTOCLEAR_DATA_FILE_RAW,
     EXT_DATA_FILE,
     INCOMPAT_DATA_FILE,
     OFLAG_COPIED,
 )
-from block.formats.qcow2.refcount import alloc_clusters, free_clusters
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

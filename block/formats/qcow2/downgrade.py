@@ -25,16 +25,12 @@ import errno
 from block.core.error import BlockError
 from block.core.iov import zero_iov
 from block.formats.qcow2 import layout as lay
+from block.formats.qcow2.alloc import alloc_clusters
 from block.formats.qcow2.cache import to_disk
 from block.formats.qcow2.cluster import load_slice, writable_slice
 from block.formats.qcow2.corrupt import OL_ACTIVE_L2, OL_INACTIVE_L2, check_overlap
-from block.formats.qcow2.refcount import (
-    alloc_clusters,
-    change_refcounts,
-    free_clusters,
-    free_entry,
-    get_refcount,
-)
+from block.formats.qcow2.free import free_clusters, free_entry
+from block.formats.qcow2.refcount import change_refcounts, get_refcount
 from block.formats.qcow2.shared import read_l2
 from block.formats.qcow2.snapshots import read_l1
 from block.formats.qcow2.state import COMPRESSED, ZERO_ALLOC, ZERO_PLAIN

@@ -29,10 +29,10 @@ from block.formats.qcow2 import (
     dirty,
     extents,
     header,
+    let_go,
     measure,
     options,
     read,
-    refcount,
     reopen,
     truncate,
     write,
@@ -301,7 +301,7 @@ class Qcow2Driver(BlockDriver):
         if s.l2_cache.dirty or s.refcount_cache.dirty or s.lock.locked:
             async with s.lock:
                 await truncate.write_caches(s)
-                refcount.look_below(s)
+                let_go.look_below(s)
 
     def co_block_status(
         self, bs: BlockDriverState, want_zero: bool, offset: int, nbytes: int

@@ -148,6 +148,10 @@ OFLAG_ZERO = 1 << 0
 OFFSET_MASK = 0x00FF_FFFF_FFFF_FE00
 """The host offset in an L1 entry, and in an L2 entry that is not compressed."""
 REFTABLE_OFFSET_MASK = 0xFFFF_FFFF_FFFF_FE00
+L1_RESERVED = 0x7F00_0000_0000_01FF
+L2_RESERVED = 0x3F00_0000_0000_01FE
+REFTABLE_RESERVED = 0x1FF
+"""Bits that are 0 in an intact image."""
 NOT_PLAIN = OFLAG_COMPRESSED | OFLAG_ZERO
 
 # Limits (qcow2.h). The header can lie; memory is asked for only within these.

@@ -19,17 +19,13 @@ import errno
 from array import array
 
 from block.core.error import BlockError
+from block.formats.qcow2.alloc import alloc_clusters
 from block.formats.qcow2.cache import to_disk
 from block.formats.qcow2.corrupt import check_overlap
+from block.formats.qcow2.free import free_clusters, free_table
 from block.formats.qcow2.header import co_update_header
 from block.formats.qcow2.layout import ENTRY_SIZE, MAX_REFTABLE_SIZE, REFTABLE_OFFSET_MASK
-from block.formats.qcow2.refcount import (
-    TYPECODES,
-    alloc_clusters,
-    free_clusters,
-    free_table,
-    load_block,
-)
+from block.formats.qcow2.refcount import TYPECODES, load_block
 from block.formats.qcow2.refmap import pack, unpack
 from block.formats.qcow2.reopen import make_refcount_cache
 

@@ -10,7 +10,7 @@ The clusters that these take must be counted, too: by themselves, if need be.
 R1  Whatever is made here is on the disk before something points to it: block, then table entry;
     table, then header.
 R2  Each step may take the very clusters that the caller meant to use: it searches again.
-Who may call it: refcount.py, with the image's lock held.
+Who may call it: alloc.py, with the image's lock held.
 """
 
 from __future__ import annotations
@@ -20,21 +20,17 @@ from array import array
 
 from block.core import debug
 from block.core.error import BlockError
+from block.formats.qcow2.alloc import find_free
 from block.formats.qcow2.cache import to_disk
 from block.formats.qcow2.corrupt import OL_REFTABLE, check_overlap, signal_corruption
+from block.formats.qcow2.free import free_table
 from block.formats.qcow2.layout import (
     MAX_REFTABLE_SIZE,
     REFCOUNT_PLACE,
     REFCOUNT_TABLE_AT,
     REFTABLE_OFFSET_MASK,
 )
-from block.formats.qcow2.refcount import (
-    TYPECODES,
-    change_refcounts,
-    find_free,
-    free_table,
-    set_cell,
-)
+from block.formats.qcow2.refcount import TYPECODES, change_refcounts, set_cell
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ R1  `count` adds to the refcounts of everything that an L1 table leads to; each 
     if it were nobody else's. After a failure all are as they were, if the disk allows.
 R2  `set_flags` makes COPIED say, in the tables of one disk, whether a refcount is 1. It writes
     L2 tables directly, after the refcounts: what the cache has of them is forgotten.
-R3  Both run over runs of adjacent clusters, found as a check finds them (walk.l2_runs).
+R3  Both run over runs of adjacent clusters, as a check does (runs.py).
 Who may call it: coroutines that hold the image's lock, while nobody else uses the node, with
 nothing in the L2 cache that waits to be written.
 """
@@ -19,22 +19,17 @@ nothing in the L2 cache that waits to be written.
 from __future__ import annotations
 
 from block.formats.qcow2.cache import from_disk, join, split, to_disk
+from block.formats.qcow2.compressed_entry import compressed_place
 from block.formats.qcow2.corrupt import (
     OL_ACTIVE_L2,
     OL_INACTIVE_L2,
     check_overlap,
     signal_corruption,
 )
+from block.formats.qcow2.free import note_freed, pass_down
 from block.formats.qcow2.layout import OFFSET_MASK, OFLAG_COMPRESSED, OFLAG_COPIED
-from block.formats.qcow2.refcount import (
-    change_refcounts,
-    compressed_place,
-    get_refcount,
-    get_refcounts,
-    note_freed,
-    pass_down,
-)
-from block.formats.qcow2.walk import l2_runs
+from block.formats.qcow2.refcount import change_refcounts, get_refcount, get_refcounts
+from block.formats.qcow2.runs import l2_runs
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -24,15 +24,9 @@ from block.formats.qcow2.corrupt import (
     check_overlap,
     signal_corruption,
 )
+from block.formats.qcow2.free import free_clusters, pass_down
 from block.formats.qcow2.layout import OFFSET_MASK, REFTABLE_OFFSET_MASK
-from block.formats.qcow2.refcount import (
-    free_clusters,
-    get_cell,
-    last_used,
-    load_block,
-    pass_down,
-    set_cell,
-)
+from block.formats.qcow2.refcount import get_cell, last_used, load_block, set_cell
 from block.formats.qcow2.zero import forget
 
 TYPE_CHECKING = False

@@ -24,7 +24,9 @@ import struct
 from block.core import flags as f
 from block.core.error import BlockError
 from block.core.snapshot import NO_ICOUNT, SnapshotInfo
+from block.formats.qcow2.alloc import alloc_clusters
 from block.formats.qcow2.corrupt import check_overlap
+from block.formats.qcow2.free import free_clusters
 from block.formats.qcow2.layout import (
     ENTRY_SIZE,
     MAX_L1_SIZE,
@@ -32,7 +34,6 @@ from block.formats.qcow2.layout import (
     SNAPSHOTS_AT,
 )
 from block.formats.qcow2.ranges import Ranges
-from block.formats.qcow2.refcount import alloc_clusters, free_clusters
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -37,6 +37,7 @@ from block.formats.qcow2 import read, shared, write
 from block.formats.qcow2.cache import from_disk, to_disk
 from block.formats.qcow2.cluster import grow_l1_table
 from block.formats.qcow2.corrupt import OL_ACTIVE_L1, check_overlap, check_usable
+from block.formats.qcow2.free import free_clusters
 from block.formats.qcow2.layout import (
     DISK_PLACE,
     ENTRY_SIZE,
@@ -46,7 +47,6 @@ from block.formats.qcow2.layout import (
     SIZE_AT,
 )
 from block.formats.qcow2.options import follow_size
-from block.formats.qcow2.refcount import free_clusters
 from block.formats.qcow2.snapshot_table import (
     Snapshot,
     build_table,

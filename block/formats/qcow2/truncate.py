@@ -25,12 +25,13 @@ import errno
 from block.core import flags as f
 from block.core.error import BlockError, failed
 from block.core.iov import zero_iov
+from block.formats.qcow2.alloc import alloc_clusters
 from block.formats.qcow2.cluster import grow_l1_table, load_slice, lookup, writable_slice
 from block.formats.qcow2.datafile import is_raw
 from block.formats.qcow2.dirty import is_dirty
+from block.formats.qcow2.free import free_clusters
 from block.formats.qcow2.layout import OFLAG_COPIED, SIZE_AT
 from block.formats.qcow2.options import follow_size
-from block.formats.qcow2.refcount import alloc_clusters, free_clusters
 from block.formats.qcow2.shrink import shrink
 from block.formats.qcow2.state import COMPRESSED, NORMAL
 from block.formats.qcow2.subcluster import ALL_ALLOC

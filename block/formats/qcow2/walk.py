@@ -5,9 +5,8 @@
     L1 table -> L2 tables -> data             of the disk, and of each internal snapshot
     snapshot table, bitmap directory -> bitmap tables -> bitmaps
 
-R1  Entries that continue each other are one run, found by `map` and `bytes.find`: the price is
-    that of the runs, not of the clusters. Where a table has many, what is usual is told from
-    what is odd for all entries at once, and the usual ones are counted in one short loop.
+R1  What is counted is runs of entries (runs.py), not clusters. Where a table has too many of them,
+    the usual entries are counted in one short loop, if there are no odd ones.
 R2  Nothing is believed. What lies beyond the end of the file is reported, and neither counted
     nor read.
 R3  What is found is said as QEMU says it, and counted in the result.
@@ -16,119 +15,30 @@ Who may call it: check.py, with the image's lock held.
 
 from __future__ import annotations
 
-import functools
-import sys
 from array import array
-from operator import ne, or_
 
 from block.core import check as core
 from block.formats.qcow2 import bitmap_directory, corrupt, crypto
 from block.formats.qcow2.cache import from_disk, split, to_disk
+from block.formats.qcow2.compressed_entry import compressed_place
 from block.formats.qcow2.layout import (
     ENTRY_SIZE,
+    L1_RESERVED,
+    L2_RESERVED,
     MAX_L1_SIZE,
     OFFSET_MASK,
     OFLAG_COMPRESSED,
     OFLAG_COPIED,
     OFLAG_ZERO,
+    REFTABLE_RESERVED,
 )
-from block.formats.qcow2.refcount import compressed_place
 from block.formats.qcow2.refmap import RefcountMap
+from block.formats.qcow2.runs import count_runs, l2_runs, scattered
 from block.formats.qcow2.subcluster import ALL_ALLOC, ALL_ZEROES, is_invalid
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from block.formats.qcow2.state import Qcow2State
-
-L1_RESERVED = 0x7F00_0000_0000_01FF
-L2_RESERVED = 0x3F00_0000_0000_01FE
-REFTABLE_RESERVED = 0x1FF
-IN_USE = (OFLAG_ZERO).__lt__
-"""Whether an L2 entry is more than 'nothing' (0) or 'zeroes' (1)."""
-
-
-def _one_run(table: array[int], cluster_bits: int) -> tuple[int, int] | None:
-    """The run, if the table has only one (length 0: none at all); None: that is not so.
-
-    The table is taken as one long number with 64 bits to an entry. So is the run that its first
-    entry would begin, and to compare the two takes no longer than to read them.
-    """
-    data = table.tobytes()
-    stop = -(-len(data.rstrip(b"\0")) // ENTRY_SIZE)
-    at = (len(data) - len(data.lstrip(b"\0"))) // ENTRY_SIZE
-    if not stop:
-        return 0, 0
-    entry, count = table[at], stop - at
-    offset = entry & OFFSET_MASK
-    if not offset or count - 1 > OFFSET_MASK - offset >> cluster_bits or sys.byteorder != "little":
-        return None
-    ones, steps = _ladder(len(table), cluster_bits)
-    expected = (entry * ones + steps) & (1 << 64 * count) - 1
-    found = int.from_bytes(data[at * ENTRY_SIZE : stop * ENTRY_SIZE], "little")
-    return (at, count) if found == expected else None
-
-
-@functools.lru_cache(maxsize=2)
-def _ladder(entries: int, cluster_bits: int) -> tuple[int, int]:
-    """Two long numbers of 64 bits to an entry: 1, 1, 1, ... and 0, 1, 2, ... clusters."""
-    ones = int.from_bytes(array("Q", [1]) * entries, "little")
-    steps = array("Q", (number << cluster_bits for number in range(entries)))
-    return ones, int.from_bytes(steps, "little")
-
-
-def l2_runs(table: array[int], cluster_bits: int) -> Iterator[tuple[int, int]]:
-    """(index, length) of the runs of an L2 table in which each entry continues the last (R1).
-
-    Entries that need no cluster are in no run. All flags are the same in a run.
-    """
-    whole = _one_run(table, cluster_bits)
-    if whole is not None:
-        if whole[1]:
-            yield whole
-        return
-    used = bytes(map(IN_USE, table))
-    at = used.find(1)
-    breaks = bytes(map(ne, table[1:], map((1 << cluster_bits).__add__, table))) + b"\1"
-    while at >= 0:
-        stop = breaks.find(1, at) + 1
-        offset = table[at] & OFFSET_MASK
-        room = OFFSET_MASK - offset >> cluster_bits  # or the sum would reach the flags
-        stop = min(stop, at + 1 + room) if offset else at + 1
-        yield at, stop - at
-        at = used.find(1, stop)
-
-
-MANY_RUNS = 64
-"""A table with fewer entries in use has not many runs."""
-
-
-def scattered(s: Qcow2State, table: array[int], file_length: int) -> list[int] | None:
-    """The entries in use of an L2 table whose clusters lie anywhere in the file; None: it is to be
-    looked at run by run.
-
-    They are data clusters, all of them, with no bit that ought to be 0, and in the file.
-    """
-    if s.external:
-        return None
-    used = list(filter(IN_USE, table))
-    sparse = len(used) <= len(table) // 2  # then there are gaps between runs, and few in a run
-    if len(used) < MANY_RUNS or not (sparse or _count_runs(used, s.cluster_size) > len(used) // 8):
-        return None
-    odd = OFLAG_COMPRESSED | L2_RESERVED | s.cluster_mask & OFFSET_MASK
-    if functools.reduce(or_, used) & odd:
-        return None
-    offsets = list(map(OFFSET_MASK.__and__, used))
-    if not min(offsets) or max(offsets) > file_length - s.cluster_size:
-        return None
-    return used
-
-
-def _count_runs(used: list[int], cluster_size: int) -> int:
-    """How many entries do not continue the one before, wherever that stands in the table."""
-    following = map(cluster_size.__add__, used)
-    return 1 + bytes(map(ne, used[1:], following)).count(1)
 
 
 class Walk:
@@ -258,7 +168,7 @@ class Walk:
         if active:
             bfi = self.result.bfi
             bfi.allocated_clusters += len(used)
-            bfi.fragmented_clusters += _count_runs(offsets, s.cluster_size) - 1
+            bfi.fragmented_clusters += count_runs(offsets, s.cluster_size) - 1
         bits = s.cluster_bits
         for cluster in self.found.add_each([offset >> bits for offset in offsets]):
             self._overflow(cluster)

@@ -35,9 +35,9 @@ from block.formats.qcow2 import crypto, datafile, subcluster
 from block.formats.qcow2.cluster import check_entry, extent_in, writable_slice
 from block.formats.qcow2.corrupt import safe_beside_snapshots
 from block.formats.qcow2.dirty import may_postpone
+from block.formats.qcow2.free import free_entry
 from block.formats.qcow2.layout import NOT_PLAIN, OFFSET_MASK, OFLAG_COMPRESSED, OFLAG_COPIED
 from block.formats.qcow2.read import co_preadv
-from block.formats.qcow2.refcount import free_entry
 from block.formats.qcow2.state import HOLES, NORMAL, ZEROES
 
 TYPE_CHECKING = False

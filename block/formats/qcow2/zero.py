@@ -35,8 +35,8 @@ from block.formats.qcow2.cluster import (
     lookup,
     writable_slice,
 )
+from block.formats.qcow2.free import free_entry, pass_down
 from block.formats.qcow2.layout import OFFSET_MASK, OFLAG_ZERO
-from block.formats.qcow2.refcount import free_entry, pass_down
 from block.formats.qcow2.state import COMPRESSED, HOLES, NORMAL, ZERO_ALLOC, ZEROES
 from block.formats.qcow2.write import settle
 

@@ -18,8 +18,8 @@ from block.core.edge import BdrvChild
 from block.core.error import BlockError
 from block.formats.qcow2.layout import OFFSET_MASK, OFLAG_COPIED, REFCOUNT_TABLE_AT
 from block.formats.qcow2.refmap import RefcountMap
+from block.formats.qcow2.runs import l2_runs
 from block.formats.qcow2.state import Qcow2State
-from block.formats.qcow2.walk import l2_runs
 from tests.block.formats.qcow2.conftest import Opener, state_of
 from tests.support.qcow2_damage import (
     CLUSTER,

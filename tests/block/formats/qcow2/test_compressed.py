@@ -20,7 +20,8 @@ from block.core.backend import BlockBackend
 from block.core.check import check
 from block.core.error import BlockError
 from block.core.wait import run_sync
-from block.formats.qcow2 import refcount
+from block.formats.qcow2 import alloc, refcount
+from block.formats.qcow2.compressed_entry import compressed_place
 from block.formats.qcow2.layout import OFLAG_COMPRESSED
 from tests.block.formats.qcow2.conftest import CLUSTER, SIZE, Opener, state_of
 from tests.support.drivers import Outcome
@@ -47,7 +48,7 @@ def places(disk: BlockBackend, count: int) -> list[tuple[int, int]]:
     """(offset, bytes to the end of the last sector) of the first clusters, all compressed."""
     found = entries(disk, count)
     assert all(entry & OFLAG_COMPRESSED for entry in found)
-    return [refcount.compressed_place(state_of(disk), entry) for entry in found]
+    return [compressed_place(state_of(disk), entry) for entry in found]
 
 
 def refcounts(disk: BlockBackend, first: int, count: int) -> list[int]:
@@ -106,10 +107,10 @@ def test_one_that_ends_with_its_cluster_is_followed_by_one_in_a_free_cluster(
 
     async def take() -> None:
         async with s.lock:
-            got.append(await refcount.alloc_bytes(s, 1000))
-            got.append(await refcount.alloc_bytes(s, CLUSTER - 1000))
-            got.append(await refcount.alloc_clusters(s, 1, "data cluster"))
-            got.append(await refcount.alloc_bytes(s, 10))
+            got.append(await alloc.alloc_bytes(s, 1000))
+            got.append(await alloc.alloc_bytes(s, CLUSTER - 1000))
+            got.append(await alloc.alloc_clusters(s, 1, "data cluster"))
+            got.append(await alloc.alloc_bytes(s, 10))
 
     run_sync(disk.aio_context, take)
     first = got[0]

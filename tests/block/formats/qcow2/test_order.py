@@ -133,18 +133,18 @@ def test_a_cluster_is_not_taken_again_before_its_old_entry_is_gone(tmp_path: Pat
 def test_so_many_clusters_are_not_remembered(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from block.formats.qcow2 import refcount
+    from block.formats.qcow2 import let_go
 
-    monkeypatch.setattr(refcount, "MAX_LET_GO", 3)
+    monkeypatch.setattr(let_go, "MAX_LET_GO", 3)
     tape = Tape(new_image(tmp_path, cluster_size=512))
     with open_on(tape) as disk:
         disk.pwrite(0, b"x" * 5 * 512)
         assert disk.bs is not None
-        let_go = disk.bs.opaque.let_go
+        remembered = disk.bs.opaque.let_go
         disk.pdiscard(0, 3 * 512)
-        assert len(let_go) == 3
+        assert len(remembered) == 3
         disk.pdiscard(3 * 512, 512)
-        assert not let_go
+        assert not remembered
 
 
 def test_copied_data_are_safe_before_an_entry_points_to_them(tmp_path: Path) -> None:
