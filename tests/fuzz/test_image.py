@@ -4,9 +4,6 @@ short run."""
 
 from __future__ import annotations
 
-import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -21,9 +18,8 @@ from block.formats.qed.driver import QedDriver
 from block.formats.vmdk.driver import VmdkDriver
 from tests.fuzz.image import LIMIT, LONGEST, Target, tried
 from tests.fuzz.image_seeds import FORMATS, images
-from tests.support import needs
+from tests.fuzz.short_run import short_run
 
-ROOT = Path(__file__).parent.parent.parent
 SECONDS = 8
 
 
@@ -103,16 +99,5 @@ def test_the_file_does_not_grow_for_ever() -> None:
 
 @pytest.mark.full
 def test_a_short_run_finds_nothing(fmt: str, tmp_path: Path) -> None:
-    needs.module("atheris", "fuzz")
-    run = [sys.executable, "-m", "tests.fuzz.run", fmt, str(tmp_path)]
-    outcome = subprocess.run(
-        [*run, f"-max_total_time={SECONDS}", "-seed=1"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=20 * SECONDS,
-        check=False,
-    )
-    assert outcome.returncode == 0, outcome.stderr[-4000:]  # says where the input was saved
-    reached = [int(branches) for branches in re.findall(r"cov: (\d+)", outcome.stderr)]
+    reached = short_run(fmt, tmp_path, SECONDS)
     assert reached[-1] > reached[0], "no input led anywhere new"

@@ -3,9 +3,6 @@
 
 from __future__ import annotations
 
-import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -17,10 +14,9 @@ from miniqemu.hw.virtio import VirtioDevice
 from miniqemu.hw.virtio_blk import VirtioBlk
 from miniqemu.hw.virtqueue import VirtQueue
 from tests.fuzz import seeds
+from tests.fuzz.short_run import short_run
 from tests.fuzz.virtio_blk import Target
-from tests.support import needs
 
-ROOT = Path(__file__).parent.parent.parent
 SECONDS = 15
 BRANCHES = 500  # that a short run reaches at least; the seeds alone reach 490, minutes 575
 
@@ -100,16 +96,5 @@ def test_a_rule_that_is_broken_is_found(
 
 @pytest.mark.full
 def test_a_short_run_finds_nothing(tmp_path: Path) -> None:
-    needs.module("atheris", "fuzz")
-    run = [sys.executable, "-m", "tests.fuzz.run", "virtio_blk", str(tmp_path)]
-    outcome = subprocess.run(
-        [*run, f"-max_total_time={SECONDS}", "-seed=1"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=10 * SECONDS,
-        check=False,
-    )
-    assert outcome.returncode == 0, outcome.stderr[-4000:]  # says where the input was saved
-    reached = [int(branches) for branches in re.findall(r"cov: (\d+)", outcome.stderr)]
+    reached = short_run("virtio_blk", tmp_path, SECONDS)
     assert reached[-1] >= BRANCHES
