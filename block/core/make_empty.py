@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import errno
 
-from block.core.error import BlockError
+from block.core.error import BlockError, failed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,7 +32,6 @@ def make_empty(bs: BlockDriverState) -> None:
         with bs.aio_context:
             bs.drv.make_empty(bs)
     except OSError as error:
-        message = f"Failed to empty {bs.filename}: {error}"
-        raise BlockError(error.errno or errno.EIO, message, bs.node_name) from error
+        raise failed(f"Failed to empty {bs.filename}", error, bs.node_name) from error
     finally:
         bs.drained_end()

@@ -94,9 +94,8 @@ def _undo_open(bs: BlockDriverState) -> None:
 
 
 def _could_not_open(bs: BlockDriverState, error: OSError) -> BlockError:
-    code = error.errno or errno.EIO
     what = f"Could not open '{bs.filename}'" if bs.filename else "Could not open image"
-    return BlockError(code, f"{what}: {error.strerror}", bs.node_name)
+    return failed(what, error, bs.node_name)
 
 
 def refuse_leftovers(bs: BlockDriverState, options: dict[str, object]) -> None:

@@ -10,11 +10,9 @@ Called in the main thread while a tree is opened.
 
 from __future__ import annotations
 
-import errno
-
 from block.core import edge, registry
 from block.core import flags as f
-from block.core.error import BlockError
+from block.core.error import failed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,10 +30,7 @@ def probe_format(file_bs: BlockDriverState) -> str:
     try:
         head = probe.pread(0, registry.PROBE_BUF_SIZE)
     except OSError as error:
-        raise BlockError(
-            error.errno or errno.EIO,
-            f"Could not read image for determining its format: {error}",
-        ) from None
+        raise failed("Could not read image for determining its format", error) from None
     finally:
         edge.root_unref_child(probe)
     return registry.probe_all(head)

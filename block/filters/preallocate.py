@@ -28,11 +28,9 @@ does not move zero_start. Zeroes written over it later, and beyond it, seem to b
 
 from __future__ import annotations
 
-import errno
-
 from block.core import flags as f
 from block.core import io, permissions, wait
-from block.core.error import BlockError, failed
+from block.core.error import failed
 from block.core.filter import FilterDriver, filtered, pass_try_preadv
 from block.core.options import Option, invalid, take_options
 
@@ -255,8 +253,7 @@ async def _grow_within_room(
         try:
             state.file_end = filtered(bs).bs.getlength()
         except OSError as error:
-            message = "failed to get file length"
-            raise BlockError(error.errno or errno.EIO, message, bs.node_name) from error
+            raise failed("failed to get file length", error, bs.node_name) from error
     if prealloc == "falloc":
         if offset <= state.file_end:
             state.data_end = offset

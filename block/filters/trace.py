@@ -25,7 +25,7 @@ from io import FileIO
 from block.aio.iothread import thread_name
 from block.aio.world import ClockType
 from block.core import flags as f
-from block.core.error import BlockError, errno_of
+from block.core.error import errno_of, failed
 from block.core.filter import AroundDriver
 from block.core.options import Option, take_options
 from block.core.report import warn_report
@@ -136,8 +136,8 @@ class TraceDriver(AroundDriver):
         try:
             log = _open_log(path, bs.aio_context.clock_ns(ClockType.REALTIME))
         except OSError as error:
-            message = f"trace: could not open log '{path}': {error.strerror}"
-            raise BlockError(error.errno or errno.EIO, message, bs.node_name, "trace") from None
+            what = f"trace: could not open log '{path}'"
+            raise failed(what, error, bs.node_name, "trace") from None
         bs.opaque = TraceState(path, log)
 
     def close(self, bs: BlockDriverState) -> None:

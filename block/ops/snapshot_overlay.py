@@ -12,11 +12,10 @@ Called in the main thread. Source: block.c.
 
 from __future__ import annotations
 
-import errno
 import os
 
 from block.core import flags as f
-from block.core.error import BlockError
+from block.core.error import failed
 from block.core.open import bdrv_open, open_backend
 from block.core.registry import find_format
 
@@ -64,6 +63,5 @@ def _new_file() -> str:
         except FileExistsError:
             continue
         except OSError as error:
-            message = f"Could not open temporary file '{path}': {error.strerror}"
-            raise BlockError(error.errno or errno.EIO, message) from None
+            raise failed(f"Could not open temporary file '{path}'", error) from None
         return path

@@ -21,7 +21,7 @@ from __future__ import annotations
 import errno
 
 from block.core import flags as f
-from block.core.error import BlockError
+from block.core.error import BlockError, failed
 from block.core.options import Option, invalid, parse_bool, parse_enum, take_options
 from block.core.wait import run_sync
 from block.crypto.options import (
@@ -276,8 +276,8 @@ def _make_room(s: Qcow2State, length: int) -> None:
     try:
         place = run_sync(s.bs.aio_context, allocate)
     except OSError as error:
-        message = f"Cannot allocate cluster for LUKS header size {length}: {error}"
-        raise BlockError(error.errno or errno.EIO, message, s.bs.node_name, "qcow2") from error
+        what = f"Cannot allocate cluster for LUKS header size {length}"
+        raise failed(what, error, s.bs.node_name, "qcow2") from error
     data = lay.CRYPTO_PLACE.build({"offset": place, "length": length})
     s.extensions.append((lay.EXT_CRYPTO, data))
 

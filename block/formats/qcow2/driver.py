@@ -15,7 +15,7 @@ import errno
 
 from block.core import flags as f
 from block.core.driver import BlockDriver, BlockDriverInfo
-from block.core.error import BlockError
+from block.core.error import BlockError, failed
 from block.core.open import open_child
 from block.core.options import take_options
 from block.core.report import warn_report
@@ -340,8 +340,7 @@ def repair_dirty(bs: BlockDriverState) -> None:
     try:
         result = check.check(bs, check.FIX_LEAKS | check.FIX_ERRORS)
     except OSError as error:
-        message = f"Could not repair dirty image: {error}"
-        raise BlockError(error.errno or errno.EIO, message, bs.node_name, "qcow2") from error
+        raise failed("Could not repair dirty image", error, bs.node_name, "qcow2") from error
     if result.check_errors:
         message = "Could not repair dirty image: Input/output error"
         raise BlockError(errno.EIO, message, bs.node_name, "qcow2")

@@ -22,7 +22,7 @@ import os
 import struct
 
 from block.core import flags as f
-from block.core.error import BlockError
+from block.core.error import BlockError, failed
 from block.core.snapshot import NO_ICOUNT, SnapshotInfo
 from block.formats.qcow2.alloc import alloc_clusters
 from block.formats.qcow2.corrupt import check_overlap
@@ -171,8 +171,8 @@ class _Reader:
         try:
             await s.file.co_preadv(offset, there, [memoryview(piece)])
         except OSError as error:
-            message = f"Failed to read snapshot table: {error.strerror}"
-            raise refuse(s, message, error.errno or errno.EIO) from error
+            what = "Failed to read snapshot table"
+            raise failed(what, error, s.bs.node_name, "qcow2") from error
         self._start, self._piece = begin, bytes(piece)
 
 

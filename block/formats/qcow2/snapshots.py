@@ -30,7 +30,7 @@ from array import array
 from block.core import debug
 from block.core import flags as f
 from block.core.backend import BlockBackend
-from block.core.error import BlockError
+from block.core.error import BlockError, failed
 from block.core.iov import iov_memset_zero, iov_slice
 from block.core.wait import run_sync
 from block.formats.qcow2 import read, shared, write
@@ -292,8 +292,8 @@ async def _delete(s: Qcow2State, snapshot: Snapshot) -> None:
     try:
         place = await write_new(s, build_table(s, others), "snapshot table")
     except OSError as error:
-        message = f"Failed to remove snapshot from snapshot list: {error.strerror}"
-        raise refuse(s, message, error.errno or errno.EIO) from error
+        what = "Failed to remove snapshot from snapshot list"
+        raise failed(what, error, s.bs.node_name, "qcow2") from error
     await switch_table(s, others, place)
     await _let_go(s, table, snapshot.l1_offset)
 

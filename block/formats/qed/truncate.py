@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import errno
 
-from block.core.error import BlockError
+from block.core.error import BlockError, failed
 from block.formats.qed.header import co_read_l1_table, is_image_size_valid, write_header
 
 TYPE_CHECKING = False
@@ -39,6 +39,6 @@ async def co_truncate(s: QedState, size: int, prealloc: str) -> None:
             await write_header(s)
         except OSError as error:
             s.header.image_size = old
-            message = f"Failed to update the image size: {error.strerror}"
-            raise _refuse(s, error.errno or errno.EIO, message) from error
+            what = "Failed to update the image size"
+            raise failed(what, error, s.bs.node_name, "qed") from error
         await s.file.co_flush()
