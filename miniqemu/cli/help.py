@@ -6,7 +6,7 @@ from __future__ import annotations
 from miniqemu import VERSION
 from miniqemu.machine import debug
 
-from .options import GROUPS, Row
+from .options import GROUPS, OBJECTS, Row
 
 INDENT = 16
 
@@ -58,3 +58,40 @@ def log_help() -> str:
     """What '-d help' prints."""
     lines = [f"{name:<15} {what}\n" for name, what in debug.CATEGORIES.items()]
     return "Log items (comma separated):\n" + "".join(lines)
+
+
+def listing(topic: str) -> str:
+    """What '-machine help' and its like print: the names that the option takes."""
+    from miniqemu.accel.cpuid import MODELS
+
+    from .devices import MODELS as DEVICES
+    from .machine_options import ACCELERATORS
+
+    title, line, names = {
+        "machine": ("Supported machines are:", "{:<20} microvm (i386) (default)", ("microvm",)),
+        "accel": ("Accelerators supported by miniqemu:", "{}", ACCELERATORS),
+        "cpu": ("Available CPUs:", "x86 {}", MODELS),
+        "device": ("Supported devices are:", 'name "{}"', DEVICES),
+        "object": ("List of user creatable objects:", "  {}", OBJECTS),
+    }[topic]
+    return "\n".join((title, *map(line.format, names))) + "\n"
+
+
+def object_help(kind: str) -> str:
+    """What '-object KIND,help' prints: the properties, as QEMU lists them."""
+    from . import iothreads, secrets, throttling
+
+    of_kind = {
+        "iothread": [f"{name}=<int>" for name in iothreads.POLLING],
+        "secret": [f"{name}=<string>" for name in secrets.PROPERTIES],
+        "throttle-group": ["limits=<ThrottleLimits>"]
+        + [f"{name}=<int>" for name in throttling.PROPERTIES],
+    }
+    return f"{kind} options:\n" + "".join(f"  {line}\n" for line in sorted(of_kind[kind]))
+
+
+def format_help() -> str:
+    """What '-drive format=help' prints."""
+    from block.core.registry import format_names
+
+    return f"Supported formats: {' '.join(format_names())}\n"

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
+OBJECTS = ("iothread", "secret", "throttle-group")  # what -object makes
+
+
 class Row:
     """One option: its names without dashes, its argument ('' where it has none), its help."""
 
@@ -105,6 +108,19 @@ def switch(attribute: str, value: bool) -> Callable[[Config, Item], None]:
     return lambda config, item: setattr(config, attribute, value)
 
 
+def or_list(topic: str, take: Callable[[Config, Item], None]) -> Callable[[Config, Item], None]:
+    """The option itself, or, where it says 'help' instead, what could stand there."""
+
+    def taken(config: Config, item: Item) -> None:
+        if keyval.is_help(item.text):
+            from .help import listing
+
+            raise Stop(listing(topic))
+        take(config, item)
+
+    return taken
+
+
 def accept(config: Config, item: Item) -> None:
     """True of every machine here."""
 
@@ -133,7 +149,12 @@ def take_enable_kvm(config: Config, item: Item) -> None:
 
 
 def take_object(config: Config, item: Item) -> None:
-    """-object: key=value or JSON, the type first."""
+    """-object: key=value or JSON, the type first; 'TYPE,help' lists the type's properties."""
+    kind, *settings = item.text.split(",")
+    if kind in OBJECTS and any(keyval.is_help(word) for word in settings):
+        from .help import object_help
+
+        raise Stop(object_help(kind))
     item.read(keyval.parse_either, "qom-type")
     config.objects.append(item)
 
@@ -145,8 +166,12 @@ def take_blockdev(config: Config, item: Item) -> None:
 
 
 def take_drive(config: Config, item: Item) -> None:
-    """-drive: a flat list of settings."""
+    """-drive: a flat list of settings; 'format=help' lists the formats."""
     item.read(keyval.parse_opts)
+    if keyval.is_help(item.text_of("format") or ""):
+        from .help import format_help
+
+        raise Stop(format_help())
     check_id(item, "drive", config.drives)
     config.drives.append(item)
 
@@ -248,15 +273,25 @@ GROUPS: dict[str, tuple[Row, ...]] = {
         Row(
             "machine M",
             "[type=]microvm[,prop=value][,...]",
-            take_machine,
+            or_list("machine", take_machine),
             "the machine to emulate: microvm is the only one (default)\n"
             "accel=kvm selects the accelerator\n"
             "isa-serial=on|off the serial port (default: on)\n"
             "auto-kernel-cmdline=on|off tell the kernel of the disks (default: on)\n"
             "pit=, pic=, rtc=, acpi=, pcie=, usb=, x-option-roms=: as this machine has them",
         ),
-        Row("cpu", "host|max", store("cpu"), "the processor: the host's own"),
-        Row("accel", "kvm|tcg", add("accels"), "the accelerator; several are tried in order"),
+        Row(
+            "cpu",
+            "host|max|qemu64|kvm64",
+            or_list("cpu", store("cpu")),
+            "the processor: the host's own ('-cpu help' lists the others)",
+        ),
+        Row(
+            "accel",
+            "kvm|tcg",
+            or_list("accel", add("accels")),
+            "the accelerator; several are tried in order",
+        ),
         Row("smp", "[cpus=]n", store("smp"), "the number of processors (default: 1)"),
         Row(
             "global",
@@ -268,7 +303,7 @@ GROUPS: dict[str, tuple[Row, ...]] = {
         Row(
             "device",
             "driver[,prop=value][,...]",
-            take_device,
+            or_list("device", take_device),
             "add a device: virtio-blk-device or isa-debug-exit\n"
             "'-device driver,help' lists its properties",
         ),
@@ -290,9 +325,12 @@ GROUPS: dict[str, tuple[Row, ...]] = {
             take_drive,
             "open an image for a device to use\n"
             "[,cache=writethrough|writeback|none|directsync|unsafe]\n"
-            "[,aio=threads][,readonly=on|off][,node-name=name]\n"
+            "[,aio=threads|native|io_uring][,copy-on-read=on|off]\n"
+            "[,readonly=on|off][,node-name=name]\n"
             "[,discard=ignore|unmap][,detect-zeroes=on|off|unmap]\n"
-            "[,rerror=ignore|stop|report][,werror=ignore|stop|report|enospc]",
+            "[,rerror=ignore|stop|report][,werror=ignore|stop|report|enospc]\n"
+            "[,throttling.iops-total=n][,throttling.bps-total=n][,throttling.group=name][,...]\n"
+            "and the format's own options; 'format=help' lists the formats",
         ),
     ),
     "Display options": (
@@ -333,10 +371,14 @@ GROUPS: dict[str, tuple[Row, ...]] = {
     "Generic object creation": (
         Row(
             "object",
-            "iothread,id=id[,poll-max-ns=n][,poll-grow=n][,poll-shrink=n]",
-            take_object,
-            "create a thread for disks to work in, which looks for work at most n ns before it\n"
-            "sleeps; also as JSON",
+            "iothread|secret|throttle-group,id=id[,prop=value][,...]",
+            or_list("object", take_object),
+            "make something for disks to use; also as JSON\n"
+            "iothread[,poll-max-ns=n][,poll-grow=n][,poll-shrink=n]: a thread to work in,\n"
+            "which looks for work at most n ns before it sleeps\n"
+            "secret,file=path|data=text: a password or a key of an encrypted image\n"
+            "throttle-group[,x-iops-total=n][,...]: limits that several disks share\n"
+            "'-object type,help' lists its properties",
         ),
     ),
 }

@@ -6,11 +6,13 @@ from __future__ import annotations
 import pytest
 
 from block.core import flags as f
+from miniqemu.cli.build import SUPPORTED
 from miniqemu.cli.config import CliError, Config, Item
 from miniqemu.cli.devices import Device, global_properties
 from miniqemu.cli.drives import Drive
+from miniqemu.cli.help import object_help
 from miniqemu.cli.machine_options import MachineOptions
-from miniqemu.cli.options import GROUPS, Stop, lookup, parse
+from miniqemu.cli.options import GROUPS, OBJECTS, Stop, lookup, parse
 from miniqemu.cli.qemu_names import DEVICES, FLAGS, OPTIONS_WITH_ARGUMENT
 
 MIB = 1 << 20
@@ -203,6 +205,27 @@ def test_the_escape_key_is_a_code(text: str, code: int) -> None:
 def test_texts_stop_the_program_before_anything_is_made(line: str) -> None:
     with pytest.raises(Stop):
         config(*line.split())
+
+
+@pytest.mark.parametrize(
+    ("line", "names"),
+    [("-M help", "microvm"), ("-machine ?", "microvm"), ("-accel help", "kvm tcg"),
+     ("-cpu help", "host qemu64"), ("-device help", "virtio-blk-device isa-debug-exit"),
+     ("-object help", "iothread secret throttle-group"), ("-drive format=help", "raw qcow2"),
+     ("-object iothread,help", "poll-max-ns=<int>"), ("-object secret,?", "file=<string>"),
+     ("-object throttle-group,help", "x-iops-total=<int>")],
+)  # fmt: skip
+def test_help_in_place_of_a_name_lists_the_names(line: str, names: str) -> None:
+    with pytest.raises(Stop) as stop:
+        config(*line.split())
+    for name in names.split():
+        assert name in str(stop.value)
+
+
+def test_the_objects_that_help_lists_are_those_that_can_be_made() -> None:
+    for kind in OBJECTS:
+        assert kind in SUPPORTED
+        assert f"{kind} options:" in object_help(kind)
 
 
 def test_what_a_machine_never_has_may_be_switched_off() -> None:
