@@ -21,8 +21,10 @@ from pathlib import Path
 from block.core.cache import AIO_MODES, CACHE_MODES, DISCARD_MODES
 from block.core.flags import PREALLOC_MODES
 from block.core.registry import format_names
+from miniqemu.machine.debug import CATEGORIES
 
 from . import options as machine
+from .devices import MODELS
 from .img import main as img
 from .io import commands as io_commands
 from .io import main as io
@@ -43,6 +45,10 @@ FEW: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "bench": {"i": tuple(AIO_MODES)},
     "check": {"r": ("leaks", "all")},
+    "miniqemu": {
+        "d": tuple(CATEGORIES), "device": tuple(MODELS), "M": ("microvm",),
+        "machine": ("microvm",), "serial": ("stdio", "mon:stdio", "null", "none"),
+    },
     "miniqemu-img": {"T": ()},
     "miniqemu-io": {
         "i": tuple(AIO_MODES), "d": tuple(DISCARD_MODES), "T": (),
@@ -97,13 +103,16 @@ def table(who: str, short: str, long: Mapping[str, tuple[str, bool]]) -> list[Op
 
 
 def machine_options() -> list[Option]:
-    """Those of miniqemu; an argument such as 'kvm|tcg' says its words itself."""
+    """Those of miniqemu. An argument such as 'kvm|tcg', or 'none', says its words itself; other
+    single words stand for something, 'logfile' for one."""
     found = []
     for rows in machine.GROUPS.values():
         for row in rows:
-            words = row.argument.split("|")
-            few = words if all(word.isalnum() for word in words) else ()
-            found += [Option(f"-{name}", bool(row.argument), few) for name in row.names]
+            words = tuple(row.argument.split("|"))
+            is_choice = words == ("none",) or (len(words) > 1 and all(map(str.isalnum, words)))
+            for name in row.names:
+                few = FEW["miniqemu"].get(name, words if is_choice else ())
+                found.append(Option(f"-{name}", bool(row.argument), few))
     return sorted(found, key=lambda option: option.name)
 
 
@@ -170,7 +179,8 @@ def _zsh_arguments(indent: str, options: list[Option], rest: str, flags: str = "
     specs = []
     for option in options:
         equals = "=" if option.has_value and option.name.startswith("--") else ""
-        action = f"({' '.join(option.values)})" if option.values else "_files"
+        words = " ".join(option.values).replace(":", r"\:")
+        action = f"({words})" if words else "_files"
         value = f":value:{action}" if option.has_value else ""
         specs.append(f"{indent}    '*{option.name}{equals}{value}' \\")
     return [f"{indent}_arguments {flags} \\".replace("  ", " "), *specs, f"{indent}    {rest}"]
@@ -183,7 +193,7 @@ def scripts() -> dict[str, str]:
     """name of a file -> its text."""
     of_img = {name: options_of(name) for name in img.COMMANDS}
     programs: tuple[tuple[str, list[Option], dict[str, list[Option]]], ...] = (
-        ("miniqemu", machine_options(), {}),
+        ("miniqemu", machine_options(), {"create": of_img["create"], "doctor": []}),
         ("miniqemu-img", table("miniqemu-img", "hVT:", img.LONG), of_img),
         ("miniqemu-io", table("miniqemu-io", io.SHORT, io.LONG), {}),
     )

@@ -19,7 +19,7 @@ usage: {0} create [-q] [-u] [-f fmt] [-b backing_file [-F backing_fmt]] [-o opti
 Makes a disk image, as `qemu-img create` does
 
   '-h', '--help'     display this help and exit
-  '-f' fmt           the image's format: raw (default), qcow2, qed
+  '-f' fmt           the image's format: raw (default), qcow2, qed, vmdk or luks
   '-b' backing_file  the image whose data shows where the new one has none
   '-F' backing_fmt   the format of the backing file
   '-o' options       options of the format, name=value[,...]; '-o help' lists them

@@ -55,6 +55,12 @@ def bash_offers(*words: str) -> list[str]:
         (["miniqemu-io", "--read"], ["--read-only"]),
         (["miniqemu", "-nogr"], ["-nographic"]),
         (["miniqemu", "-accel", ""], ["kvm", "tcg"]),
+        (["miniqemu", "-kernel", ""], []),
+        (["miniqemu", "-device", "isa"], ["isa-debug-exit"]),
+        (["miniqemu", "-d", "ex"], ["exits"]),
+        (["miniqemu", "-serial", "n"], ["null", "none"]),
+        (["miniqemu", "doc"], ["doctor"]),
+        (["miniqemu", "create", "-f", "qe"], ["qed"]),
     ],
 )
 def test_bash_offers(words: list[str], offered: list[str]) -> None:
@@ -82,6 +88,10 @@ def test_zsh_understands_the_scripts(program: str) -> None:
         ("miniqemu-img convert -O qc", "miniqemu-img convert -O qcow2 "),
         ("miniqemu-io --read", "miniqemu-io --read-only "),
         ("miniqemu -nogr", "miniqemu -nographic "),
+        ("miniqemu -device vir", "miniqemu -device virtio-blk-device "),
+        ("miniqemu -serial mo", "miniqemu -serial mon:stdio "),
+        ("miniqemu doc", "miniqemu doctor "),
+        ("miniqemu create -f qc", "miniqemu create -f qcow2 "),
     ],
 )
 def test_zsh_completes(typed: str, becomes: str) -> None:
