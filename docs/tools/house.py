@@ -67,14 +67,13 @@ def connect(made: Picture, user: Box, used: Box) -> None:
 
 
 def lower(made: Picture) -> Box:
-    """Draws block/, the block layer, with the rooms that are planned dashed."""
+    """Draws block/, the block layer: what works with whole images, drivers, what they stand on."""
     whole = made.region(20, 286, 820, 274, "block/: the block layer, usable alone", kind="green")
-    planned = "~planned: jobs, ops, export"
     drivers = [
-        made.box(36, 322, 180, ROOM, "`formats`", "~raw"),
-        made.box(236, 322, 180, ROOM, "`protocols`", "~file, null-co"),
+        made.box(36, 322, 180, ROOM, "`formats`", "~raw, qcow2, qed, vmdk, luks"),
+        made.box(236, 322, 180, ROOM, "`protocols`", "~file, null-co, null-aio"),
         made.box(436, 322, 180, ROOM, "`filters`", "~blkdebug, throttle, ..."),
-        made.box(636, 322, 188, ROOM, planned, kind="plain dashed"),
+        made.box(636, 322, 188, ROOM, "`ops`", "~convert, compare, map, ..."),
     ]
     core = made.box(36, 402, 788, 58, "`core`", "~nodes, edges, the device's handle, opening, "
                     "requests, drain, moving between loops")  # fmt: skip
