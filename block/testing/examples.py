@@ -80,4 +80,3 @@ def each_in(item: pytest.Item, around: Callable[[], contextlib.AbstractContextMa
         yield
     finally:
         handle.inner_test = inner
-

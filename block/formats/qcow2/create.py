@@ -236,8 +236,7 @@ def _write_start(filename: str, plan: Plan) -> None:
     }  # fmt: skip
     data = b""
     for part in (HEADER_V2, HEADER_V3, HEADER_MORE):
-        values = {field.name: fields.get(field.name, 0) for field in part.subcons if field.name}
-        data += part.build(values)
+        data += part.build({name: fields.get(name, 0) for name in part.names})
     table = to_disk(array("Q", [2 * size]))
     blk = _open_file(filename, f.BDRV_O_RDWR | f.BDRV_O_RESIZE)
     try:

@@ -119,8 +119,8 @@ def _header_place(s: Qcow2State) -> tuple[int, int] | None:
     if s.crypt_method != lay.CRYPT_LUKS:
         message = "CRYPTO header extension only expected with LUKS encryption method"
         raise header.refuse(s, message, f"header.crypt_method = {s.crypt_method}")
-    if len(data) != lay.CRYPTO_PLACE.sizeof():
-        size = lay.CRYPTO_PLACE.sizeof()
+    if len(data) != lay.CRYPTO_PLACE.size:
+        size = lay.CRYPTO_PLACE.size
         message = f"CRYPTO header extension size {len(data)}, but expected size {size}"
         raise header.refuse(s, message)
     place = lay.CRYPTO_PLACE.parse(data)

@@ -26,8 +26,7 @@ from block.formats.qcow2.cache import from_disk
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
+    from block.core.record import Fields
     from block.formats.qcow2.state import Qcow2State
 
 
@@ -37,7 +36,7 @@ def refuse(s: Qcow2State, message: str, field: str = "", number: int = errno.EIN
     return BlockError(number, message + where, s.bs.node_name, "qcow2")
 
 
-def read_header(s: Qcow2State, flags: int) -> Any:
+def read_header(s: Qcow2State, flags: int) -> Fields:
     """Reads and checks the header and its extensions; returns the parsed fields.
 
     Afterwards the geometry is set; tables are checked but not read.
@@ -61,7 +60,7 @@ def read_header(s: Qcow2State, flags: int) -> Any:
     return head
 
 
-def _read_fields(s: Qcow2State) -> Any:
+def _read_fields(s: Qcow2State) -> Fields:
     """The fields of both versions; of version 2, the others have their only value."""
     data = s.file.pread(0, lay.FULL_LENGTH)
     if data[:4] != lay.MAGIC:
@@ -83,13 +82,13 @@ def _read_fields(s: Qcow2State) -> Any:
         }
     )
     if head.version == 3:
-        head.update(lay.HEADER_V3.parse(data[lay.V2_LENGTH :]))
+        head.update(lay.HEADER_V3.parse(data, lay.V2_LENGTH).values())
         if head.header_length > lay.V3_LENGTH:
-            head.update(lay.HEADER_MORE.parse(data[lay.V3_LENGTH :]))
+            head.update(lay.HEADER_MORE.parse(data, lay.V3_LENGTH).values())
     return head
 
 
-def _read_more_fields(s: Qcow2State, head: Any) -> None:
+def _read_more_fields(s: Qcow2State, head: Fields) -> None:
     length = head.header_length
     where = f"header.header_length = {length}"
     if s.version == 3 and length < lay.V3_LENGTH:
@@ -103,7 +102,7 @@ def _read_more_fields(s: Qcow2State, head: Any) -> None:
         raise refuse(s, "Invalid backing file offset", field)
 
 
-def _check_features(s: Qcow2State, head: Any, end: int, flags: int) -> None:
+def _check_features(s: Qcow2State, head: Fields, end: int, flags: int) -> None:
     s.incompatible_features = head.incompatible_features
     s.compatible_features = head.compatible_features
     s.autoclear_features = head.autoclear_features
@@ -174,7 +173,8 @@ def _feature_names(s: Qcow2State, start: int, end: int) -> dict[int, str]:
         return names
     for kind, data in s.extensions:
         if kind == lay.EXT_FEATURE_TABLE:
-            for feature in lay.FEATURES.parse(data):
+            for at in range(0, len(data) - lay.FEATURE.size + 1, lay.FEATURE.size):
+                feature = lay.FEATURE.parse(data, at)
                 name = feature.name.split(b"\0")[0].decode(errors="replace")
                 if feature.type == lay.INCOMPATIBLE and feature.bit < 64 and name:
                     names.setdefault(feature.bit, name)
@@ -184,7 +184,7 @@ def _feature_names(s: Qcow2State, start: int, end: int) -> dict[int, str]:
 # -- tables
 
 
-def _check_tables(s: Qcow2State, head: Any) -> None:
+def _check_tables(s: Qcow2State, head: Fields) -> None:
     """Where tables are and how large, before they are read."""
     clusters = head.refcount_table_clusters
     if not clusters:
@@ -240,7 +240,7 @@ def _check_place(
         raise refuse(s, f"{name} offset invalid", f"header.{field}_offset = {offset:#x}")
 
 
-def read_tables(s: Qcow2State, head: Any) -> None:
+def read_tables(s: Qcow2State, head: Fields) -> None:
     """Reads the L1 table and the refcount table; both stay in memory."""
     s.l1_offset = head.l1_table_offset
     s.l1_table = from_disk("Q", s.file.pread(s.l1_offset, head.l1_size * lay.ENTRY_SIZE))
@@ -263,7 +263,7 @@ def _read_extensions(s: Qcow2State, offset: int, end: int) -> None:
     while offset < end:
         if end - offset < 8:
             raise refuse(s, "Header extension too large", f"at {offset:#x}")
-        head = lay.EXTENSION_HEAD.parse(data[offset:])
+        head = lay.EXTENSION_HEAD.parse(data, offset)
         offset += 8
         if head.length > end - offset:
             raise refuse(s, "Header extension too large", f"type {head.type:#x}")
@@ -283,7 +283,7 @@ def _take_extension(s: Qcow2State, kind: int, data: bytes) -> None:
         s.extensions.append((kind, data))
 
 
-def _read_backing_name(s: Qcow2State, head: Any) -> None:
+def _read_backing_name(s: Qcow2State, head: Fields) -> None:
     offset, length = head.backing_file_offset, head.backing_file_size
     if not offset:
         return
@@ -325,7 +325,7 @@ def build_header(s: Qcow2State, size: int) -> bytes:
         "header_length": start,
         "compression_type": s.compression_type,
     }
-    data: bytes = lay.HEADER_V2.build(fields)
+    data = lay.HEADER_V2.build(fields)
     if s.version == 3:
         data += lay.HEADER_V3.build(fields) + lay.HEADER_MORE.build(fields) + s.unknown_fields
     data += extensions + s.backing_name
@@ -341,10 +341,10 @@ def _extensions(s: Qcow2State) -> list[tuple[int, bytes]]:
         found += [(kind, data) for kind, data in s.extensions if kind == wanted]
     if s.version == 3 and s.cluster_size > 4096:
         rows = [
-            {"type": kind, "bit": bit, "name": lay.FEATURE_NAME.build(name)}
+            lay.FEATURE.build({"type": kind, "bit": bit, "name": name})
             for kind, bit, name in lay.FEATURE_NAMES
         ]
-        found.append((lay.EXT_FEATURE_TABLE, lay.FEATURES.build(rows)))
+        found.append((lay.EXT_FEATURE_TABLE, b"".join(rows)))
     if s.nb_bitmaps:
         found.append((lay.EXT_BITMAPS, bitmap_directory.extension(s)))
     known = (lay.EXT_DATA_FILE, lay.EXT_CRYPTO, lay.EXT_FEATURE_TABLE)
@@ -353,7 +353,7 @@ def _extensions(s: Qcow2State) -> list[tuple[int, bytes]]:
 
 
 def _build_extension(kind: int, data: bytes) -> bytes:
-    head: bytes = lay.EXTENSION_HEAD.build({"type": kind, "length": len(data)})
+    head = lay.EXTENSION_HEAD.build({"type": kind, "length": len(data)})
     return head + data + bytes(-len(data) % 8)
 
 

@@ -6,55 +6,47 @@
     L1 table        ->  L2 tables: one entry for each cluster of the disk
 
 R1  All numbers are big-endian.
-R2  `construct` reads what is read once. Entries of tables are read for every request: they live
-    in `array`s (cache.py), and here are only the masks for them.
+R2  Headers are Records: every start reads them (block/core/record.py). Entries of tables are read
+    for every request: they live in `array`s (cache.py), and here are only the masks for them.
 
 Imported with the driver, never before its row has won (DESIGN.md, rules 7 and 9).
 """
 
 from __future__ import annotations
 
-from construct import (
-    Bytes,
-    Const,
-    GreedyRange,
-    Int8ub,
-    Int32ub,
-    Int64ub,
-    PaddedString,
-    Padding,
-    Struct,
-)
+from block.core.record import Record
 
 MAGIC = b"QFI\xfb"
 
-HEADER_V2 = Struct(
-    "magic" / Const(MAGIC),
-    "version" / Int32ub,
-    "backing_file_offset" / Int64ub,
-    "backing_file_size" / Int32ub,
-    "cluster_bits" / Int32ub,
-    "size" / Int64ub,
-    "crypt_method" / Int32ub,
-    "l1_size" / Int32ub,
-    "l1_table_offset" / Int64ub,
-    "refcount_table_offset" / Int64ub,
-    "refcount_table_clusters" / Int32ub,
-    "nb_snapshots" / Int32ub,
-    "snapshots_offset" / Int64ub,
+HEADER_V2 = Record(
+    ">",
+    magic="4s",
+    version="I",
+    backing_file_offset="Q",
+    backing_file_size="I",
+    cluster_bits="I",
+    size="Q",
+    crypt_method="I",
+    l1_size="I",
+    l1_table_offset="Q",
+    refcount_table_offset="Q",
+    refcount_table_clusters="I",
+    nb_snapshots="I",
+    snapshots_offset="Q",
 )
 """The first 72 bytes, all that version 2 has."""
 
-HEADER_V3 = Struct(
-    "incompatible_features" / Int64ub,
-    "compatible_features" / Int64ub,
-    "autoclear_features" / Int64ub,
-    "refcount_order" / Int32ub,
-    "header_length" / Int32ub,
+HEADER_V3 = Record(
+    ">",
+    incompatible_features="Q",
+    compatible_features="Q",
+    autoclear_features="Q",
+    refcount_order="I",
+    header_length="I",
 )
 """Bytes 72 to 103, which every version 3 image has."""
 
-HEADER_MORE = Struct("compression_type" / Int8ub, Padding(7))
+HEADER_MORE = Record(">", compression_type="B7x")
 """Bytes 104 to 111; there if header_length says so."""
 
 V2_LENGTH = 72
@@ -69,26 +61,22 @@ SNAPSHOTS_AT = 60
 INCOMPATIBLE_AT = 72
 AUTOCLEAR_AT = 88
 
-L1_PLACE = Struct("l1_size" / Int32ub, "l1_table_offset" / Int64ub)
+L1_PLACE = Record(">", l1_size="I", l1_table_offset="Q")
 """Bytes 36 to 47, changed in one write when the L1 table moves."""
 
-DISK_PLACE = Struct(
-    "size" / Int64ub, "crypt_method" / Int32ub, "l1_size" / Int32ub, "l1_table_offset" / Int64ub
-)
+DISK_PLACE = Record(">", size="Q", crypt_method="I", l1_size="I", l1_table_offset="Q")
 """Bytes 24 to 47, changed in one write when the disk becomes another one (snapshots.py)."""
 
-REFCOUNT_PLACE = Struct("refcount_table_offset" / Int64ub, "refcount_table_clusters" / Int32ub)
+REFCOUNT_PLACE = Record(">", refcount_table_offset="Q", refcount_table_clusters="I")
 """Bytes 48 to 59, changed in one write when the refcount table moves."""
 
 TABLES_AT = 40
-TABLES_PLACE = Struct(
-    "l1_table_offset" / Int64ub,
-    "refcount_table_offset" / Int64ub,
-    "refcount_table_clusters" / Int32ub,
+TABLES_PLACE = Record(
+    ">", l1_table_offset="Q", refcount_table_offset="Q", refcount_table_clusters="I"
 )
 """Bytes 40 to 59: both at once, when an image is emptied."""
 
-EXTENSION_HEAD = Struct("type" / Int32ub, "length" / Int32ub)
+EXTENSION_HEAD = Record(">", type="I", length="I")
 
 EXT_END = 0
 EXT_BACKING_FORMAT = 0xE2792ACA
@@ -96,16 +84,15 @@ EXT_FEATURE_TABLE = 0x6803F857
 EXT_BITMAPS = 0x23852875
 EXT_CRYPTO = 0x0537BE77
 
-CRYPTO_PLACE = Struct("offset" / Int64ub, "length" / Int64ub)
+CRYPTO_PLACE = Record(">", offset="Q", length="Q")
 """What EXT_CRYPTO holds: where the LUKS header is in the file."""
 
 CRYPT_NONE, CRYPT_AES, CRYPT_LUKS = range(3)
 """crypt_method: how the guest's data are encrypted (crypto.py)."""
 EXT_DATA_FILE = 0x44415441
 
-FEATURE = Struct("type" / Int8ub, "bit" / Int8ub, "name" / Bytes(46))
-FEATURES = GreedyRange(FEATURE)
-"""The feature name table: how a program that knows no such bit can name it all the same."""
+FEATURE = Record(">", type="B", bit="B", name="46s")
+"""A row of the feature name table: whoever does not know a bit can name it all the same."""
 
 INCOMPATIBLE, COMPATIBLE, AUTOCLEAR = range(3)
 
@@ -128,18 +115,16 @@ AUTOCLEAR_DATA_FILE_RAW = 1 << 1
 AUTOCLEAR_KNOWN = AUTOCLEAR_BITMAPS | AUTOCLEAR_DATA_FILE_RAW
 
 FEATURE_NAMES = (
-    (INCOMPATIBLE, 0, "dirty bit"),
-    (INCOMPATIBLE, 1, "corrupt bit"),
-    (INCOMPATIBLE, 2, "external data file"),
-    (INCOMPATIBLE, 3, "compression type"),
-    (INCOMPATIBLE, 4, "extended L2 entries"),
-    (COMPATIBLE, 0, "lazy refcounts"),
-    (AUTOCLEAR, 0, "bitmaps"),
-    (AUTOCLEAR, 1, "raw external data"),
+    (INCOMPATIBLE, 0, b"dirty bit"),
+    (INCOMPATIBLE, 1, b"corrupt bit"),
+    (INCOMPATIBLE, 2, b"external data file"),
+    (INCOMPATIBLE, 3, b"compression type"),
+    (INCOMPATIBLE, 4, b"extended L2 entries"),
+    (COMPATIBLE, 0, b"lazy refcounts"),
+    (AUTOCLEAR, 0, b"bitmaps"),
+    (AUTOCLEAR, 1, b"raw external data"),
 )
 """The table that new images get (qcow2_update_header)."""
-
-FEATURE_NAME = PaddedString(46, "ascii")
 
 # Entries of L1 and L2 tables. Bit 63 says: in use once, so it may be written in place.
 OFLAG_COPIED = 1 << 63

@@ -252,11 +252,11 @@ async def _goto(s: Qcow2State, snapshot: Snapshot) -> None:
 
 async def _switch_disk(s: Qcow2State, table: array[int], place: int, size: int) -> None:
     """One write makes the disk another one (R1); then what only the old one had is freed."""
-    head = bytearray(DISK_PLACE.sizeof())
+    head = bytearray(DISK_PLACE.size)
     await s.file.co_preadv(SIZE_AT, len(head), [memoryview(head)])
     fields = DISK_PLACE.parse(head)
     fields.update({"size": size, "l1_size": len(table), "l1_table_offset": place})
-    await s.file.co_pwritev(SIZE_AT, len(head), [memoryview(DISK_PLACE.build(fields))])
+    await s.file.co_pwritev(SIZE_AT, len(head), [memoryview(DISK_PLACE.build(fields.values()))])
     await s.file.co_flush()
     old_table, old_place = s.l1_table, s.l1_offset
     s.l1_table, s.l1_offset = table, place

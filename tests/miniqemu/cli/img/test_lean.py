@@ -22,3 +22,12 @@ def test_a_start_imports_nothing_dear(tmp_path: Path, line: str) -> None:
     assert start.imported & DEAR == set()
     if line == "--version":
         assert not any(name.startswith("block.protocols") for name in start.imported)
+
+
+@pytest.mark.parametrize("line", ["info disk.qcow2", "convert -O qcow2 disk.qcow2 copy.qcow2"])
+def test_a_start_with_qcow2_reads_its_header_without_construct(tmp_path: Path, line: str) -> None:
+    made = lean_start(PROGRAM, ["create", "-f", "qcow2", "disk.qcow2", "1M"], tmp_path)
+    start = lean_start(PROGRAM, line.split(), tmp_path)
+    assert (made.status, start.status) == (0, 0)
+    assert "block.formats.qcow2.header" in start.imported & made.imported
+    assert "construct" not in start.imported | made.imported
