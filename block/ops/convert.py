@@ -10,10 +10,9 @@ R2  A target that is new and reads as zeroes gets no zeroes at all. Another one 
     co_pwrite_zeroes, which may make holes.
 R3  With a backing file the target leaves out what the source's own backing file has: both are
     taken to hold the same there.
-R4  Several workers read at once. They write in the order of the image, unless `in_order` is
-    False; so a file grows from its beginning to its end. Where writes are compressed they only
-    begin in this order: while one is packed, so are the next. But formats that are made to be
-    sent (needs_compressed_writes) have the order of the image in the file, too.
+R4  Several workers read at once. They begin to write in the order of the image, unless `in_order`
+    is False; so a file grows from its beginning to its end. How many write at once: see Turns
+    below. Formats that are made to be sent (needs_compressed_writes) take one after the other.
 R5  The first failure ends all workers. The sources are never written.
 R6  Compressed, whole clusters are written, or none: an extent that is shorter than a cluster of
     the target counts as data with all that is beside it. Some targets take nothing else.
@@ -29,26 +28,29 @@ import os
 
 from block.aio.co_lock import CoMutex
 from block.aio.co_parallel import co_parallel
-from block.aio.coroutine import co_yield, current
 from block.core import flags as f
 from block.core.align import blockalign
 from block.core.error import BlockError, errno_of
 from block.core.status import co_block_status_above
 from block.core.wait import run_sync
 from block.ops.sparse import runs
+from block.ops.turns import Turns
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from block.aio.coroutine import Coroutine
     from block.core.backend import BlockBackend
     from block.core.node import BlockDriverState
 
 DATA, ZERO, BACKING = range(3)
-BUFFER_SIZE = 2 << 20
+# All workers' buffers fit into the processor's cache: what is read is still there when it is
+# written. Measured: 512 MiB in 120 ms, with 2 MiB each 170 ms.
+BUFFER_SIZE = 1 << 20
 MAX_BUFFER_SIZE = 16 << 20
 MAX_WORKERS = 16
+# The second write is with the kernel when the first is through; a third would only be in their way.
+WRITES_AT_ONCE = 2
 SECTOR = f.SECTOR_SIZE
 
 
@@ -113,15 +115,12 @@ class Convert:
         self.offload = offload
         self.progress = progress
         self.warn = warn
-        self.packs_ahead = False
+        self.turns = Turns(WRITES_AT_ONCE)
         self.cluster = self._cluster_to_compress(compressed)  # 0: nothing is compressed
         self._look_at_target(target_is_new, target_is_zero)
         self.position = 0  # what has been given to workers
-        self.written = 0  # whose turn it is to write
-        self.waiting: dict[int, Coroutine] = {}
         self.known = (DATA, 0, 0)  # the extent that is asked for last: kind, start, end
         self.to_copy = self.copied = 0
-        self.failed = False
         self.lock = CoMutex()
 
     @property
@@ -137,7 +136,8 @@ class Convert:
             return 0
         if not 0 < info.cluster_size <= MAX_BUFFER_SIZE:
             raise BlockError(errno.EINVAL, "invalid cluster size")
-        self.packs_ahead = not info.needs_compressed_writes
+        # While one is packed, so are the next.
+        self.turns.at_once = 1 if info.needs_compressed_writes else self.workers
         return info.cluster_size
 
     def _look_at_target(self, is_new: bool, is_zero: bool) -> None:
@@ -254,15 +254,13 @@ class Convert:
             while (found := await self._take()) is not None:
                 await self._copy(*found, buffer)
         except BaseException:
-            self.failed = True  # R5
-            for co in list(self.waiting.values()):
-                co.wake()
+            self.turns.stop()  # R5
             raise
 
     async def _take(self) -> tuple[int, int, int] | None:
         """The next extent for a worker: (kind, offset, bytes), or None."""
         async with self.lock:
-            if self.failed or self.position >= self.total:
+            if self.turns.stopped or self.position >= self.total:
                 return None
             offset = self.position
             kind, nbytes = await self._extent(offset)
@@ -284,11 +282,9 @@ class Convert:
             view[:] = bytes(nbytes)
             kind = DATA
         if self.in_order:
-            await self._my_turn(offset)
-        if self.failed:
+            await self.turns.begin(offset, nbytes)
+        if self.turns.stopped:
             return
-        if self.in_order and self.packs_ahead:
-            self._next_turn(offset + nbytes)
         try:
             if offload and not (self.offload and await self._is_copied_by_others(offset, nbytes)):
                 offload = False
@@ -299,22 +295,8 @@ class Convert:
                 await self._write_zeroes(offset, nbytes)
         except OSError as error:
             raise ConvertFailed("writing at byte", offset, error) from error
-        if self.in_order and not self.packs_ahead:
-            self._next_turn(offset + nbytes)
-
-    async def _my_turn(self, offset: int) -> None:
-        """Waits until all before an offset is written (R4)."""
-        while self.written != offset and not self.failed:
-            me = current()
-            assert me is not None
-            self.waiting[offset] = me
-            await co_yield()
-        self.waiting.pop(offset, None)
-
-    def _next_turn(self, offset: int) -> None:
-        self.written = offset
-        if offset in self.waiting:
-            self.waiting[offset].wake()
+        if self.in_order:
+            self.turns.end()
 
     async def _read(self, offset: int, view: memoryview) -> None:
         """Fills a buffer from the sources that have the bytes (convert_co_read)."""

@@ -9,9 +9,9 @@ R2  Between data, fewer zeroes than `least` are data, too: one long write costs 
 Pure functions; any thread.
 
 Discussion: Python takes some 0.3 us for each block that it looks at by itself, and 2 MiB are 512.
-So it looks at all of them at once: one strided copy of their first bytes, one of their last. Most
-data have no block with both 0, and are done in a tenth of the time. Only what has is compared, by
-memcmp and hence as a copy: memoryviews are compared byte by byte.
+So it looks at all of them at once: strided copies of a few of their bytes. Few data have a block
+where all of these are 0: 13 us for a MiB of programs, 45 with the first and last bytes only. What
+has is compared, by memcmp and hence as a copy: memoryviews are compared byte by byte.
 """
 
 from __future__ import annotations
@@ -69,9 +69,10 @@ def _block_runs(view: memoryview, offset: int, block: int) -> Iterator[Run]:
 
 def _marks(view: memoryview, block: int) -> bytes:
     """One byte for each whole block: 0 where it holds zeroes."""
-    ends = int.from_bytes(bytes(view[::block]), "little")
-    ends |= int.from_bytes(bytes(view[block - 1 :: block]), "little")
-    marks = bytearray(ends.to_bytes(len(view) // block, "little").translate(TO_MARKS))
+    samples = 0
+    for at in (0, block // 4, block // 2, block - 1):
+        samples |= int.from_bytes(bytes(view[at::block]), "little")
+    marks = bytearray(samples.to_bytes(len(view) // block, "little").translate(TO_MARKS))
     together = max(1, COPIED_AT_ONCE // block)
     at = marks.find(0)
     while at >= 0:  # blocks that may hold zeroes: first all neighbours, then each

@@ -3,9 +3,9 @@
 
 Options: filename, aio=threads, locking=auto|on|off; the core's cache.direct means O_DIRECT.
 
-R1  try_preadv answers from the page cache with RWF_NOWAIT, at most what the engine says (64 KiB,
-    with io_uring 1 MiB); the first EOPNOTSUPP turns it off for the node (tmpfs refuses it; ext4
-    refuses writes). A short answer is declined: co_preadv tries again, and its engine goes on.
+R1  try_preadv answers from the page cache with RWF_NOWAIT, at most what the engine says (1 MiB).
+    The first EOPNOTSUPP turns it off for the node (tmpfs refuses it; ext4 refuses writes). A short
+    answer is declined: co_preadv tries again, and its engine goes on.
 R2  With O_DIRECT, RWF_NOWAIT waits all the same, so there it is off.
 R3  The file may change behind our back: reads behind its end are zeroes, the status is asked anew.
 R4  Devices, FIFOs and directories are refused by name.

@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Whose turn it is to write, where several workers read ahead (s->wr_offs of qemu-img.c).
+
+    begin(offset, nbytes)   waits until all before `offset` have begun, and there is room
+    end()                   makes room for the next
+
+R1  Turns begin in the order of their offsets, which are adjacent: each begins where one ended.
+R2  At most `at_once` have begun and not ended. With 1 the next begins when the last is through.
+R3  After stop() nobody waits any more; `stopped` tells why they were let go.
+Who may call it: coroutines of one context.
+"""
+
+from __future__ import annotations
+
+from block.aio.coroutine import co_yield, current
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from block.aio.coroutine import Coroutine
+
+
+class Turns:
+    """The queue; whoever waits is known by the offset that must come up for it."""
+
+    __slots__ = ("at_once", "begun", "next", "stopped", "waiting")
+
+    def __init__(self, at_once: int) -> None:
+        self.at_once = at_once
+        self.next = 0  # where the next turn begins
+        self.begun = 0
+        self.stopped = False
+        self.waiting: dict[int, Coroutine] = {}
+
+    async def begin(self, offset: int, nbytes: int) -> None:
+        """Waits for the turn of these bytes, and begins it (R1, R2)."""
+        while (self.next != offset or self.begun >= self.at_once) and not self.stopped:
+            me = current()
+            assert me is not None
+            self.waiting[offset] = me
+            await co_yield()
+        self.waiting.pop(offset, None)
+        self.begun += 1
+        self.next = offset + nbytes
+        self._wake_next()
+
+    def end(self) -> None:
+        """A turn is through."""
+        self.begun -= 1
+        self._wake_next()
+
+    def stop(self) -> None:
+        """Lets all go (R3)."""
+        self.stopped = True
+        for co in list(self.waiting.values()):
+            co.wake()
+
+    def _wake_next(self) -> None:
+        if self.next in self.waiting and self.begun < self.at_once:
+            self.waiting[self.next].wake()

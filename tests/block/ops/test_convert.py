@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Convert: how its workers share the work. What it copies is compared with qemu-img's elsewhere."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Awaitable
+from pathlib import Path
+
+import pytest
+
+from block.core import flags as f
+from block.core.backend import BlockBackend
+from block.core.error import BlockError
+from block.core.open import open_backend
+from block.ops.convert import BUFFER_SIZE, WRITES_AT_ONCE, Convert, ConvertFailed
+from block.protocols.file.threads import ThreadsEngine
+
+PIECES = 12
+
+
+class Writes:
+    """What the target's file was asked to write: when each piece began, and how many at once."""
+
+    def __init__(self, fails_at: int = -1) -> None:
+        self.fails_at = fails_at
+        self.begun: list[int] = []
+        self.under_way = self.most = 0
+
+    async def watch(self, number: int, write: Awaitable[None]) -> None:
+        self.begun.append(number)
+        self.under_way += 1
+        self.most = max(self.most, self.under_way)
+        await write
+        self.under_way -= 1
+        if number == self.fails_at:
+            raise BlockError(errno.EIO)
+
+
+@pytest.fixture
+def writes(monkeypatch: pytest.MonkeyPatch) -> Writes:
+    found = Writes()
+    real = ThreadsEngine.co_pwritev
+
+    def co_pwritev(
+        engine: ThreadsEngine, offset: int, nbytes: int, qiov: list[memoryview]
+    ) -> Awaitable[None]:
+        return found.watch(offset // BUFFER_SIZE, real(engine, offset, nbytes, qiov))
+
+    monkeypatch.setattr(ThreadsEngine, "co_pwritev", co_pwritev)
+    return found
+
+
+def content() -> bytes:
+    return b"".join(bytes([number + 1]) * BUFFER_SIZE for number in range(PIECES))
+
+
+def convert(folder: Path, *, workers: int = 8, in_order: bool = True) -> bytes:
+    """Copies a raw disk of some pieces; what the target holds then."""
+    (folder / "source").write_bytes(content())
+    (folder / "target").touch()
+    with (folder / "target").open("r+b") as file:
+        file.truncate(PIECES * BUFFER_SIZE)
+    options: list[tuple[str, int]] = [("source", 0), ("target", f.BDRV_O_RDWR)]
+    disks: list[BlockBackend] = [
+        open_backend(str(folder / name), options={"driver": "raw"}, flags=flags)
+        for name, flags in options
+    ]
+    try:
+        Convert(disks[:1], disks[1], workers=workers, in_order=in_order).run()
+    finally:
+        for disk in disks:
+            disk.unref()
+    return (folder / "target").read_bytes()
+
+
+def test_writes_begin_in_the_order_of_the_disk_and_few_are_under_way(
+    tmp_path: Path, writes: Writes
+) -> None:
+    assert convert(tmp_path) == content()
+    assert writes.begun == list(range(PIECES))
+    assert writes.most == WRITES_AT_ONCE
+
+
+def test_without_an_order_all_workers_write_at_once(tmp_path: Path, writes: Writes) -> None:
+    assert convert(tmp_path, workers=5, in_order=False) == content()
+    assert writes.most == 5
+
+
+def test_one_worker_writes_one_piece_after_the_other(tmp_path: Path, writes: Writes) -> None:
+    assert convert(tmp_path, workers=1) == content()
+    assert writes.most == 1
+
+
+def test_the_first_failure_ends_all_and_names_its_place(tmp_path: Path, writes: Writes) -> None:
+    writes.fails_at = 3
+    with pytest.raises(ConvertFailed, match="Input/output error") as caught:
+        convert(tmp_path)
+    assert (caught.value.what, caught.value.offset) == ("writing at byte", 3 * BUFFER_SIZE)
+    assert max(writes.begun) <= 3 + WRITES_AT_ONCE
+    assert (tmp_path / "source").read_bytes() == content()

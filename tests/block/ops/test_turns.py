@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Turns: workers that read ahead begin to write in the order of what they have read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from block.aio.context import AioContext
+from block.aio.coroutine import Coroutine, co_yield, current
+from block.ops.turns import Turns
+
+
+class Workers:
+    """Workers that write pieces of 10 bytes; the test says when one is through."""
+
+    def __init__(self, ctx: AioContext, at_once: int) -> None:
+        self.ctx = ctx
+        self.turns = Turns(at_once)
+        self.writing: dict[int, Coroutine] = {}
+        self.log: list[str] = []
+
+    async def work(self, offset: int) -> None:
+        await self.turns.begin(offset, 10)
+        if self.turns.stopped:
+            self.log.append(f"{offset} is let go")
+            return
+        self.log.append(f"{offset} begins")
+        me = current()
+        assert me is not None
+        self.writing[offset] = me
+        await co_yield()
+        self.log.append(f"{offset} ends")
+        self.turns.end()
+
+    def come(self, *offsets: int) -> None:
+        for offset in offsets:
+            Coroutine(self.work(offset), ctx=self.ctx).enter()
+
+    def through(self, offset: int) -> None:
+        self.writing.pop(offset).wake()
+
+    def told(self) -> list[str]:
+        told, self.log = self.log, []
+        return told
+
+
+@pytest.fixture
+def ctx() -> Iterator[AioContext]:
+    context = AioContext("turns")
+    yield context
+    context.close()
+
+
+def test_one_at_a_time_each_begins_when_the_one_before_has_ended(ctx: AioContext) -> None:
+    workers = Workers(ctx, at_once=1)
+    workers.come(20, 0, 10)
+    assert workers.told() == ["0 begins"]
+    workers.through(0)
+    assert workers.told() == ["0 ends", "10 begins"]
+    workers.through(10)
+    assert workers.told() == ["10 ends", "20 begins"]
+
+
+def test_several_at_once_begin_in_order_and_end_as_they_like(ctx: AioContext) -> None:
+    workers = Workers(ctx, at_once=2)
+    workers.come(10, 30, 20)
+    assert workers.told() == []
+    workers.come(0)
+    assert workers.told() == ["0 begins", "10 begins"]
+    workers.through(10)
+    assert workers.told() == ["10 ends", "20 begins"]
+    workers.through(20)
+    assert workers.told() == ["20 ends", "30 begins"]
+
+
+def test_who_comes_when_it_is_its_turn_does_not_wait(ctx: AioContext) -> None:
+    workers = Workers(ctx, at_once=2)
+    for offset in (0, 10):
+        workers.come(offset)
+        assert workers.told() == [f"{offset} begins"]
+    workers.come(20)
+    assert workers.told() == []
+
+
+def test_stop_lets_all_go_that_wait(ctx: AioContext) -> None:
+    workers = Workers(ctx, at_once=1)
+    workers.come(0, 10, 20)
+    assert workers.told() == ["0 begins"]
+    workers.turns.stop()
+    assert sorted(workers.told()) == ["10 is let go", "20 is let go"]
+    workers.come(30)
+    assert workers.told() == ["30 is let go"]
+    workers.through(0)
