@@ -130,11 +130,13 @@ async def _zero_part(s: Qcow2State, offset: int, nbytes: int) -> None:
 
 
 async def _zero_data_file(s: Qcow2State, offset: int, nbytes: int, flags: int) -> None:
-    """The guest's data in their own file must be zero, too (datafile.py, R2)."""
+    """The guest's data in their own file must be zero, too (datafile.py, R2). Behind the end of the
+    disk they are: there the file grows when the disk does."""
     while await settle(s, offset, offset + nbytes):
         continue
     nbytes = min(nbytes, (s.bs.total_sectors << 9) - offset)
-    await s.data.co_pwrite_zeroes(offset, nbytes, flags & f.REQ_MAY_UNMAP)
+    if nbytes > 0:
+        await s.data.co_pwrite_zeroes(offset, nbytes, flags & f.REQ_MAY_UNMAP)
 
 
 async def co_pdiscard(bs: BlockDriverState, offset: int, nbytes: int) -> None:

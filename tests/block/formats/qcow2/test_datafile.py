@@ -203,6 +203,19 @@ def test_a_raw_data_file_stays_raw_where_the_disk_grows(
     assert opener(raw_image).pread(SIZE, CLUSTER) == b"n" * CLUSTER
 
 
+def test_a_disk_with_subclusters_that_ends_within_one_grows(
+    tmp_path: Path, data: Path, opener: Opener
+) -> None:
+    path, size = tmp_path / "a.qcow2", CLUSTER + 7 * 512
+    named = {"data_file": os.fspath(data), "data_file_raw": True, "extended_l2": True}
+    block.create(os.fspath(path), "qcow2", size, **named)
+    disk = opener(path)
+    disk.pwrite(size - 512, b"x" * 512)
+    disk.truncate(3 * CLUSTER)
+    whole = bytes(size - 512) + b"x" * 512 + bytes(3 * CLUSTER - size)
+    assert disk.pread(0, 3 * CLUSTER) == whole == data.read_bytes()
+
+
 # -- what may be named
 
 
