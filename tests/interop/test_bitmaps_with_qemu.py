@@ -103,6 +103,15 @@ def test_what_we_note_qemu_exports(folder: Path) -> None:
     ]
 
 
+def test_where_qemu_lets_a_disk_grow_the_new_part_is_clean(folder: Path) -> None:
+    with block.open("one", format="qcow2") as disk:
+        disk.truncate(3 * MIB)
+        disk.pwrite(0, b"x" * (3 * MIB))
+    qemu_done("qemu-img", "resize", "-q", "-f", "qcow2", "one", "4M")
+    for name in ("b0", "fine"):
+        assert stored(folder / "one")[name].areas == [(0, 3 * MIB)]
+
+
 def test_full_and_empty_clusters_of_bits_are_read_by_qemu(folder: Path) -> None:
     qemu_done("qemu-img", "create", "-q", "-f", "qcow2", "-o", "cluster_size=512", "tiny", "9M")
     with block.open("tiny", format="qcow2") as disk:

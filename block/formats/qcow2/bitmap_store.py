@@ -9,7 +9,9 @@
 R1  Until step 3 the file is as it was; whatever fails before gives its clusters back.
 R2  Where step 3 fails nobody knows what the header says now. So nothing is freed, neither the old
     nor the new: clusters leak, and a check finds them.
-R3  A cluster of bits that are all alike is not written: its table entry says so.
+R3  A cluster of bits that are all alike is not written: its table entry says so. A last one that
+    the disk fills in part is: QEMU would believe the bits behind the end too, and they would come
+    to light when the disk grows.
 Coroutines with the image's lock.
 """
 
@@ -114,7 +116,7 @@ async def _store_bits(s: Qcow2State, bitmap: BdrvDirtyBitmap, table: array[int])
         index = dirty // covered
         start = index * covered
         end = min(start + covered, bitmap.size)
-        if bitmap.next_zero(start, end) is None:
+        if end - start == covered and bitmap.next_zero(start, end) is None:
             table[index] = disk.ALL_ONES
         else:
             table[index] = await alloc_clusters(s, 1, "bitmap data")

@@ -123,16 +123,18 @@ def test_while_it_is_written_the_file_says_that_its_bits_are_old(
     is_clean(crashed)
 
 
-def test_full_and_empty_parts_take_no_room(image: Path, opener: Opener) -> None:
-    with opener() as disk:
-        add(disk, "all")
-        add(disk, "none")
+def test_full_and_empty_parts_take_no_room(tmp_path: Path, opener: Opener) -> None:
+    path, part = tmp_path / "a.qcow2", 8 * CLUSTER * 512  # what a cluster of bits stands for
+    block.create(os.fspath(path), "qcow2", 2 * part + 512)
+    with opener(path) as disk:
+        add(disk, "all", 512)
+        add(disk, "none", 512)
         disk.flush()
-        ops.lookup(disk.bs, "all").set(0, SIZE)
-        before = clusters(image)
-    assert clusters(image) - before == 3, "two tables and a directory"
-    assert stored(image)["all"].areas == [(0, SIZE)]
-    is_clean(image)
+        ops.lookup(disk.bs, "all").set(0, disk.length)
+        before = clusters(path)
+    assert clusters(path) - before == 4, "two tables, a directory, and what the disk ends in"
+    assert stored(path)["all"].areas == [(0, 2 * part + 512)]
+    is_clean(path)
 
 
 def clusters(path: Path) -> int:
