@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Prints the interoperability matrix: python -m tests.interop [every] (make interop-matrix).
 
-Runs all of tests/support/format_matrix.py and counts the images, by format, by the value of each
+Runs all of tests/support/format_kinds.py and counts the images, by format, by the value of each
 option, and by who created them. `every` takes each combination of options instead of each pair of
 values: thousands of images, half an hour.
 """
@@ -14,8 +14,8 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
-from tests.support import format_matrix as matrix
-from tests.support.format_matrix import Cell, Kind
+from tests.support.format_kinds import Kind, kinds
+from tests.support.format_matrix import DIRECTIONS, Cell
 
 
 class Count:
@@ -49,10 +49,8 @@ def traits(kind: Kind) -> list[str]:
         "data_file" if name == "data_file" else f"{name}={value}"
         for name, value in kind.options.items()
     ]
-    packed = ["compressed clusters"] if kind.packed else []
-    backing = "backing file" if kind.backing else "no backing file"
-    snapshot = ["a snapshot"] if kind.snapshot else []
-    return ["", *version, *named, *packed, *snapshot, backing]
+    backing = [] if kind.backing else ["no backing"]
+    return ["", *version, *named, *kind.extras, *backing]
 
 
 def print_table(count: Count) -> None:
@@ -60,7 +58,7 @@ def print_table(count: Count) -> None:
     print(f"{'format':8}{'option':32}{'we begin':>10}{'QEMU begins':>14}")
     lines = dict.fromkeys((fmt, what) for fmt, what, _ in count.good)
     for fmt, what in sorted(lines):
-        ours, qemus = (count.good[fmt, what, direction] for direction in matrix.DIRECTIONS)
+        ours, qemus = (count.good[fmt, what, direction] for direction in DIRECTIONS)
         print(f"{'' if what else fmt:8}{what or 'all images':32}{ours:10}{qemus:14}")
     total = sum(number for (_, what, _), number in count.good.items() if not what)
     print(f"\n{total} images, {count.operations} operations, {len(count.bad)} failures")
@@ -71,8 +69,8 @@ def print_table(count: Count) -> None:
 def main(words: list[str]) -> int:
     """Runs all cells; the exit status."""
     count = Count()
-    for seed, kind in enumerate(matrix.kinds(every="every" in words)):
-        for direction in matrix.DIRECTIONS:
+    for seed, kind in enumerate(kinds(every="every" in words)):
+        for direction in DIRECTIONS:
             count.run(kind, direction, seed)
     print_table(count)
     return bool(count.bad)

@@ -7,15 +7,20 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import format_matrix as matrix
-from tests.support.format_matrix import Cell, Kind
+from tests.support.format_kinds import QCOW2, Kind, kinds, pairs, rows
+from tests.support.format_matrix import OURS, QEMUS, Cell
 
-KINDS = matrix.kinds()
+KINDS = kinds()
+
+
+# QEMU takes seconds to make a LUKS header: here it makes one only.
+LUKS = [kind for kind in KINDS if kind.encryption == "luks"]
+CELLS = [(kind, OURS) for kind in KINDS if kind not in LUKS[4:] or kind.fmt == "qcow2"]
+CELLS += [(kind, QEMUS) for kind in KINDS if kind not in LUKS[1:]]
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("direction", matrix.DIRECTIONS)
-@pytest.mark.parametrize("kind", KINDS, ids=str)
+@pytest.mark.parametrize(("kind", "direction"), CELLS, ids=str)
 def test_each_reads_what_the_other_wrote_and_writes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: Kind, direction: str
 ) -> None:
@@ -24,8 +29,8 @@ def test_each_reads_what_the_other_wrote_and_writes_on(
 
 
 def test_every_value_of_an_option_meets_every_value_of_every_other() -> None:
-    every = matrix.rows("qcow2", matrix.QCOW2)
-    few = matrix.pairs(every)
+    every = rows("qcow2", QCOW2)
+    few = pairs(every)
     assert len(few) < len(every) // 8
     for row in every:
         for name, other in zip(list(row), list(row)[1:], strict=False):

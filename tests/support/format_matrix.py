@@ -1,9 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Every format with its options, ours and QEMU's side by side: the interoperability matrix.
+"""One cell of the interoperability matrix: an image that we and QEMU work on in turn.
 
-A Kind is one way to make an image. All values of all options together would be thousands of
-images; `pairs` chooses few in which every value of an option still meets every value of every
-other. Each kind is tried in two directions:
+Each kind of image (tests/support/format_kinds.py) is tried in two directions:
 
     ours    we create and write; QEMU finds no fault, reads the same, and writes on; we read that
     QEMU's  QEMU creates and writes; we read the same, and write on; QEMU finds no fault, reads it
@@ -13,167 +11,43 @@ other. Each kind is tried in two directions:
 
 from __future__ import annotations
 
-import itertools
 import os
 import random
-from collections.abc import Iterator, Mapping
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import block
 from block.core import flags as f
 from miniqemu.cli.img import main as img
+from tests.support import luks_images
+from tests.support.format_kinds import Kind, Options
+from tests.support.luks_images import qemu_with_secret
+from tests.support.qcow2_bitmaps import Areas, stored
 from tests.support.qcow2_work import Op, OurImage, Work, qemu_io
-from tests.support.qemu_tools import is_clean, qemu_done
+from tests.support.qemu_tools import qemu_done
 
 OURS, QEMUS = "ours", "QEMU's"
 DIRECTIONS = (OURS, QEMUS)
 OUR_OPS, QEMU_OPS = 60, 40
-ODD = 7 * 512  # no disk is a whole number of clusters
-
-Options = dict[str, str]
-
-
-class Kind(NamedTuple):
-    """One way to make an image. Options are qemu-img's, spelled as there; `backing`: over a raw
-    file half as long; `packed`: some compressed clusters come first; `snapshot`: whoever begins
-    takes one half-way; `once`: it is written in one go, by convert."""
-
-    fmt: str
-    options: Options
-    backing: bool = False
-    packed: bool = False
-    snapshot: bool = False
-    once: bool = False
-
-    def __str__(self) -> str:
-        words = [f"{name}={value}" for name, value in self.options.items()]
-        return "-".join([self.fmt, *words, *(["backing"] if self.backing else [])])
-
-    @property
-    def unit(self) -> int:
-        """What is allocated together: a cluster or a grain."""
-        size = self.options.get("cluster_size", "65536")
-        return int(size.removesuffix("M")) << 20 if size.endswith("M") else int(size)
-
-    @property
-    def size(self) -> int:
-        """The disk's length: some dozens of clusters."""
-        return min(max(64 * self.unit, 1 << 18), 6 << 20) * (2 if self.unit > 1 << 20 else 1) + ODD
+LONGER, SHORTER = 300 << 10, 150 << 10  # by how much a disk grows and shrinks
+NOTED_BY = 4096  # the bitmap's granularity
 
 
-# -- which kinds there are
-
-# What qcow2 has. `data`: none, a data file, one that is raw.
-QCOW2: Mapping[str, tuple[str, ...]] = {
-    "cluster_size": ("512", "4096", "16384", "65536", "2M"),
-    "refcount_bits": ("1", "2", "4", "8", "16", "32", "64"),
-    "extended_l2": ("off", "on"),
-    "data": ("no", "file", "raw"),
-    "lazy_refcounts": ("off", "on"),
-    "preallocation": ("off", "metadata", "falloc", "full"),
-    "compression_type": ("none", "zlib", "zstd"),
-    "snapshot": ("no", "yes"),
-    "backing": ("no", "yes"),
-}
-QED: Mapping[str, tuple[str, ...]] = {
-    "cluster_size": ("4096", "65536", "1M"),
-    "table_size": ("2", "4", "16"),  # with 1 QEMU makes images that it cannot open
-    "backing": ("no", "yes"),
-}
-VMDK: Mapping[str, tuple[str, ...]] = {
-    "subformat": (
-        "monolithicSparse", "monolithicFlat", "twoGbMaxExtentSparse", "twoGbMaxExtentFlat",
-    ),
-    "zeroed_grain": ("off", "on"),
-    "compat6": ("off", "on"),
-    "adapter_type": ("ide", "lsilogic"),
-    "backing": ("no", "yes"),
-}  # fmt: skip
-RAW: Mapping[str, tuple[str, ...]] = {"offset": ("0", "1048576", "66048"), "rest": ("0", "131072")}
-
-
-def can_be(fmt: str, row: Options) -> bool:
-    """Whether an image can be made with these values."""
-    backing = row.get("backing") == "yes"
-    if fmt == "vmdk":
-        flat = row["subformat"].endswith("Flat")
-        return not (flat and (backing or row["zeroed_grain"] == "on"))
-    if fmt != "qcow2":
-        return True
-    extended, packed = row["extended_l2"] == "on", row["compression_type"] != "none"
-    return not (
-        (extended and row["cluster_size"] in ("512", "4096"))
-        or (backing and row["data"] == "raw")
-        or (backing and row["preallocation"] != "off" and not extended)
-        or (packed and (row["data"] != "no" or row["preallocation"] != "off"))
-        or (row["snapshot"] == "yes" and (row["data"] != "no" or row["refcount_bits"] == "1"))
-    )
-
-
-def rows(fmt: str, axes: Mapping[str, tuple[str, ...]]) -> list[Options]:
-    """All combinations that can be."""
-    names = list(axes)
-    every = (dict(zip(names, values, strict=True)) for values in itertools.product(*axes.values()))
-    return [row for row in every if can_be(fmt, row)]
-
-
-def pairs(every: list[Options]) -> list[Options]:
-    """Few rows, in which each two values of two options that can meet do so (greedy).
-
-    Each pair of values has a bit, and each row a number with the bits of its pairs.
-    """
-    bits: dict[tuple[tuple[str, str], tuple[str, str]], int] = {}
-    meets = []
-    for row in every:
-        met = itertools.combinations(row.items(), 2)
-        meets.append(sum(bits.setdefault(pair, 1 << len(bits)) for pair in met))
-    left = (1 << len(bits)) - 1
-    chosen = []
-    while left:
-        news = [(met & left).bit_count() for met in meets]
-        best = news.index(max(news))
-        chosen.append(every[best])
-        left &= ~meets[best]
-    return chosen
-
-
-def qcow2_kind(row: Options) -> Kind:
-    packed = row["compression_type"] != "none"
-    left_out = {"data", "backing", "snapshot", "" if packed else "compression_type"}
-    options = {name: value for name, value in row.items() if name not in left_out}
-    if row["data"] != "no":
-        options["data_file"] = "data.raw"
-    if row["data"] == "raw":
-        options["data_file_raw"] = "on"
-    return Kind("qcow2", options, row["backing"] == "yes", packed, row["snapshot"] == "yes")
-
-
-def plain_kind(fmt: str, row: Options) -> Kind:
-    options = {name: value for name, value in row.items() if name != "backing"}
-    return Kind(fmt, options, row.get("backing") == "yes")
-
-
-def kinds(every: bool = False) -> list[Kind]:
-    """All kinds of the matrix; with `every`, each combination instead of each pair."""
-    choose = (lambda table: table) if every else pairs
-    found = [
-        Kind("qcow2", {"compat": "0.10", "cluster_size": size}, backing)
-        for size in QCOW2["cluster_size"]
-        for backing in (False, True)
-    ]
-    found += map(qcow2_kind, choose(rows("qcow2", QCOW2)))
-    for fmt, axes in (("qed", QED), ("vmdk", VMDK), ("raw", RAW)):
-        found += [plain_kind(fmt, row) for row in choose(rows(fmt, axes))]
-    return [*found, Kind("vmdk", {"subformat": "streamOptimized"}, once=True)]
-
-
-# -- one cell
-
-
-def _img(*words: str | Path) -> int:
-    """Runs our miniqemu-img; its exit status."""
-    return img.run_command("miniqemu-img", list(map(os.fspath, words)))
+def _img(*words: str | Path) -> str:
+    """Runs our miniqemu-img in this process; it must succeed. Returns what it said."""
+    keeps = os.dup(1)
+    with tempfile.TemporaryFile("w+") as said:
+        os.dup2(said.fileno(), 1)  # where the tool writes to, whatever sys.stdout is
+        try:
+            status = img.run_command("qemu-img", list(map(os.fspath, words)))
+        finally:
+            os.dup2(keeps, 1)
+            os.close(keeps)
+        said.seek(0)
+        text = said.read()
+    assert status == 0, f"our {words[0]} ends with {status}: {text}"
+    return text
 
 
 class Cell:
@@ -190,66 +64,126 @@ class Cell:
                 qemu_done("qemu-img", "convert", "-f", "raw", "-O", "vmdk", "base.raw", "base.vmdk")
         self.work = Work(seed, kind.size, kind.unit, base)
         self.version = 2 if kind.options.get("compat") == "0.10" else 3
+        self.noted: set[int] = set()  # the parts of the disk that a bitmap must have noted
         self.operations = 0
 
     def run(self, direction: str) -> int:
         """Tries it; returns how many operations were done."""
-        then: bytes | None = None
-        if self.kind.once:
-            self._once(direction)
-        elif direction == OURS:
-            self._create_ours()
-            self._pack_ours()
+        with luks_images.secret():
+            if self.kind.once:
+                self._once(direction)
+            elif direction == OURS:
+                self._create_ours()
+                self._pack_ours()
+                self._begin_and_end(ours=True)
+            else:
+                self._create_qemus()
+                self._pack_qemus()
+                self._begin_and_end(ours=False)
+        return self.operations
+
+    def _begin_and_end(self, ours: bool) -> None:
+        """One works on the image, then the other; both judge."""
+        self._blank(ours, 0)
+        self._add_bitmap(ours)
+        self._work(ours)
+        then = self._take_snapshot(ours)
+        self._resize(ours, self.work.size + LONGER)
+        self._judge(not ours)
+        self._work(not ours)
+        if self.kind.shrinks:
+            self._resize(not ours, (self.work.size - SHORTER) // self.kind.unit * self.kind.unit)
+            self._judge(ours)
+            self._resize(ours, self.work.size + LONGER)  # what was cut off does not come back
+            self._judge(not ours)
+        self._judge(ours)
+        self._described_alike()
+        self._has_noted()
+        if self.kind.snapshot:
+            self._is_in_snapshot(then)
+            self._go_back(not ours, then)
+
+    def _work(self, ours: bool) -> None:
+        if ours:
             self._work_ours()
-            then = self._snapshot(ours=True)
-            self._judged_by_qemu()
+        else:
             self._work_qemus()
+
+    def _judge(self, ours: bool) -> None:
+        if ours:
             self._read_by_us()
         else:
-            self._create_qemus()
-            self._pack_qemus()
-            self._work_qemus()
-            then = self._snapshot(ours=False)
-            self._read_by_us()
-            self._work_ours()
             self._judged_by_qemu()
-        if then is not None:
-            self._is_in_snapshot(then)
-        return self.operations
+
+    # -- telling the tools
+
+    def _place(self) -> dict[str, str]:
+        """The options that opening needs: where in the file it is, whose password it has."""
+        kind = self.kind
+        if kind.fmt == "raw" and not kind.resize:
+            return {"offset": kind.options["offset"], "size": str(self.work.size)}
+        if kind.encryption:
+            return {("key-secret" if kind.fmt == "luks" else "encrypt.key-secret"): "s"}
+        return {}
+
+    def _named(self) -> list[str]:
+        """How the tools are told which image it is."""
+        place = self._place()
+        if not place:
+            return ["-f", self.kind.fmt, os.fspath(self.image)]
+        pairs = {"driver": self.kind.fmt, **place, "file.filename": os.fspath(self.image)}
+        return ["--image-opts", ",".join(f"{name}={value}" for name, value in pairs.items())]
+
+    def _named_without_format(self) -> list[str]:
+        """As _named, for the subcommands that find out the format by themselves."""
+        named = self._named()
+        return named if "--image-opts" in named else named[2:]
+
+    def _qemu(self, program: str, *words: str | Path) -> str:
+        """As qemu_done; an encrypted image needs its password."""
+        if not self.kind.encryption:
+            return qemu_done(program, *words)
+        done = qemu_with_secret(program, *words)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def _tool(self, ours: bool, *words: str | Path) -> str:
+        """Runs our miniqemu-img or QEMU's; returns what it said."""
+        return _img(*words) if ours else self._qemu("qemu-img", *words)
 
     # -- creating
 
-    def _options(self) -> Options:
-        if self.kind.fmt == "raw":
-            return {}
-        if not self.kind.backing:
-            return self.kind.options
-        base = "vmdk" if self.kind.fmt == "vmdk" else "raw"
-        return {**self.kind.options, "backing_file": f"base.{base}", "backing_fmt": base}
+    def _options(self, iter_time: str) -> Options:
+        """The options of create, with as little work for a password as that tool can do."""
+        kind, options = self.kind, dict(self.kind.options)
+        if kind.encryption:
+            options |= self._place()
+        if kind.encryption == "luks":
+            options["iter-time" if kind.fmt == "luks" else "encrypt.iter-time"] = iter_time
+        if kind.backing:
+            base = "vmdk" if kind.fmt == "vmdk" else "raw"
+            options |= {"backing_file": f"base.{base}", "backing_fmt": base}
+        return options
 
     def _create_ours(self) -> None:
         if self.kind.fmt == "raw":
             self._create_raw()
         else:
-            block.create(os.fspath(self.image), self.kind.fmt, self.kind.size, **self._options())
+            options = self._options(iter_time="0")
+            block.create(os.fspath(self.image), self.kind.fmt, self.kind.size, **options)
 
     def _create_qemus(self) -> None:
         if self.kind.fmt == "raw":
             self._create_raw()
             return
-        options = ",".join(f"{name}={value}" for name, value in self._options().items())
+        options = ",".join(f"{name}={value}" for name, value in self._options("10").items())
         command = ["create", "-q", "-f", self.kind.fmt, *(["-o", options] if options else [])]
-        qemu_done("qemu-img", *command, self.image, str(self.kind.size))
+        self._qemu("qemu-img", *command, self.image, str(self.kind.size))
 
     def _create_raw(self) -> None:
         """The disk is a part of a file that holds something else before and behind it."""
         before, behind = (int(self.kind.options[name]) for name in ("offset", "rest"))
         self.image.write_bytes(b"#" * before + bytes(self.kind.size) + b"#" * behind)
-
-    def _raw_options(self) -> dict[str, int]:
-        if self.kind.fmt != "raw":
-            return {}
-        return {"offset": int(self.kind.options["offset"]), "size": self.kind.size}
 
     # -- working
 
@@ -286,11 +220,13 @@ class Cell:
         for op in self.work.ops(count):
             if self._may(op, qemus):
                 self.operations += 1
+                if op.what in ("write", "zeroes", "unmap", "discard"):
+                    last = op.offset + op.nbytes - 1
+                    self.noted.update(range(op.offset // NOTED_BY, last // NOTED_BY + 1))
                 yield op
 
     def _open_ours(self) -> OurImage:
-        options = self._raw_options()
-        return OurImage(self.image, self.work, self.version, self.kind.fmt, **options)
+        return OurImage(self.image, self.work, self.version, self.kind.fmt, **self._place())
 
     def _work_ours(self) -> None:
         ours = self._open_ours()
@@ -307,61 +243,109 @@ class Cell:
             assert command is not None, op
             commands += ["-c", command]
             self.work.note(op, self.kind.backing, self.version)
-        said = qemu_done("qemu-io", "-d", "unmap", "-t", "unsafe", *commands, *self._named())
+        said = self._qemu("qemu-io", "-d", "unmap", "-t", "unsafe", *commands, *self._named())
         assert "failed" not in said, said
 
-    # -- judging
+    def _resize(self, ours: bool, size: int) -> None:
+        """Makes the disk longer or shorter, if that belongs to the kind."""
+        if not self.kind.resize:
+            return
+        self.operations += 1
+        self._tool(ours, "resize", "-q", "--shrink", *self._named(), str(size))
+        before, self.work.size = self.work.size, size
+        self.work.model[size:] = bytes(max(0, size - before))
+        self.noted = {part for part in self.noted if part * NOTED_BY < size}
+        self._blank(ours, before)
 
-    def _named(self) -> list[str | Path]:
-        """How QEMU's tools are told which image it is."""
-        if self.kind.fmt != "raw":
-            return ["-f", self.kind.fmt, self.image]
-        place = ",".join(f"{name}={value}" for name, value in self._raw_options().items())
-        return ["--image-opts", f"driver=raw,{place},file.driver=file,file.filename={self.image}"]
+    def _blank(self, ours: bool, start: int) -> None:
+        """What is new on a luks volume is noise. Writes zeroes there."""
+        nbytes = self.work.size - start
+        if self.kind.fmt != "luks" or nbytes <= 0:
+            return
+        if ours:
+            options = self._place()
+            with block.open(os.fspath(self.image), format="luks", options=options) as disk:
+                disk.pwrite(start, bytes(nbytes))
+        else:
+            self._qemu("qemu-io", "-c", f"write -P 0 {start} {nbytes}", *self._named())
+
+    # -- judging
 
     def _read_by_us(self) -> None:
         ours = self._open_ours()
         ours.close()  # which reads all of it
         if self.kind.fmt in ("qcow2", "qed", "vmdk"):
-            assert _img("check", "-q", "-f", self.kind.fmt, self.image) == 0, (
-                "our check finds fault"
-            )
+            _img("check", "-q", *self._named())
 
     def _judged_by_qemu(self) -> None:
         if self.kind.fmt == "raw":
-            before = int(self.kind.options["offset"])
-            content = self.image.read_bytes()
-            assert content[before : before + self.kind.size] == self.work.model
-            assert set(content[:before] + content[before + self.kind.size :]) <= {ord("#")}
+            self._is_framed()
             return
-        is_clean(self.image, self.kind.fmt)
-        reference = Path("reference.raw")
+        if self.kind.fmt != "luks":  # which has nothing to check
+            self._qemu("qemu-img", "check", *self._named())
+        reference = Path("reference.raw").absolute()
         reference.write_bytes(self.work.model)
-        qemu_done("qemu-img", "compare", "-f", self.kind.fmt, "-F", "raw", self.image, reference)
+        other = ["-F", "raw", os.fspath(reference)]
+        if "--image-opts" in self._named():
+            other = [f"driver=raw,file.filename={reference}"]
+        self._qemu("qemu-img", "compare", *self._named(), *other)
         if self.kind.options.get("data_file_raw") == "on":
             content = Path("data.raw").read_bytes()
-            assert content[: self.kind.size] == self.work.model, "the data file is the disk"
+            size = self.work.size
+            assert content[:size] == self.work.model, "the data file is the disk"
             # QEMU copies up to the end of the last cluster; we leave the file as long as it is.
-            assert not any(content[self.kind.size :])
+            assert not any(content[size:])
 
-    def _snapshot(self, ours: bool) -> bytes | None:
-        """Takes a snapshot; returns what it holds."""
-        if not self.kind.snapshot:
-            return None
-        self.operations += 1
-        words = ("snapshot", "-c", "then", self.image)
-        if ours:
-            assert _img(*words) == 0
-        else:
-            qemu_done("qemu-img", *words)
+    def _is_framed(self) -> None:
+        """The file holds the disk, and around it what was there before."""
+        before, end = int(self.kind.options["offset"]), self.work.size
+        content = self.image.read_bytes()
+        assert content[before : before + end] == self.work.model
+        assert set(content[:before] + content[before + end :]) <= {ord("#")}
+
+    def _described_alike(self) -> None:
+        """Both say the same about the image, its snapshots and bitmaps."""
+        mine, theirs = (self._tool(ours, "info", self.image) for ours in (True, False))
+        assert mine == theirs
+
+    # -- bitmaps and snapshots
+
+    def _add_bitmap(self, ours: bool) -> None:
+        if self.kind.bitmap:
+            words = ("--add", "-g", str(NOTED_BY), *self._named(), "seen")
+            self._tool(ours, "bitmap", *words)
+
+    def _has_noted(self) -> None:
+        """The bitmap has what both have written, and nothing else."""
+        if self.kind.bitmap:
+            assert stored(self.image)["seen"].areas == areas_of(self.noted, self.work.size)
+
+    def _take_snapshot(self, ours: bool) -> bytes:
+        """Takes a snapshot, if that belongs to the kind; returns what it holds."""
+        if self.kind.snapshot:
+            self.operations += 1
+            self._tool(ours, "snapshot", "-c", "then", *self._named_without_format())
         return bytes(self.work.model)
 
     def _is_in_snapshot(self, then: bytes) -> None:
         """Both read the snapshot, whatever has been written since."""
-        words = ("convert", "-l", "then", "-f", self.kind.fmt, "-O", "raw", self.image)
-        assert _img(*words, "ours.raw") == 0
-        qemu_done("qemu-img", *words, "qemus.raw")
-        assert Path("ours.raw").read_bytes() == Path("qemus.raw").read_bytes() == then
+        for ours in (True, False):
+            copy = Path("copy.raw")
+            self._tool(ours, "convert", "-l", "then", "-O", "raw", *self._named(), copy)
+            assert copy.read_bytes()[: len(then)] == then
+
+    def _go_back(self, ours: bool, then: bytes) -> None:
+        """The snapshot becomes the disk, and is deleted. Not while a bitmap notes: both refuse."""
+        if self.kind.bitmap:
+            return
+        for what in ("-a", "-d"):
+            self.operations += 1
+            self._tool(ours, "snapshot", what, "then", *self._named_without_format())
+        self.work.size, self.work.model = len(then), bytearray(then)
+        self._read_by_us()
+        self._judged_by_qemu()
+
+    # -- in one go
 
     def _once(self, direction: str) -> None:
         for op in self.work.ops(OUR_OPS):
@@ -373,11 +357,21 @@ class Cell:
         options = ",".join(f"{name}={value}" for name, value in self.kind.options.items())
         there = ["convert", "-f", "raw", "-O", self.kind.fmt, "-o", options, "source.raw"]
         again = ["convert", "-f", self.kind.fmt, "-O", "raw", os.fspath(self.image), "back.raw"]
-        if direction == OURS:
-            assert _img(*there, self.image) == 0
-            is_clean(self.image, self.kind.fmt)
-            qemu_done("qemu-img", *again)
-        else:
-            qemu_done("qemu-img", *there, self.image)
-            assert _img(*again) == 0
+        ours = direction == OURS
+        self._tool(ours, *there, self.image)
+        if ours:
+            self._qemu("qemu-img", "check", *self._named())
+        self._tool(not ours, *again)
         assert back.read_bytes() == self.work.model
+
+
+def areas_of(parts: set[int], size: int) -> Areas:
+    """Parts of a bitmap's granularity as dirty ranges, as qcow2_bitmaps.stored has them."""
+    areas: Areas = []
+    for part in sorted(parts):
+        start = part * NOTED_BY
+        end = min(start + NOTED_BY, size)
+        if areas and sum(areas[-1]) == start:
+            start = areas.pop()[0]
+        areas.append((start, end - start))
+    return areas
