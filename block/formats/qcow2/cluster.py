@@ -141,7 +141,12 @@ async def check_entry(s: Qcow2State, table: Table, offset: int) -> None:
 async def writable_slice(s: Qcow2State, offset: int) -> Table:
     """The L2 slice for a guest offset, of a table that may be changed (get_cluster_table)."""
     index = offset >> s.l1_shift
-    table = await load_slice(s, offset)
+    table = s.cached_slice(offset)
+    if table is None:
+        table = await load_slice(s, offset)
+    else:
+        check_usable(s)
+        table.recent = True
     if table is None or not s.l1_table[index] & OFLAG_COPIED:
         await _new_l2_table(s, index)
         table = await load_slice(s, offset)

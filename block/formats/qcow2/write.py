@@ -199,13 +199,14 @@ async def _plan(s: Qcow2State, offset: int, nbytes: int) -> tuple[Allocation | N
     The Allocation is in the list already. None: all is in place.
     """
     nbytes = min(nbytes, f.REQUEST_MAX_BYTES - s.cluster_size)
-    while (other := first_in_the_way(s.allocations, offset, offset + 1)) is not None:
-        await other.wait(s)
-    for other in s.allocations:
-        if offset < other.start < offset + nbytes:
+    while (other := first_in_the_way(s.allocations, offset, offset + nbytes)) is not None:
+        if other.start <= offset:
+            await other.wait(s)
+        else:
             nbytes = other.start - offset
     table = await writable_slice(s, offset)
-    await check_entry(s, table, offset)
+    if table.cells[s.slice_index(offset)] or table.bitmaps is not None:
+        await check_entry(s, table, offset)
     kind, count, nbytes = _run(s, table, offset, nbytes)
     inside = offset & s.cluster_mask
     start = offset - inside
