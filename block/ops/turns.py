@@ -7,7 +7,11 @@
 R1  Turns begin in the order of their offsets, which are adjacent: each begins where one ended.
 R2  At most `at_once` have begun and not ended. With 1 the next begins when the last is through.
 R3  After stop() nobody waits any more; `stopped` tells why they were let go.
+R4  Who is woken waits no longer, though it may run a little later: nobody is woken twice.
 Who may call it: coroutines of one context.
+
+What once went wrong: R4. Two turns ended before the woken one ran; the second time woke it
+while it waited for its write, which was taken for done.
 """
 
 from __future__ import annotations
@@ -38,7 +42,6 @@ class Turns:
             assert me is not None
             self.waiting[offset] = me
             await co_yield()
-        self.waiting.pop(offset, None)
         self.begun += 1
         self.next = offset + nbytes
         self._wake_next()
@@ -51,9 +54,9 @@ class Turns:
     def stop(self) -> None:
         """Lets all go (R3)."""
         self.stopped = True
-        for co in list(self.waiting.values()):
-            co.wake()
+        while self.waiting:
+            self.waiting.popitem()[1].wake()
 
     def _wake_next(self) -> None:
         if self.next in self.waiting and self.begun < self.at_once:
-            self.waiting[self.next].wake()
+            self.waiting.pop(self.next).wake()

@@ -84,6 +84,24 @@ def test_who_comes_when_it_is_its_turn_does_not_wait(ctx: AioContext) -> None:
     assert workers.told() == []
 
 
+def test_two_that_end_together_wake_the_next_once(ctx: AioContext) -> None:
+    """A coroutine that wakes another goes on first: the other is still to run."""
+    workers = Workers(ctx, at_once=2)
+    workers.come(0, 10, 20)
+    workers.told()
+
+    async def end_both() -> None:
+        workers.turns.end()
+        workers.turns.end()
+
+    Coroutine(end_both(), ctx=ctx).enter()
+    while ctx.poll(False):
+        pass
+    assert workers.told() == ["20 begins"]  # and has not ended
+    for offset in (0, 10, 20):
+        workers.through(offset)
+
+
 def test_stop_lets_all_go_that_wait(ctx: AioContext) -> None:
     workers = Workers(ctx, at_once=1)
     workers.come(0, 10, 20)
