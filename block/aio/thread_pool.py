@@ -7,6 +7,9 @@ R3  A callback runs from a bottom half, never inside submit (rule 4 of the desig
     completes all that is done.
 R4  Work that no worker has begun can be cancelled; its callback gets -ECANCELED. Work that has
     begun goes on to its end.
+R5  Work that computes, and does not wait, is done by as many workers at once as there are
+    processors (`max_computing`). More of them would only take turns, and each turn costs. Such
+    work has a queue of its own, so that calls that wait overtake it.
 
 State that several threads write: all fields marked so below, under `_lock`. A request belongs
 to home while it is made, to the worker from QUEUED to DONE, then to home again; the lock hands
@@ -44,8 +47,8 @@ STATES = ("queued", "active", "done")
 class PoolRequest:
     """One piece of work (ThreadPoolElement)."""
 
-    __slots__ = ("__weakref__", "callback", "error", "func", "owner", "pool", "ret", "state",
-                 "where")  # fmt: skip
+    __slots__ = ("__weakref__", "callback", "computes", "error", "func", "owner", "pool", "ret",
+                 "state", "where")  # fmt: skip
 
     def __init__(
         self,
@@ -53,11 +56,13 @@ class PoolRequest:
         func: Callable[[], int],
         callback: Callable[[int], None] | None,
         owner: object,
+        computes: bool,
     ) -> None:
         self.pool = pool
         self.func = func
         self.callback = callback
         self.owner = owner
+        self.computes = computes
         self.state = QUEUED
         self.ret = -errno.EINPROGRESS
         self.error: BaseException | None = None
@@ -111,12 +116,15 @@ class ThreadPool:
     def __init__(self, ctx: AioContext) -> None:
         self.ctx = ctx
         self.max_threads = MAX_THREADS
+        self.max_computing = ctx.world.processors()
         self.idle_seconds = IDLE_SECONDS
         self._lock = ctx.world.new_lock()
         self._completion_bh = ctx.bh_new(self._complete, owner=self)
         self._in_flight: dict[PoolRequest, None] = {}  # home only
         # The rest is written by all threads, under _lock.
         self._queue: deque[PoolRequest] = deque()
+        self._computations: deque[PoolRequest] = deque()  # a queue of their own (R5)
+        self._computing = 0  # how many workers are at it
         self._done: deque[PoolRequest] = deque()
         self._workers: dict[Worker, None] = {}
         self._idle: list[Worker] = []  # asleep, and nobody has opened their gates
@@ -128,26 +136,32 @@ class ThreadPool:
         callback: Callable[[int], None] | None = None,
         *,
         owner: object = None,
+        computes: bool = False,
     ) -> PoolRequest:
         """Runs func() in a worker, then callback(ret) at home (thread_pool_submit_aio).
 
-        func returns a number >= 0, or raises OSError, which arrives as -errno.
+        func returns a number >= 0, or raises OSError, which arrives as -errno. `computes`: it
+        keeps a processor busy, and does so without the interpreter's lock (R5).
         """
         assert self.ctx.is_home(), self.ctx.stranger()
-        request = PoolRequest(self, func, callback, owner)
+        request = PoolRequest(self, func, callback, owner, computes)
         self._in_flight[request] = None
         with self._lock:
-            self._queue.append(request)
+            self._queue_of(request).append(request)
+            if computes and self._computing + len(self._computations) > self.max_computing:
+                return request  # who computes now, or has been woken to, comes to it
             if self._idle:
                 self._idle.pop().gate.release()
             elif len(self._workers) < self.max_threads:
                 self._start_worker()
         return request
 
-    async def submit_co(self, func: Callable[[], int], *, owner: object = None) -> int:
+    async def submit_co(
+        self, func: Callable[[], int], *, owner: object = None, computes: bool = False
+    ) -> int:
         """Runs func() in a worker and returns its number, or -errno (thread_pool_submit_co)."""
         waiter = _CoWaiter()
-        self.submit_aio(func, waiter.complete, owner=owner)
+        self.submit_aio(func, waiter.complete, owner=owner, computes=computes)
         await co_yield()
         return waiter.ret
 
@@ -162,11 +176,14 @@ class ThreadPool:
         with self._lock:
             if request.state != QUEUED:
                 return
-            self._queue.remove(request)
+            self._queue_of(request).remove(request)
             request.ret = -errno.ECANCELED
             request.state = DONE
             self._done.append(request)
         self._completion_bh.schedule()
+
+    def _queue_of(self, request: PoolRequest) -> deque[PoolRequest]:
+        return self._computations if request.computes else self._queue
 
     def _start_worker(self) -> None:
         """Starts a worker; with the lock held."""
@@ -183,6 +200,7 @@ class ThreadPool:
         with self._lock:
             if worker.request is not None:
                 worker.request.state = DONE
+                self._computing -= worker.request.computes
                 self._done.append(worker.request)
             self._give_request(worker)
         if done:
@@ -199,6 +217,10 @@ class ThreadPool:
         if self._queue:
             worker.request = self._queue.popleft()
             worker.request.state = ACTIVE
+        elif self._computations and self._computing < self.max_computing:
+            worker.request = self._computations.popleft()
+            worker.request.state = ACTIVE
+            self._computing += 1
         elif self._stopping:
             self._end_worker(worker)
         else:

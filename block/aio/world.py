@@ -89,6 +89,12 @@ class World:
         """Reads a clock, in nanoseconds (qemu_clock_get_ns)."""
         return time.time_ns() if clock is ClockType.HOST else time.monotonic_ns()
 
+    def processors(self) -> int:
+        """How many processors there are for this process."""
+        if hasattr(os, "sched_getaffinity"):
+            return len(os.sched_getaffinity(0))
+        return os.cpu_count() or 1
+
     def new_poller(self) -> Poller:
         """Returns the best poller of this system."""
         return EpollPoller() if hasattr(select, "epoll") else PollPoller()

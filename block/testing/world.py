@@ -63,6 +63,9 @@ class DeterministicWorld(World):
     def clock_ns(self, clock: ClockType) -> int:
         return self.scheduler.now_ns
 
+    def processors(self) -> int:
+        return 2  # whichever machine this is
+
     def new_poller(self) -> FakePoller:
         return FakePoller(self)
 

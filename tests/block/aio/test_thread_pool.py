@@ -140,6 +140,64 @@ def test_there_are_never_more_than_64_workers(ctx: AioContext) -> None:
     assert late.ret == 0
 
 
+@contextmanager
+def all_processors_busy(ctx: AioContext, processors: int) -> Iterator[Gate]:
+    """Keeps as many workers at a gate as may compute."""
+    ctx.thread_pool.max_computing = processors
+    gate = Gate()
+    datas = [WorkerData() for _ in range(processors)]
+    for data in datas:
+        ctx.thread_pool.submit_aio(gate.work, data.done, computes=True)
+    for _ in datas:
+        gate.begun.acquire()
+    yield gate
+    gate.open.set()
+    wait_for(ctx, datas)
+
+
+def test_no_more_workers_compute_than_there_are_processors(ctx: AioContext) -> None:
+    late = [WorkerData() for _ in range(5)]
+    with all_processors_busy(ctx, 2):
+        for data in late:
+            ctx.thread_pool.submit_aio(data.work, data.done, computes=True)
+        assert ctx.thread_pool.n_threads == 2
+        other = WorkerData()
+        ctx.thread_pool.submit_aio(other.work, other.done)
+        wait_for(ctx, [other])  # a call that waits overtakes them
+        assert [data.n for data in late] == [0] * 5
+    wait_for(ctx, late)
+    assert [data.ret for data in late] == [0] * 5
+    assert ctx.thread_pool.n_threads == 3
+
+
+def test_a_computation_that_has_not_begun_is_cancelled_and_the_next_one_begins(
+    ctx: AioContext,
+) -> None:
+    datas = [WorkerData() for _ in range(3)]
+    with all_processors_busy(ctx, 1):
+        requests = [
+            ctx.thread_pool.submit_aio(data.work, data.done, computes=True) for data in datas
+        ]
+        for request in requests[:2]:
+            request.cancel()
+        wait_for(ctx, datas[:2])
+    wait_for(ctx, datas)
+    assert [(data.n, data.ret) for data in datas] == [(0, -errno.ECANCELED)] * 2 + [(1, 0)]
+
+
+def test_computations_that_end_make_room_for_as_many_others(ctx: AioContext) -> None:
+    """What is counted in is counted out: however often, and whatever comes between."""
+    ctx.thread_pool.max_computing = 2
+    for _ in range(50):
+        datas = [WorkerData() for _ in range(6)]
+        for number, data in enumerate(datas):
+            ctx.thread_pool.submit_aio(data.work, data.done, computes=number % 3 > 0)
+        wait_for(ctx, datas)
+    with all_processors_busy(ctx, 2):
+        assert ctx.thread_pool._computing == 2
+    assert ctx.thread_pool._computing == 0
+
+
 def test_no_thread_is_started_before_there_is_work(ctx: AioContext) -> None:
     assert ctx.thread_pool.n_threads == 0
 
