@@ -9,8 +9,11 @@ R1  What comes from an image is never believed: no more is unpacked than was ask
     the data say about themselves.
 R2  The libraries are imported by the first use. isal is a wish: without it zlib does the same,
     more slowly. Without zstandard an error says what to install.
-R3  Worker threads do the work; the libraries give the interpreter's lock away meanwhile. A request
-    is divided into JOBS pieces at most, so that several requests share the processors.
+R3  Worker threads do the work; the libraries give the interpreter's lock away meanwhile. There are
+    no more of them than processors, for all requests together (thread_pool.py, R5). They take a
+    request's clusters one by one, so that all end at the same time.
+R4  What a library needs to pack or unpack is dear to make, and no two threads may use it at once.
+    So each worker makes one Codec for all clusters that it takes.
 Who may call it: packing and unpacking any thread; `co_in_workers` a coroutine at home.
 
 Discussion: QEMU packs with zlib's level 6. isal's level 3 is 8 to 12 times as fast, and what it
@@ -24,20 +27,29 @@ import errno
 
 from block.aio.co_parallel import co_parallel
 from block.core.error import BlockError
+from block.lean import deque
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from typing import Any, TypeAlias, TypeVar
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from typing import Any, Protocol, TypeAlias, TypeVar
 
     from block.core.node import BlockDriverState
 
     T = TypeVar("T")
     Bytes: TypeAlias = bytes | bytearray | memoryview
-    Packer: TypeAlias = Callable[[Bytes], bytes]
-    Unpacker: TypeAlias = Callable[[Bytes, int], Bytes | None]
 
-JOBS = 4
+    class Codec(Protocol):
+        """Packs and unpacks, for one thread at a time (R4)."""
+
+        def pack(self, data: Bytes) -> bytes:
+            """Returns what is packed, which may be longer."""
+
+        def unpack(self, data: Bytes, into: memoryview) -> bool:
+            """Fills all of `into`; False: that is not what was packed. What else there is does
+            not count (R1)."""
+
+
 DEFLATE_WINDOW = -12  # raw, 2^12 bytes
 ZLIB_WINDOW = 15  # with a header, 2^15 bytes
 BEST_MEMORY = 9
@@ -73,25 +85,32 @@ def _pack(data: Bytes, window: int) -> bytes:
     return packed
 
 
-def pack_deflate(data: Bytes) -> bytes:
-    """Raw deflate (qcow2_zlib_compress)."""
-    return _pack(data, DEFLATE_WINDOW)
+class Deflate:
+    """qcow2's "zlib" (qcow2_zlib_compress, qcow2_zlib_decompress)."""
+
+    def __init__(self) -> None:
+        self._module = _zlib()
+
+    def pack(self, data: Bytes) -> bytes:
+        """Raw deflate."""
+        return _pack(data, DEFLATE_WINDOW)
+
+    def unpack(self, data: Bytes, into: memoryview) -> bool:
+        """See Codec."""
+        size = len(into)
+        try:
+            plain = self._module.decompressobj(DEFLATE_WINDOW).decompress(data, size)
+        except self._module.error:
+            return False
+        if len(plain) != size:
+            return False
+        into[:] = plain
+        return True
 
 
 def pack_zlib(data: Bytes) -> bytes:
     """Deflate as zlib's own compress() has it."""
     return _pack(data, ZLIB_WINDOW)
-
-
-def unpack_deflate(data: Bytes, size: int) -> bytes | None:
-    """Exactly `size` bytes, or None; what else there is does not count
-    (qcow2_zlib_decompress, R1)."""
-    module = _zlib()
-    try:
-        plain: bytes = module.decompressobj(DEFLATE_WINDOW).decompress(data, size)
-    except module.error:
-        return None
-    return plain if len(plain) == size else None
 
 
 def unpack_zlib(data: Bytes, limit: int) -> bytes | None:
@@ -108,74 +127,91 @@ def unpack_zlib(data: Bytes, limit: int) -> bytes | None:
 # -- zstd
 
 
-def _zstandard() -> Any:
-    try:
-        import zstandard
-    except ImportError as error:
-        message = "Compression type zstd needs a library: pip install zstandard"
-        raise BlockError(errno.ENOTSUP, message) from error
-    return zstandard
+class Zstd:
+    """qcow2's "zstd" (qcow2_zstd_compress, qcow2_zstd_decompress).
 
+    What the library needs is made by the first use: it takes as long as a third of a cluster.
+    """
 
-def pack_zstd(data: Bytes) -> bytes:
-    """One frame of zstd (qcow2_zstd_compress)."""
-    packed: bytes = _zstandard().ZstdCompressor().compress(data)
-    return packed
+    def __init__(self) -> None:
+        try:
+            import zstandard
+        except ImportError as error:
+            message = "Compression type zstd needs a library: pip install zstandard"
+            raise BlockError(errno.ENOTSUP, message) from error
+        self._library: Any = zstandard
+        self._packer: Any = None
+        self._unpacker: Any = None
 
+    def pack(self, data: Bytes) -> bytes:
+        """One frame."""
+        if self._packer is None:
+            self._packer = self._library.ZstdCompressor()
+        packed: bytes = self._packer.compress(data)
+        return packed
 
-def unpack_zstd(data: Bytes, size: int) -> bytearray | None:
-    """Exactly `size` bytes from one frame or several, or None (qcow2_zstd_decompress, R1)."""
-    zstandard = _zstandard()
-    plain = bytearray(size)
-    done = 0
-    try:
-        if zstandard.frame_content_size(data) > size:
-            return None
-        reader = zstandard.ZstdDecompressor().stream_reader(data)
-        while done < size:  # frame by frame
-            got = reader.readinto(memoryview(plain)[done:])
-            if not got:
-                return None
-            done += got
-    except zstandard.ZstdError:
-        return None
-    return plain
+    def unpack(self, data: Bytes, into: memoryview) -> bool:
+        """See Codec; from one frame or several."""
+        if self._unpacker is None:
+            self._unpacker = self._library.ZstdDecompressor()
+        size, done = len(into), 0
+        try:
+            if self._library.frame_content_size(data) > size:
+                return False
+            reader = self._unpacker.stream_reader(data)
+            while done < size:  # frame by frame
+                got = reader.readinto(into[done:])
+                if not got:
+                    return False
+                done += got
+        except self._library.ZstdError:
+            return False
+        return True
 
 
 # -- threads
 
 
 async def co_in_workers(
-    bs: BlockDriverState, work: Callable[[Sequence[T]], None], items: Sequence[T]
+    bs: BlockDriverState, work: Callable[[Iterable[T]], None], items: Sequence[T]
 ) -> None:
     """Calls work(some of the items) in worker threads until all items are done (R3).
 
     `work` returns nothing: it keeps what it made where its items tell it. What it raises, the
     caller gets.
     """
-    size = -(-len(items) // JOBS)
-    parts = [items[at : at + size] for at in range(0, len(items), size)]
-    if len(parts) == 1:
-        await _co_work(bs, work, parts[0])
+    left = deque(items)
+    jobs = min(len(left), bs.aio_context.thread_pool.max_computing)
+    if jobs == 1:
+        await _co_work(bs, work, left)
         return
-    for failure in await co_parallel(*(_co_work(bs, work, part) for part in parts)):
+    for failure in await co_parallel(*(_co_work(bs, work, left) for _ in range(jobs))):
         if failure is not None:
             raise failure
 
 
+def _taken_from(left: deque[T]) -> Iterator[T]:
+    """Items that no other thread has taken: a deque gives each to one of them."""
+    try:
+        while True:
+            yield left.popleft()
+    except IndexError:
+        return
+
+
 async def _co_work(
-    bs: BlockDriverState, work: Callable[[Sequence[T]], None], part: Sequence[T]
+    bs: BlockDriverState, work: Callable[[Iterable[T]], None], left: deque[T]
 ) -> None:
     failures: list[BlockError] = []
 
     def run() -> int:
         try:
-            work(part)
+            work(_taken_from(left))
         except BlockError as error:
             failures.append(error)
         return 0
 
-    ret = await bs.aio_context.thread_pool.submit_co(run, owner=bs)
+    ret = await bs.aio_context.thread_pool.submit_co(run, owner=bs, computes=True)
     if failures:
         raise failures[0]
     if ret < 0:

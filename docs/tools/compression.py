@@ -12,6 +12,10 @@ PACKED = (  # guest cluster, where its packed data begin and end, in thousandths
     ("C", 420, 640, "violet"),
     ("D", 640, 730, "amber"),
 )
+SHARES = (  # of each worker: which clusters it packs, and how long that takes
+    (("0", 70), ("2", 50), ("3", 74), ("6", 66)),
+    (("1", 104), ("4", 46), ("5", 40), ("7", 78)),
+)
 LEFT, WIDTH = 30, 800
 
 
@@ -58,23 +62,27 @@ def ruler(made: Picture) -> None:
 
 
 def write() -> Picture:
-    """Draws the loop and four workers, and what each does for a request of 2 MiB."""
-    made = Picture("compression-write", 860, 300, "A compressed write of 32 clusters")
+    """Draws the loop and two workers, and what each does for a request of eight clusters."""
+    made = Picture("compression-write", 860, 222, "A compressed write of eight clusters")
     made.text(LEFT, 40, "the loop", style="title")
-    for number in range(4):
-        made.text(LEFT, 92 + 44 * number, f"worker {number + 1}")
-        made.box(220, 72 + 44 * number, 260, 32, "~packs 8 clusters", kind="green")
-        made.arrow((190, 52), (190, 88 + 44 * number), (220, 88 + 44 * number))
-        made.arrow((480, 88 + 44 * number), (505, 88 + 44 * number), (505, 54))
+    for worker, clusters in enumerate(SHARES):
+        y = 72 + 44 * worker
+        made.text(LEFT, y + 20, f"worker {worker + 1}")
+        x = 220
+        for name, width in clusters:
+            made.box(x, y, width, 32, f"~{name}", kind="green")
+            x += width
+        made.arrow((170, 54), (170, y + 16), (220, y + 16))
+        made.arrow((x, y + 16), (533, y + 16), (533, 54))
     for x, width, line, kind in (
-        (130, 80, "~divide", "plain"),
+        (130, 80, "~hand out", "plain"),
         (490, 86, "~place", "blue"),
         (596, 100, "~one write", "amber"),
-        (716, 110, "~32 entries", "blue"),
+        (716, 110, "~8 entries", "blue"),
     ):
         made.box(x, 20, width, 34, line, kind=kind)
-    made.text(530, 120, "~place and entries: with the image's lock")
-    made.text(530, 138, "~the write: without it")
-    made.text(LEFT, 270, "~Packing takes nearly all of the time. The libraries let other threads")
-    made.text(LEFT, 288, "~run meanwhile, so it takes half as long on two processors.")
+    made.text(556, 92, "~place and entries: with the image's lock")
+    made.text(556, 110, "~the write: without it")
+    made.text(LEFT, 186, "~Packing takes nearly all of the time. The libraries let other threads")
+    made.text(LEFT, 204, "~run meanwhile, so it takes half as long on two processors.")
     return made

@@ -18,29 +18,22 @@ Who may call it: coroutines in the node's context, without the lock.
 
 from __future__ import annotations
 
-from block.core.compress import (
-    co_in_workers,
-    pack_deflate,
-    pack_zstd,
-    unpack_deflate,
-    unpack_zstd,
-)
+from block.core.compress import Deflate, Zstd, co_in_workers
 from block.core.debug import READ_COMPRESSED, debug_event
-from block.core.iov import iov_from_bytes
+from block.core.iov import iov_from_bytes, iov_slice
 from block.formats.qcow2.compressed_entry import compressed_place
 from block.formats.qcow2.corrupt import error
 from block.formats.qcow2.layout import COMPRESSION_ZLIB, COMPRESSION_ZSTD, OFLAG_COMPRESSED
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterable
 
-    from block.core.compress import Packer, Unpacker
+    from block.core.compress import Codec
     from block.core.iov import Iov
     from block.formats.qcow2.state import Qcow2State
 
-PACKERS: dict[int, Packer] = {COMPRESSION_ZLIB: pack_deflate, COMPRESSION_ZSTD: pack_zstd}
-UNPACKERS: dict[int, Unpacker] = {COMPRESSION_ZLIB: unpack_deflate, COMPRESSION_ZSTD: unpack_zstd}
+CODECS: dict[int, Callable[[], Codec]] = {COMPRESSION_ZLIB: Deflate, COMPRESSION_ZSTD: Zstd}
 READ_AT_ONCE = 2 << 20
 
 
@@ -71,23 +64,31 @@ async def co_preadv_compressed(
     data = memoryview(bytearray(length))
     await debug_event(s.file.bs, READ_COMPRESSED)
     await s.file.co_preadv(start, length, [data])
-    unpack, cluster_size = UNPACKERS[s.compression_type], s.cluster_size
 
-    def work(part: Sequence[Packed]) -> None:
+    def work(part: Iterable[Packed]) -> None:
+        codec = CODECS[s.compression_type]()
         for packed in part:
             at = packed.place - start
-            plain = unpack(data[at : at + packed.size], cluster_size)
-            if plain is None:
-                packed.is_bad = True
-                continue
-            view = memoryview(plain)[packed.inside :][: packed.nbytes]
-            iov_from_bytes(qiov, packed.at, view)
+            packed.is_bad = not _unpack(s, codec, packed, data[at : at + packed.size], qiov)
 
     await co_in_workers(s.bs, work, run)
     for packed in run:
         if packed.is_bad:
             raise error(s, f"Compressed cluster at {packed.place:#x} cannot be unpacked")
     return run[-1].at + run[-1].nbytes
+
+
+def _unpack(s: Qcow2State, codec: Codec, packed: Packed, data: memoryview, qiov: Iov) -> bool:
+    """Unpacks what is wanted of a cluster; the whole one right where it belongs."""
+    if packed.nbytes == s.cluster_size:
+        views = iov_slice(qiov, packed.at, packed.nbytes)
+        if len(views) == 1:
+            return codec.unpack(data, views[0])
+    plain = memoryview(bytearray(s.cluster_size))
+    if not codec.unpack(data, plain):
+        return False
+    iov_from_bytes(qiov, packed.at, plain[packed.inside :][: packed.nbytes])
+    return True
 
 
 def _run(s: Qcow2State, entry: int, offset: int, nbytes: int) -> list[Packed]:

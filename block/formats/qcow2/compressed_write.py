@@ -26,13 +26,13 @@ from __future__ import annotations
 import errno
 
 from block.core import debug
-from block.core.compress import JOBS, co_in_workers
+from block.core.compress import co_in_workers
 from block.core.error import BlockError
 from block.core.iov import iov_slice, iov_to_bytes
 from block.formats.qcow2 import write
 from block.formats.qcow2.alloc import alloc_bytes
 from block.formats.qcow2.cluster import check_entry, writable_slice
-from block.formats.qcow2.compressed import PACKERS
+from block.formats.qcow2.compressed import CODECS
 from block.formats.qcow2.compressed_entry import compressed_entry
 from block.formats.qcow2.corrupt import check_overlap, error
 from block.formats.qcow2.free import free_clusters
@@ -40,13 +40,14 @@ from block.formats.qcow2.layout import OFFSET_MASK
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator
 
     from block.core.iov import Iov
     from block.core.node import BlockDriverState
     from block.formats.qcow2.state import Qcow2State
 
 PACK_AT_ONCE = 2 << 20
+MIN_CLUSTERS = 4  # however large: so that all processors have something to do
 MAX_CLUSTERS = 512
 
 
@@ -80,7 +81,7 @@ async def co_pwritev_compressed(bs: BlockDriverState, offset: int, nbytes: int, 
     if offset & s.cluster_mask or (nbytes & s.cluster_mask and not at_end):
         message = "A compressed write must be whole clusters"
         raise BlockError(errno.EINVAL, message, bs.node_name, "qcow2", offset)
-    step = min(max(PACK_AT_ONCE >> s.cluster_bits, JOBS), MAX_CLUSTERS) << s.cluster_bits
+    step = min(max(PACK_AT_ONCE >> s.cluster_bits, MIN_CLUSTERS), MAX_CLUSTERS) << s.cluster_bits
     for at in range(0, nbytes, step):
         size = min(step, nbytes - at)
         await _write_some(s, offset + at, size, iov_slice(qiov, at, size))
@@ -102,14 +103,15 @@ async def _write_some(s: Qcow2State, offset: int, nbytes: int, qiov: Iov) -> Non
 
 async def _pack(s: Qcow2State, clusters: list[Cluster]) -> None:
     """Compresses each cluster (qcow2_co_compress)."""
-    pack, cluster_size = PACKERS[s.compression_type], s.cluster_size
+    cluster_size = s.cluster_size
 
-    def work(part: Sequence[Cluster]) -> None:
+    def work(part: Iterable[Cluster]) -> None:
+        codec = CODECS[s.compression_type]()
         for cluster in part:
             data: bytes | memoryview = cluster.data[0]
             if len(data) < cluster_size:
                 data = iov_to_bytes(cluster.data).ljust(cluster_size, b"\0")
-            packed = pack(data)
+            packed = codec.pack(data)
             if len(packed) < cluster_size:
                 cluster.packed = packed
 

@@ -12,21 +12,14 @@ import pytest
 
 import block
 from block.core.backend import BlockBackend
-from block.formats.qcow2.state import Qcow2State
 from tests.block.core.conftest import iothread, main, nothing_left_behind, second_iothread
+from tests.support.qcow2_packed import state_of
 
-__all__ = ["iothread", "main", "nothing_left_behind", "second_iothread"]
+__all__ = ["iothread", "main", "nothing_left_behind", "second_iothread", "state_of"]
 
 SIZE = 8 << 20
 CLUSTER = 65536
 Opener = Callable[..., BlockBackend]
-
-
-def state_of(disk: BlockBackend) -> Qcow2State:
-    """What the driver knows of an open image."""
-    assert disk.bs is not None
-    s: Qcow2State = disk.bs.opaque
-    return s
 
 
 @pytest.fixture

@@ -21,34 +21,11 @@ from block.core.check import check
 from block.core.error import BlockError
 from block.core.wait import run_sync
 from block.formats.qcow2 import alloc, refcount
-from block.formats.qcow2.compressed_entry import compressed_place
 from block.formats.qcow2.layout import OFLAG_COMPRESSED
 from tests.block.formats.qcow2.conftest import CLUSTER, SIZE, Opener, state_of
 from tests.support.drivers import Outcome
 from tests.support.qcow2_disk import Tape, open_on
-
-COMPRESSED = f.REQ_WRITE_COMPRESSED
-
-
-def text(number: int, nbytes: int = CLUSTER, random_bytes: int = 20_000) -> bytes:
-    """Data of which about `random_bytes` are left when they are packed."""
-    noise = random.Random(number).randbytes(min(random_bytes, nbytes))
-    return noise.ljust(nbytes, bytes([number + 1]))
-
-
-def entries(disk: BlockBackend, count: int) -> list[int]:
-    """The first L2 entries."""
-    s = state_of(disk)
-    table = s.cached_slice(0)
-    assert table is not None
-    return list(table.cells[:count])
-
-
-def places(disk: BlockBackend, count: int) -> list[tuple[int, int]]:
-    """(offset, bytes to the end of the last sector) of the first clusters, all compressed."""
-    found = entries(disk, count)
-    assert all(entry & OFLAG_COMPRESSED for entry in found)
-    return [compressed_place(state_of(disk), entry) for entry in found]
+from tests.support.qcow2_packed import COMPRESSED, entries, places, poke, text
 
 
 def refcounts(disk: BlockBackend, first: int, count: int) -> list[int]:
@@ -331,12 +308,6 @@ def compressed_image(folder: Path, opener: Opener) -> tuple[Path, int, int]:
         disk.flush()
         s = state_of(disk)
         return path, s.l1_table[0] & 0x00FFFFFFFFFFFE00, places(disk, 1)[0][0]
-
-
-def poke(path: Path, place: int, data: bytes) -> None:
-    with path.open("r+b") as file:
-        file.seek(place)
-        file.write(data)
 
 
 @pytest.mark.parametrize(
