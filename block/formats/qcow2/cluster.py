@@ -5,7 +5,8 @@
                                                      flags: COPIED, COMPRESSED, ZERO
 
 R1  An answer is an extent: it holds for as many bytes as have the same type and, where they
-    have a place, lie side by side in the file.
+    have a place, lie side by side in the file. Compressed clusters have each a place of its own;
+    the answer tells the first one's, and how many bytes follow that are compressed, too.
 R2  An L2 table is written only if its L1 entry says COPIED; else it is copied first. A new table
     is on the disk before the L1 entry that points to it.
 Who may call it: coroutines that hold the image's lock; `extent_in` anyone.
@@ -21,6 +22,7 @@ from block.core.error import BlockError
 from block.formats.qcow2 import subcluster
 from block.formats.qcow2.alloc import alloc_clusters
 from block.formats.qcow2.cache import join, to_disk
+from block.formats.qcow2.compressed_entry import compressed_run
 from block.formats.qcow2.corrupt import (
     OL_ACTIVE_L1,
     check_overlap,
@@ -62,11 +64,12 @@ def extent_in(s: Qcow2State, table: Table, offset: int, nbytes: int) -> Extent:
     nbytes = min(nbytes, (s.slice_mask + 1 - index << s.cluster_bits) - inside)
     first = cells[index]
     kind = s.cluster_type(first)
+    end = index + s.clusters(inside + nbytes)
     if kind == COMPRESSED:
-        return kind, first, min(nbytes, s.cluster_size - inside)
+        count = compressed_run(cells, index, end)
+        return kind, first, min(nbytes, (count << s.cluster_bits) - inside)
     placed = kind in (NORMAL, ZERO_ALLOC)
     expected, step = first & SAME, s.cluster_size if placed else 0
-    end = index + s.clusters(inside + nbytes)
     at = index + 1
     while at < end and cells[at] & SAME == expected + step:
         expected += step

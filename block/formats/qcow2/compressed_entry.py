@@ -15,6 +15,8 @@ from block.formats.qcow2.layout import COMPRESSED_SECTOR, OFLAG_COMPRESSED
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from array import array
+
     from block.formats.qcow2.state import Qcow2State
 
 
@@ -36,3 +38,12 @@ def compressed_entry(s: Qcow2State, place: int, nbytes: int) -> int:
     shift = size_shift(s)
     sectors = (place + nbytes - 1) // COMPRESSED_SECTOR - place // COMPRESSED_SECTOR
     return OFLAG_COMPRESSED | sectors << shift | place
+
+
+def compressed_run(cells: array[int], first: int, end: int) -> int:
+    """How many entries in a row are of compressed clusters: from `first` on, which is, to `end` at
+    most."""
+    at = first + 1
+    while at < end and cells[at] & OFLAG_COMPRESSED:
+        at += 1
+    return at - first

@@ -23,6 +23,7 @@ Pure functions over tables; who may call them is said where the tables come from
 
 from __future__ import annotations
 
+from block.formats.qcow2.compressed_entry import compressed_run
 from block.formats.qcow2.layout import OFFSET_MASK, OFLAG_COMPRESSED, OFLAG_ZERO
 from block.formats.qcow2.state import (
     COMPRESSED,
@@ -104,11 +105,12 @@ def extent_in(s: Qcow2State, table: Table, offset: int, nbytes: int) -> tuple[in
     first = cells[index]
     number = inside >> s.subcluster_bits
     kind, count = run_from(s, first, bitmaps[index], number)
+    end = index + s.clusters(inside + nbytes)
     if kind == COMPRESSED:
-        return kind, first, min(nbytes, s.cluster_size - inside)
+        count = compressed_run(cells, index, end)
+        return kind, first, min(nbytes, (count << s.cluster_bits) - inside)
     placed = kind in PLACED
     expected, step = first & SAME, s.cluster_size if placed else 0
-    end = index + s.clusters(inside + nbytes)
     at = index + 1
     covered = number + count  # in subclusters, from the beginning of the first cluster
     while at < end and covered == (at - index) * SUBCLUSTERS:
