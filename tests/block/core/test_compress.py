@@ -8,6 +8,7 @@ import os
 import random
 import sys
 import threading
+import tracemalloc
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -80,10 +81,22 @@ def test_what_follows_in_the_last_sector_does_not_count(library: ModuleType, met
     assert unpack(method, pack(method, data) + os.urandom(511), SIZE) == data
 
 
+@contextmanager
+def little_memory() -> Iterator[None]:
+    """What is done here needs no more than some times a cluster."""
+    tracemalloc.start()
+    try:
+        yield
+        assert tracemalloc.get_traced_memory()[1] < 8 * SIZE
+    finally:
+        tracemalloc.stop()
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_a_bomb_does_not_go_off(library: ModuleType, method: str) -> None:
-    bomb = pack(method, bytes(32 << 20))
-    found = unpack(method, bomb, SIZE)
+    bomb = pack(method, bytes(256 * SIZE))
+    with little_memory():
+        found = unpack(method, bomb, SIZE)
     assert found is None or len(found) == SIZE
 
 
@@ -93,9 +106,11 @@ def test_a_frame_of_zstd_that_says_it_is_larger_than_a_cluster_is_refused() -> N
 
 def test_a_bomb_of_zstd_that_does_not_tell_its_size_is_stopped() -> None:
     packer = zstandard.ZstdCompressor().compressobj()
-    bomb = b"".join(packer.compress(bytes(1 << 20)) for _ in range(256)) + packer.flush()
+    bomb = b"".join(packer.compress(bytes(SIZE)) for _ in range(256)) + packer.flush()
     assert zstandard.frame_content_size(bomb) == -1
-    assert unpack("zstd", bomb, SIZE) == bytes(SIZE)
+    with little_memory():
+        found = unpack("zstd", bomb, SIZE)
+    assert found == bytes(SIZE)
 
 
 @pytest.mark.parametrize("method", METHODS)
