@@ -1,11 +1,16 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The event loop's promises, in every order of its threads' lines; most with three preemptions."""
+"""The event loop's promises, in every order of its threads' lines; most with three preemptions.
+
+Those that begin more than 4,000 orders are marked `full`.
+"""
 
 from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+
+import pytest
 
 from block.aio.context import AioContext
 from block.aio.coroutine import Coroutine, co_yield
@@ -27,6 +32,7 @@ def in_an_iothread(world: DeterministicWorld, id: str = "io0") -> Iterator[AioCo
         iothread.close()
 
 
+@pytest.mark.full
 def test_a_bottom_half_from_another_thread_runs_once_for_all_that_was_written_before() -> None:
     def scenario(world: DeterministicWorld) -> None:
         written: list[int] = []
@@ -147,6 +153,7 @@ def test_a_loop_in_a_foreign_loop_is_woken_like_any_other() -> None:
     must_hold(scenario, preemptions=3)
 
 
+@pytest.mark.full
 def test_whoever_acquires_a_context_is_alone_in_it_and_gets_it_in_the_end() -> None:
     """With two preemptions: three are 30,000 orders, a quarter of what all take together."""
 
@@ -171,6 +178,7 @@ def test_whoever_acquires_a_context_is_alone_in_it_and_gets_it_in_the_end() -> N
     must_hold(scenario)
 
 
+@pytest.mark.full
 def test_an_iothread_lets_a_visitor_in_as_often_as_it_comes() -> None:
     def scenario(world: DeterministicWorld) -> None:
         with IOThread("io0", world) as iothread:
@@ -245,6 +253,7 @@ def test_timers_that_arm_themselves_again_go_on_beside_work_from_outside() -> No
     must_hold(scenario, preemptions=3)
 
 
+@pytest.mark.full
 def test_each_piece_of_work_in_the_thread_pool_is_completed_once() -> None:
     def scenario(world: DeterministicWorld) -> None:
         ctx = AioContext("main", world)
