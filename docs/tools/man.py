@@ -91,7 +91,8 @@ def words(tokens: Iterable[Token]) -> str:
 def cleaned(text: str) -> str:
     """A page without what only the site understands: pictures, quoted code, keys, notes."""
     text = re.sub(r"<figure.*?</figure>\n", "", text, flags=re.S)
-    text = re.sub(r"^\[\[.*\]\]\n", "", text, flags=re.M)
+    # A sentence that announced code ends where that was.
+    text = re.sub(r"(:?)\n\n\[\[.*\]\](?=\n)", lambda code: code[1] and ".", text)
     text = re.sub(r"\+\+([a-z0-9+]+)\+\+", lambda key: f"**{key[1].replace('+', '-')}**", text)
     return re.sub(
         r'^!!! \w+ "(.*)"\n((?:(?:    .*)?\n)+)',

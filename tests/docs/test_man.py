@@ -89,6 +89,11 @@ def test_a_manual_has_its_parts_and_no_markup_of_the_site(page: man.Page) -> Non
         assert left not in text
 
 
+def test_a_sentence_that_announced_code_ends_where_that_was() -> None:
+    page = "It does so:\n\n[[source:block/x.py:f]]\n\nOr so.\n\n[[source:block/x.py:g]]\n"
+    assert man.cleaned(page) == "It does so.\n\nOr so.\n"
+
+
 @pytest.mark.full
 def test_mandoc_finds_nothing_wrong(tmp_path: Path) -> None:
     man.main(["man", str(tmp_path)])
