@@ -116,7 +116,7 @@ static const struct command {
     { "disk N                     the commands above are for disk N from now on", do_disk, 1 },
     { "cpus                       start the other processors, count them", cpus },
     { "crash                      touch memory that is not there: a register dump", do_crash },
-    { "poweroff [VERDICT]         end; the exit status is 2 * VERDICT + 1", do_poweroff },
+    { "poweroff [VERDICT]         end; the exit status tells the verdict", do_poweroff },
     { "help                       this list" },
 };
 enum { NEED_DISK = 11 };          // so many commands from the first one on
