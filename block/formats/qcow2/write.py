@@ -26,6 +26,8 @@ they could become somebody else's meanwhile. QEMU left that to the guest; here R
 
 from __future__ import annotations
 
+from array import array
+
 from block.aio.co_lock import CoQueue
 from block.core import debug
 from block.core import flags as f
@@ -322,14 +324,14 @@ async def _link(s: Qcow2State, run: Allocation) -> None:
     index = s.slice_index(run.start)
     count = run.end - run.start >> s.cluster_bits
     old = table.cells[index : index + count]
-    for number in range(count):
-        host = run.host + (number << s.cluster_bits)
-        table.cells[index + number] = host | OFLAG_COPIED
+    first = run.host | OFLAG_COPIED
+    places = range(first, first + (count << s.cluster_bits), s.cluster_size)
+    table.cells[index : index + count] = array("Q", places)
     if s.extended:
         subcluster.mark_written(s, table, run.data_start, run.data_end)
     s.l2_cache.mark_dirty(table)
     if not run.keeps:
-        for entry in old:
+        for entry in filter(None, old):
             await free_entry(s, entry)
 
 
