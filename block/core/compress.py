@@ -23,10 +23,9 @@ unpacks: it sees no difference.
 
 from __future__ import annotations
 
-import errno
-
 from block.aio.co_parallel import co_parallel
 from block.core.error import BlockError
+from block.core.zstd_library import zstd_library
 from block.lean import deque
 
 TYPE_CHECKING = False
@@ -134,12 +133,7 @@ class Zstd:
     """
 
     def __init__(self) -> None:
-        try:
-            import zstandard
-        except ImportError as error:
-            message = "Compression type zstd needs a library: pip install zstandard"
-            raise BlockError(errno.ENOTSUP, message) from error
-        self._library: Any = zstandard
+        self._library = zstd_library()
         self._packer: Any = None
         self._unpacker: Any = None
 

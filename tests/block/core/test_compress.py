@@ -6,6 +6,7 @@ from __future__ import annotations
 import errno
 import os
 import random
+import subprocess
 import sys
 import threading
 import tracemalloc
@@ -23,6 +24,7 @@ from block.core import compress
 from block.core.error import BlockError
 from block.core.node import BlockDriverState
 from block.core.wait import run_sync
+from block.core.zstd_library import POLICY
 from tests.block.core.conftest import main, nothing_left_behind
 from tests.support.drivers import Disk, ram_node
 
@@ -169,6 +171,42 @@ def test_without_zstandard_an_error_says_what_to_install(monkeypatch: pytest.Mon
     with pytest.raises(BlockError, match="pip install zstandard") as caught:
         compress.Zstd()
     assert caught.value.errno == errno.ENOTSUP
+
+
+FRESH = """
+import sys
+from block.core import zstd_library
+{change}
+from block.core.compress import Zstd
+codec, before = Zstd(), sorted({{"platform", "typing", "zstandard"}} & set(sys.modules))
+import zstandard
+packed = codec.pack(b"x" * 1000)
+try:
+    zstandard.ZstdDecompressor().decompress(packed[:9])
+except codec._library.ZstdError:
+    print(before, zstandard.ZstdCompressor is codec._library.ZstdCompressor, zstandard.backend)
+"""
+
+
+@pytest.mark.parametrize(
+    ("change", "before"),
+    [
+        ("", []),
+        ("zstd_library.PACKAGE = 'zstandard_of_another_make'", ["platform", "typing", "zstandard"]),
+        ("zstd_library.COMPILED = 'zstandard.elsewhere'", ["platform", "typing", "zstandard"]),
+        (f"import os; os.environ[{POLICY!r}] = 'cext'", ["platform", "typing", "zstandard"]),
+    ],
+    ids=["as we know it", "no package", "no compiled part", "policy"],
+)
+def test_zstandard_comes_without_what_it_imports_and_is_the_same_for_all(
+    change: str, before: list[str]
+) -> None:
+    """In a process of its own: whoever loads it a second time spoils it for the first."""
+    script = f"import sys; sys.path = {sys.path!r}; {FRESH.format(change=change)}"
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", script], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == f"{before} True cext"
 
 
 # -- threads
