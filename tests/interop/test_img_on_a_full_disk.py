@@ -8,7 +8,6 @@ Full it is by RLIMIT_FSIZE: no file can become longer than that, wherever the te
 from __future__ import annotations
 
 import os
-import random
 import resource
 import shutil
 import signal
@@ -16,78 +15,20 @@ import subprocess
 import sys
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
-from tests.support.qemu_tools import qemu, qemu_done
+from tests.support.img_commands import CHANGE, MAKE, Line, contents, is_sound, make_corpus
 
 pytestmark = pytest.mark.full
 PROGRAM = Path(__file__).parents[2] / "bin" / "miniqemu-img"
-MIB = 1 << 20
-LIMITS = (0, 65536, 200_000, MIB, 2_000_000)
-GOOD = (0, 3)  # of qemu-img check: nothing found; leaks
-# Some formats have nothing that could be checked, and say so.
-UNCHECKED = 63
-
-
-class Line(NamedTuple):
-    """A command, and the image that it makes or changes."""
-
-    words: str
-    target: str
-
-    @property
-    def fmt(self) -> str:
-        return self.target.rpartition(".")[2]
-
-
-MAKE = [
-    Line("convert -O raw src.qcow2 new.raw", "new.raw"),
-    Line("convert -O qcow2 src.raw new.qcow2", "new.qcow2"),
-    Line("convert -c -O qcow2 src.raw new.qcow2", "new.qcow2"),
-    Line("convert -O qed src.raw new.qed", "new.qed"),
-    Line("convert -O vmdk src.raw new.vmdk", "new.vmdk"),
-    Line("convert -O vmdk -o subformat=streamOptimized src.raw new.vmdk", "new.vmdk"),
-    Line("create -q -f qcow2 -o preallocation=full new.qcow2 3M", "new.qcow2"),
-    Line(
-        "create -q -f qcow2 -o preallocation=metadata,cluster_size=512 new.qcow2 30M", "new.qcow2"
-    ),
-    Line("create -q -f raw -o preallocation=full new.raw 3M", "new.raw"),
-    Line("dd -O qcow2 bs=64k if=src.raw of=new.qcow2", "new.qcow2"),
-]
-CHANGE = [
-    Line("commit -q -d top2.qcow2", "top.qcow2"),
-    Line("rebase -b other.raw -F raw top.qcow2", "top.qcow2"),
-    Line("resize -q --preallocation=full grow.qcow2 4M", "grow.qcow2"),
-    Line("amend -o size=8T grow.qcow2", "grow.qcow2"),
-    Line("bitmap --add -g 512 src.qcow2 b", "src.qcow2"),
-    Line("snapshot -c s1 top.qcow2", "top.qcow2"),
-]
+LIMITS = (0, 65536, 200_000, 1 << 20, 2_000_000)
 
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The images, made by the real tools."""
     folder = tmp_path_factory.mktemp("corpus")
-    pick = random.Random(1)
-    (folder / "src.raw").write_bytes(pick.randbytes(MIB) + bytes(MIB) + pick.randbytes(MIB))
-    (folder / "other.raw").write_bytes(pick.randbytes(3 * MIB))
-    before = Path.cwd()
-    os.chdir(folder)
-    try:
-        qemu_done("qemu-img", "convert", "-O", "qcow2", "src.raw", "src.qcow2")
-        qemu_done("qemu-img", "create", "-f", "qcow2", "grow.qcow2", "64k")
-        for name, below, fmt, start in (
-            ("top", "src.raw", "raw", "0"),
-            ("top2", "top.qcow2", "qcow2", "100k"),
-        ):
-            image = f"{name}.qcow2"
-            options = ("-o", "cluster_size=4k", "-b", below, "-F", fmt)
-            qemu_done("qemu-img", "create", "-f", "qcow2", *options, image)
-            qemu_done("qemu-io", "-f", "qcow2", "-c", f"write -P 5 {start} 700k", image)
-    finally:
-        os.chdir(before)
+    make_corpus(folder)
     return folder
 
 
@@ -102,16 +43,6 @@ def run(line: Line, folder: Path, limit: int) -> subprocess.CompletedProcess[str
         cwd=folder, capture_output=True, text=True, timeout=60, check=False,
         preexec_fn=partial(no_longer_than, limit),
     )  # fmt: skip
-
-
-def contents(folder: Path, without: str) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != without}
-
-
-def is_sound(image: Path, fmt: str) -> None:
-    if fmt != "raw":
-        done = qemu("qemu-img", "check", "-f", fmt, image)
-        assert done.returncode in (*GOOD, UNCHECKED), done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("line", [*MAKE, *CHANGE], ids=lambda line: line.words)

@@ -61,7 +61,7 @@ class Kind(NamedTuple):
 
     @property
     def encryption(self) -> str:
-        """"luks" or "aes", or "" where nothing is encrypted."""
+        """ "luks" or "aes", or "" where nothing is encrypted."""
         return "luks" if self.fmt == "luks" else self.options.get("encrypt.format", "")
 
     @property
