@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 EXAMPLES = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+TOOL_LINES = re.findall(r"^\.venv/(bin/miniqemu-.*)$", README, re.MULTILINE)
 
 
 def test_there_is_one_example_with_asyncio_and_one_without() -> None:
@@ -28,6 +30,19 @@ def test_the_examples_print_what_they_wrote(tmp_path: Path) -> None:
             env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
         )  # fmt: skip
         assert (done.returncode, done.stdout, done.stderr) == (0, "b'hello'\n", "")
+
+
+def test_the_lines_with_the_tools_make_a_packed_image(tmp_path: Path) -> None:
+    said = ""
+    for line in TOOL_LINES:
+        program, *words = shlex.split(line)
+        done = subprocess.run(
+            [sys.executable, str(ROOT / program), *words], cwd=tmp_path, timeout=60,
+            capture_output=True, text=True,
+        )  # fmt: skip
+        assert (done.returncode, done.stderr) == (0, ""), line
+        said = done.stdout
+    assert said.startswith("image: packed.qcow2\nfile format: qcow2\n")
 
 
 @pytest.mark.parametrize("target", sorted(set(re.findall(r"\]\(([^)#]+)\)", README))))
