@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 from pathlib import Path
@@ -233,3 +234,34 @@ def test_several_buffers_are_packed_at_once_and_each_lands_in_its_place(tmp_path
     ours("convert", "-c", "-f", "raw", "-O", "qcow2", plain, image)
     is_clean(image, "qcow2")
     holds(image, data, "qcow2")
+
+
+@pytest.mark.parametrize("method", ["zlib", "zstd"])
+def test_what_qemu_packed_among_other_clusters_is_mapped_and_converted_as_by_qemu(
+    tmp_path: Path, method: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    below, image = tmp_path / "below.raw", tmp_path / "mixed.qcow2"
+    size, cluster = 64 * 16384, 16384
+    below.write_bytes(content(size, seed=4))
+    options = f"compression_type={method},cluster_size={cluster}"
+    words = ["-f", "qcow2", "-o", options, "-b", below, "-F", "raw"]
+    qemu_done("qemu-img", "create", *words, image, str(size))
+    source, commands = random.Random(3), list[str]()
+    for number in range(64):
+        command = source.choice(("-c -P", "-c -P", "-c -P", "-P", "-z", "hole"))
+        value = f" {number + 1}" if command.endswith("P") else ""
+        if command != "hole":
+            commands += ["-c", f"write {command}{value} {number * cluster} {cluster}"]
+    qemu_done("qemu-io", "-f", "qcow2", *commands, image)
+    capfd.readouterr()
+    ours("map", "--output=json", image)
+    theirs = qemu_done("qemu-img", "map", "--output=json", image)
+    assert json.loads(capfd.readouterr().out) == json.loads(theirs)
+    found = [tmp_path / name for name in ("ours.raw", "theirs.raw")]
+    ours("convert", "-f", "qcow2", "-O", "raw", image, found[0])
+    qemu_done("qemu-img", "convert", "-f", "qcow2", "-O", "raw", image, found[1])
+    assert found[0].read_bytes() == found[1].read_bytes()
+    packed = tmp_path / "packed.qcow2"
+    ours("convert", "-c", "-f", "qcow2", "-O", "qcow2", "-o", options, image, packed)
+    is_clean(packed, "qcow2")
+    holds(packed, found[1].read_bytes(), "qcow2")
