@@ -18,14 +18,18 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from benchmarks.harness import Case, Missing, Other
 
 FOLDER = Path(__file__).parent.parent / "build" / "bench"
 IMAGE_SIZE = 64 << 20
-# What is measured: (operation, depth, requests in one run, goal of the ratio).
-PLAN = (
+Plan = Sequence[tuple[str, int, int, float | None]]
+"""What is measured: (operation, depth, requests in one run, goal of the ratio)."""
+Run = Callable[[str, int, int], float]
+"""Measures one operation at one depth, with so many requests: thousand requests a second."""
+PLAN: Plan = (
     ("read", 1, 75_000, 1.5),
     ("read", 32, 75_000, 1.2),
     ("write", 1, 20_000, 0.5),
@@ -36,21 +40,28 @@ COMPLETED = re.compile(r"Run completed in ([0-9.]+) seconds")
 
 def cases(quick: bool) -> list[Case]:
     """Returns reads and writes at depth 1 and 32."""
+    return cases_of("raw", PLAN, ours, qemu_img, quick)
+
+
+def cases_of(fmt: str, plan: Plan, ours: Run, qemu_img: Run, quick: bool) -> list[Case]:
+    """Returns what a plan asks for, of one format; a quick run does a fifth of it."""
     scale = 5 if quick else 1
-    return [case(operation, depth, count // scale, goal) for operation, depth, count, goal in PLAN]
-
-
-def case(operation: str, depth: int, count: int, goal: float) -> Case:
-    """Returns one operation at one depth."""
-    return Case(
-        name=f"raw 4 KiB {operation}, depth {depth}",
-        unit="thousand/s",
-        better="higher",
-        ours=functools.partial(ours, operation, depth, count),
-        others=(
-            Other("qemu-img bench", functools.partial(qemu_img, operation, depth, count), goal),
-        ),
-    )
+    return [
+        Case(
+            name=f"{fmt} 4 KiB {operation}, depth {depth}",
+            unit="thousand/s",
+            better="higher",
+            ours=functools.partial(ours, operation, depth, count // scale),
+            others=(
+                Other(
+                    "qemu-img bench",
+                    functools.partial(qemu_img, operation, depth, count // scale),
+                    goal,
+                ),
+            ),
+        )
+        for operation, depth, count, goal in plan
+    ]
 
 
 @functools.cache
@@ -81,12 +92,17 @@ def ours(operation: str, depth: int, count: int) -> float:
 
 def qemu_img(operation: str, depth: int, count: int) -> float:
     """Runs qemu-img bench with its default engine; returns thousand requests a second."""
+    return qemu_img_bench("raw", image(), operation, depth, count)
+
+
+def qemu_img_bench(fmt: str, path: str, operation: str, depth: int, count: int) -> float:
+    """Runs qemu-img bench on an image of one format; returns thousand requests a second."""
     program = shutil.which("qemu-img")
     if program is None:
         raise Missing("qemu-img: apt-get install qemu-utils")
-    words = [program, "bench", "-f", "raw", "-c", str(count), "-d", str(depth), "-s", "4096"]
+    words = [program, "bench", "-f", fmt, "-c", str(count), "-d", str(depth), "-s", "4096"]
     flags = ["-w"] if operation == "write" else []
-    done = subprocess.run([*words, *flags, image()], capture_output=True, text=True, check=True)
+    done = subprocess.run([*words, *flags, path], capture_output=True, text=True, check=True)
     return count / parse_seconds(done.stdout) / 1000
 
 

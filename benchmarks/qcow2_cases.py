@@ -10,18 +10,16 @@ from __future__ import annotations
 import atexit
 import functools
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 import block
-from benchmarks.block_cases import FOLDER, IMAGE_SIZE, parse_seconds
-from benchmarks.harness import Case, Missing, Other
+from benchmarks.block_cases import FOLDER, IMAGE_SIZE, Plan, cases_of, qemu_img_bench
+from benchmarks.harness import Case
 
-# What is measured: (operation, depth, requests in one run, goal of the ratio).
-PLAN: tuple[tuple[str, int, int, float | None], ...] = (
+PLAN: Plan = (
     ("read", 1, 75_000, 1.3),
     ("read", 32, 75_000, 0.9),
     ("write", 1, 15_000, None),
@@ -31,21 +29,7 @@ PLAN: tuple[tuple[str, int, int, float | None], ...] = (
 
 def cases(quick: bool) -> list[Case]:
     """Returns reads and writes at depth 1 and 32."""
-    scale = 5 if quick else 1
-    return [case(operation, depth, count // scale, goal) for operation, depth, count, goal in PLAN]
-
-
-def case(operation: str, depth: int, count: int, goal: float | None) -> Case:
-    """Returns one operation at one depth."""
-    return Case(
-        name=f"qcow2 4 KiB {operation}, depth {depth}",
-        unit="thousand/s",
-        better="higher",
-        ours=functools.partial(ours, operation, depth, count),
-        others=(
-            Other("qemu-img bench", functools.partial(qemu_img, operation, depth, count), goal),
-        ),
-    )
+    return cases_of("qcow2", PLAN, ours, qemu_img, quick)
 
 
 @functools.cache
@@ -72,10 +56,4 @@ def ours(operation: str, depth: int, count: int) -> float:
 
 def qemu_img(operation: str, depth: int, count: int) -> float:
     """Runs qemu-img bench with its default engine; returns thousand requests a second."""
-    program = shutil.which("qemu-img")
-    if program is None:
-        raise Missing("qemu-img: apt-get install qemu-utils")
-    words = [program, "bench", "-f", "qcow2", "-c", str(count), "-d", str(depth), "-s", "4096"]
-    flags = ["-w"] if operation == "write" else []
-    done = subprocess.run([*words, *flags, image()], capture_output=True, text=True, check=True)
-    return count / parse_seconds(done.stdout) / 1000
+    return qemu_img_bench("qcow2", image(), operation, depth, count)

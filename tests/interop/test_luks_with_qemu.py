@@ -126,10 +126,7 @@ def test_qcow2_images_go_back_and_forth(tmp_path: Path, kind: str, by_qemu: bool
     version = 2 if "compat" in QCOW2[kind] else 3
     work = Work(len(kind), SIZE, cluster)
     for _ in range(2):
-        disk = OurImage(path, work, version, **{"encrypt.key-secret": "s"})
-        for op in work.ops(60):
-            disk.apply(op)
-        disk.close()
+        OurImage(path, work, version, **{"encrypt.key-secret": "s"}).work_on(60)
         commands = writes_by_qemu(work, 20, version)
         done = qemu_with_secret("qemu-io", *commands, "--image-opts", described(path, "qcow2"))
         assert done.returncode == 0, done.stdout + done.stderr

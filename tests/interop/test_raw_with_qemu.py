@@ -17,22 +17,17 @@ import pytest
 import block
 from block.core import flags as f
 from tests.support import needs
+from tests.support.qemu_tools import qemu, qemu_done
 
 SIZE = 4 << 20
 PAGE = 4096
 
 
-def qemu(program: str, *words: str | Path) -> subprocess.CompletedProcess[str]:
-    """Runs a tool of QEMU's to its end."""
-    command = [needs.program(program), *map(os.fspath, words)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-
-
 def succeeds(program: str, *words: str | Path) -> str:
-    done = qemu(program, *words)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "failed" not in done.stdout, done.stdout
-    return done.stdout
+    """As qemu_done, of qemu-io as well, which goes on after a failure."""
+    said = qemu_done(program, *words)
+    assert "failed" not in said, said
+    return said
 
 
 @pytest.fixture

@@ -92,10 +92,7 @@ def test_what_is_told_of_an_image_is_what_qemu_tells(
     block.create("a.qcow2", "qcow2", size, **KINDS[kind])
     cluster = 16384 if kind == "16k" else CLUSTER
     base = b"b" * (1 << 20) if kind == "overlay" else b""
-    image = OurImage(Path("a.qcow2"), work := Work(7, size, cluster, base))
-    for op in work.ops(40):
-        image.apply(op)
-    image.close()
+    OurImage(Path("a.qcow2"), Work(7, size, cluster, base)).work_on(40)
     for command in (
         ("info", "a.qcow2"),
         ("info", "--output=json", "a.qcow2"),

@@ -9,11 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import block
-from block.core import flags as f
-from block.core.backend import BlockBackend
 from tests.support import needs
 from tests.support.qcow2_disk import Flushed, Tape, open_on
-from tests.support.qcow2_work import Op, Work
+from tests.support.qcow2_work import Work, do
 
 SIZE = (4 << 20) + 3 * 512
 CLEAN, CORRUPT, LEAKS = 0, 2, 3
@@ -43,31 +41,13 @@ def plain(path: Path, folder: Path) -> bytes:
     return out.read_bytes()
 
 
-def apply(disk: BlockBackend, op: Op) -> bool:
-    """Does one operation of random work; False where it is none that changes anything."""
-    start, nbytes = op.offset, op.nbytes
-    if op.what == "write":
-        disk.pwrite(start, bytes([op.pattern]) * nbytes)
-    elif op.what == "zeroes":
-        disk.pwrite_zeroes(start, nbytes)
-    elif op.what == "unmap":
-        disk.pwrite_zeroes(start, nbytes, f.REQ_MAY_UNMAP)
-    elif op.what == "discard":
-        disk.pdiscard(start, nbytes)
-    elif op.what == "flush":
-        disk.flush()
-    else:
-        return False
-    return True
-
-
 def record(tape: Tape, work: Work, count: int, **options: Any) -> Flushed:
     """Does random work on an image over the tape."""
     safe = Flushed(work.size)
     with open_on(tape, **options) as disk:
         for op in work.ops(count):
             before = len(tape.writes)
-            if not apply(disk, op):
+            if not do(disk, op):
                 continue
             work.note(op)
             if op.what == "flush":

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import block
 from block.core import flags as f
+from block.core.backend import BlockBackend
 
 SECTOR = 512
 
@@ -77,6 +78,24 @@ class Work:
                 self.model[start:end] = bytes(end - start)
 
 
+def do(disk: BlockBackend, op: Op) -> bool:
+    """Does an operation that changes something; False where it is none."""
+    start, nbytes = op.offset, op.nbytes
+    if op.what == "write":
+        disk.pwrite(start, bytes([op.pattern]) * nbytes)
+    elif op.what == "zeroes":
+        disk.pwrite_zeroes(start, nbytes)
+    elif op.what == "unmap":
+        disk.pwrite_zeroes(start, nbytes, f.REQ_MAY_UNMAP)
+    elif op.what == "discard":
+        disk.pdiscard(start, nbytes)
+    elif op.what == "flush":
+        disk.flush()
+    else:
+        return False
+    return True
+
+
 class OurImage:
     """An image opened by us; `apply` does operations, and compares what it reads."""
 
@@ -100,23 +119,21 @@ class OurImage:
 
     def apply(self, op: Op) -> None:
         """Does one operation on the image and on the model."""
-        disk, start, nbytes = self.disk, op.offset, op.nbytes
-        if op.what == "write":
-            disk.pwrite(start, bytes([op.pattern]) * nbytes)
-        elif op.what == "read":
-            assert disk.pread(start, nbytes) == self.work.model[start : start + nbytes], op
-        elif op.what == "zeroes":
-            disk.pwrite_zeroes(start, nbytes)
-        elif op.what == "unmap":
-            disk.pwrite_zeroes(start, nbytes, f.REQ_MAY_UNMAP)
-        elif op.what == "discard":
-            disk.pdiscard(start, nbytes)
-        elif op.what == "flush":
-            disk.flush()
-        else:
-            disk.close()
+        if op.what == "read":
+            expected = self.work.model[op.offset : op.offset + op.nbytes]
+            assert self.disk.pread(op.offset, op.nbytes) == expected, op
+        elif not do(self.disk, op):
+            self.disk.close()
             self._open()
         self.work.note(op, self.has_backing, self.version)
+
+    def work_on(self, count: int) -> None:
+        """Does so many operations, and closes it."""
+        try:
+            for op in self.work.ops(count):
+                self.apply(op)
+        finally:
+            self.close()
 
     def close(self) -> None:
         """Reads all of it once more, and closes it."""

@@ -16,6 +16,7 @@ from block.aio.world import ClockType, set_world
 from block.core import flags as f
 from block.core.backend import BlockBackend
 from block.core.open import bdrv_open
+from block.objects import throttle_group
 from block.objects.throttle_bucket import READ, WRITE
 from block.objects.throttle_group import ThrottleGroup, throttle_group_create
 from block.objects.throttle_member import ThrottleGroupMember
@@ -29,11 +30,12 @@ PERM = f.BLK_PERM_CONSISTENT_READ | f.BLK_PERM_WRITE
 
 @contextmanager
 def virtual_world() -> Iterator[VirtualWorld]:
-    """The process's World is a virtual one meanwhile."""
+    """The process's World is a virtual one meanwhile; no group may be left behind."""
     world = VirtualWorld()
     before = set_world(world)
     try:
         yield world
+        assert throttle_group.groups == {}, "a group is left behind"
         world.main_context.close()
     finally:
         set_world(before)

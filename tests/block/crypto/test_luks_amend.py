@@ -10,10 +10,9 @@ import pytest
 from block.core.error import BlockError
 from block.crypto.luks.amend import amend
 from block.crypto.luks.keyslot import active_slots
-from block.crypto.luks.params import LuksParams
-from block.crypto.luks.volume import LuksBlock, LuksPlan, open_luks
+from block.crypto.luks.volume import LuksBlock, open_luks
 from block.crypto.options import take_luks_amend
-from tests.block.crypto.test_luks_volume import Memory
+from tests.block.crypto.test_luks_volume import Memory, volume_bytes
 from tests.support.luks_images import secret
 
 TEXT = b"what the guest wrote".ljust(512, b".")
@@ -28,10 +27,7 @@ def _secrets() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def image() -> bytes:
     """A new volume with one password; nobody changes it."""
-    with secret("image"):
-        memory = Memory()
-        LuksPlan("image", LuksParams(), 0).create(memory.init, memory.write)
-    return bytes(memory.data)
+    return volume_bytes()
 
 
 @pytest.fixture

@@ -50,13 +50,18 @@ def new_volume(params: LuksParams | None = None, memory: Memory | None = None) -
     return memory
 
 
-@pytest.fixture(scope="module")
-def image() -> bytes:
-    """A new volume; nobody changes it."""
+def volume_bytes() -> bytes:
+    """A new volume with one password."""
     with secret("image"):
         memory = Memory()
         LuksPlan("image", LuksParams(), 0).create(memory.init, memory.write)
     return bytes(memory.data)
+
+
+@pytest.fixture(scope="module")
+def image() -> bytes:
+    """A new volume; nobody changes it."""
+    return volume_bytes()
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from struct import pack
@@ -15,11 +15,10 @@ import pytest
 from miniqemu.accel.tcg import TcgAccel
 from miniqemu.accel.tcg_cpu import IF, RETRY, RETRY_MAX
 from miniqemu.hw.lapic import ENABLED
-from miniqemu.machine import microvm
 from miniqemu.machine.biglock import BigLock
 from miniqemu.machine.memory import AddressSpace, GuestMemory
 from miniqemu.machine.runstate import RunState
-from tests.miniqemu.machine.conftest import MIB, Recorder, guest_mappings
+from tests.miniqemu.machine.conftest import MIB, Guest, MakeGuest, guest_mappings, guests
 from tests.support import needs, tiny_guest
 from tests.support.boot import ROOT
 from tests.support.tiny_guest import BASE, CLI, HLT, LOOP_FOR_EVER, out, power_off, say, store
@@ -37,40 +36,12 @@ VECTOR, PIN = 0x40, 9
 AP_PAGE = 0x9000
 
 
-class Guest:
-    """A board with a tiny guest on tcg."""
-
-    def __init__(self, kernel: str, vcpus: int, no_reboot: bool) -> None:
-        self.line, self.reports = Recorder(), []
-        accel = TcgAccel(vcpus)
-        self.board = microvm.build(
-            accel, 16 * MIB, vcpus=vcpus, serial=self.line, no_reboot=no_reboot
-        )
-        self.accel, self.machine = accel, self.board.machine
-        self.machine.report = self.reports.append
-        self.board.load(kernel)
-
-    def run(self) -> int:
-        self.board.finish()
-        return self.machine.run()
-
-
-MakeGuest = Callable[..., Guest]
-
-
 @pytest.fixture
 def guest(tmp_path: Path) -> Iterator[MakeGuest]:
+    """As the fixture of the other tests, on tcg, and without booting again."""
     needs.module("unicorn", "tcg")
-    made: list[Guest] = []
-
-    def make(code: bytes, vcpus: int = 1, no_reboot: bool = True) -> Guest:
-        kernel = tiny_guest.write_elf(tmp_path / "guest.elf", code)
-        made.append(Guest(kernel, vcpus, no_reboot))
-        return made[-1]
-
-    yield make
-    for one in made:
-        one.machine.close()
+    with guests(tmp_path, TcgAccel, no_reboot=True) as make:
+        yield make
 
 
 def gate(vector: int, handler: int) -> bytes:
@@ -345,6 +316,7 @@ def test_a_reset_boots_again_with_chips_as_new(guest: MakeGuest) -> None:
     machine.loop.wait_for(lambda: one.line.said == b"b")
     machine.stop()
     machine.reset()
+    assert isinstance(one.accel, TcgAccel)
     assert one.accel.ioapic.entries[PIN] != VECTOR
     assert machine.vcpus[0].registers().rip == BASE
     machine.cont()
@@ -377,7 +349,7 @@ def test_ten_machines_leave_no_descriptor_thread_or_memory(
     kernel = tiny_guest.write_elf(tmp_path / "guest.elf", power_off(3))
     before = guest_mappings()
     for _ in range(10):
-        one = Guest(kernel, 2, True)
+        one = Guest(TcgAccel(2), kernel, "", 2, True)
         assert one.run() == 3
         one.machine.close()
     assert guest_mappings() == before

@@ -7,7 +7,7 @@ import os
 import socket
 import stat
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,14 +15,6 @@ import pytest
 from block.aio.context import AioContext
 from miniqemu.chardev.base import Chardev, ChardevError, Event
 from miniqemu.chardev.create import new_chardev
-
-
-@pytest.fixture
-def ctx() -> Iterator[AioContext]:
-    ctx = AioContext("test")
-    yield ctx
-    assert ctx.registrations() == []
-    ctx.close()
 
 
 @pytest.fixture

@@ -30,14 +30,6 @@ class Device:
         self.room -= len(data)
 
 
-@pytest.fixture
-def ctx() -> Iterator[AioContext]:
-    ctx = AioContext("test")
-    yield ctx
-    assert ctx.registrations() == []
-    ctx.close()
-
-
 class Line:
     """A chardev with pipes on both sides."""
 

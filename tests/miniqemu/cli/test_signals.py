@@ -15,14 +15,6 @@ from miniqemu.cli.signals import Signals, Terminated
 
 
 @pytest.fixture
-def ctx() -> Iterator[AioContext]:
-    ctx = AioContext("test")
-    yield ctx
-    assert ctx.registrations() == []
-    ctx.close()
-
-
-@pytest.fixture
 def signals(ctx: AioContext) -> Iterator[Signals]:
     signals = Signals(ctx)
     yield signals

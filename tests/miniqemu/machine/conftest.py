@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from miniqemu.accel.base import Accelerator
 from miniqemu.accel.kvm import KvmAccel
 from miniqemu.chardev.base import Chardev
 from miniqemu.machine import microvm
@@ -40,10 +42,12 @@ class Recorder(Chardev):
 class Guest:
     """A board with a tiny guest, its serial line and what the machine reported."""
 
-    def __init__(self, kernel: str, append: str, vcpus: int, no_reboot: bool) -> None:
+    def __init__(
+        self, accel: Accelerator, kernel: str, append: str, vcpus: int, no_reboot: bool
+    ) -> None:
+        self.accel = accel
         self.line = Recorder()
         self.reports: list[str] = []
-        accel = KvmAccel(vcpus)
         self.board: Microvm = microvm.build(
             accel, 16 * MIB, vcpus=vcpus, serial=self.line, no_reboot=no_reboot
         )
@@ -60,17 +64,26 @@ class Guest:
 MakeGuest = Callable[..., Guest]
 
 
-@pytest.fixture
-def guest(tmp_path: Path) -> Iterator[MakeGuest]:
-    """guest(code, append="", vcpus=1, no_reboot=False): a board that will boot `code`."""
-    needs.kvm()
+@contextmanager
+def guests(
+    folder: Path, accelerator: Callable[[int], Accelerator], no_reboot: bool = False
+) -> Iterator[MakeGuest]:
+    """Yields make(code, append="", vcpus=1, no_reboot=...); closes the machines in the end."""
     made: list[Guest] = []
 
-    def make(code: bytes, append: str = "", vcpus: int = 1, no_reboot: bool = False) -> Guest:
-        kernel = tiny_guest.write_elf(tmp_path / "guest.elf", code)
-        made.append(Guest(kernel, append, vcpus, no_reboot))
+    def make(code: bytes, append: str = "", vcpus: int = 1, no_reboot: bool = no_reboot) -> Guest:
+        kernel = tiny_guest.write_elf(folder / "guest.elf", code)
+        made.append(Guest(accelerator(vcpus), kernel, append, vcpus, no_reboot))
         return made[-1]
 
     yield make
     for one in made:
         one.machine.close()
+
+
+@pytest.fixture
+def guest(tmp_path: Path) -> Iterator[MakeGuest]:
+    """guest(code, append="", vcpus=1, no_reboot=False): a board that will boot `code`."""
+    needs.kvm()
+    with guests(tmp_path, KvmAccel) as make:
+        yield make

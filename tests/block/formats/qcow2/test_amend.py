@@ -219,15 +219,20 @@ def test_a_lazy_image_becomes_clean_before_it_forgets_how_to_be_dirty(
     assert not is_dirty(state_of(disk))
 
 
+def tape_over(folder: Path, backing: bool) -> Tape:
+    """A new image with small clusters, over a backing file or over nothing."""
+    base = folder / "base"
+    base.write_bytes(b"b" * TAPE_SIZE)
+    options = {"backing_file": os.fspath(base), "backing_fmt": "raw"} if backing else {}
+    return Tape(new_image(folder, cluster_size=4096, **options))
+
+
 @pytest.mark.parametrize("backing", [False, True])
 @pytest.mark.parametrize("shuffle", [False, True])
 def test_a_power_cut_while_it_is_downgraded_leaves_leaks_at_most(
     tmp_path: Path, backing: bool, shuffle: bool
 ) -> None:
-    base = tmp_path / "base"
-    base.write_bytes(b"b" * TAPE_SIZE)
-    options = {"backing_file": os.fspath(base), "backing_fmt": "raw"} if backing else {}
-    tape = Tape(new_image(tmp_path, cluster_size=4096, **options))
+    tape = tape_over(tmp_path, backing)
     with open_on(tape, **{"l2-cache-size": 1024, "l2-cache-entry-size": 512}) as disk:
         fill(disk, TAPE_SIZE)
         disk.flush()
@@ -363,10 +368,7 @@ def test_snapshots_go_back_to_version_2_too(tmp_path: Path, opener: Opener, back
 def test_a_power_cut_while_snapshots_are_downgraded(
     tmp_path: Path, backing: bool, shuffle: bool
 ) -> None:
-    base = tmp_path / "base"
-    base.write_bytes(b"b" * TAPE_SIZE)
-    options = {"backing_file": os.fspath(base), "backing_fmt": "raw"} if backing else {}
-    tape = Tape(new_image(tmp_path, cluster_size=4096, **options))
+    tape = tape_over(tmp_path, backing)
     with open_on(tape) as disk:
         seen = with_snapshots(disk, TAPE_SIZE)[""]
         disk.flush()

@@ -81,10 +81,7 @@ def test_random_work_leaves_what_it_should(
     size = min(SIZE, 1000 * cluster) - 512
     make_qcow2(path, size, fmt, **options)
     work = Work(cluster + len(fmt), size, cluster)
-    disk = OurImage(path, work, 2 if "compat" in options else 3, **KEY)
-    for op in work.ops(250):
-        disk.apply(op)
-    disk.close()
+    OurImage(path, work, 2 if "compat" in options else 3, **KEY).work_on(250)
     with opened_qcow2(path) as again:
         assert faults(again) == (0, 0)
 

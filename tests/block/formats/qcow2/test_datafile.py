@@ -150,12 +150,7 @@ def test_random_work_leaves_what_a_bytearray_has(
     cluster_size = how.get("cluster_size", CLUSTER)
     assert isinstance(cluster_size, int)
     work = Work(cluster_size + raw, size, cluster_size)
-    ours = OurImage(path, work)
-    try:
-        for op in work.ops(150):
-            ours.apply(op)
-    finally:
-        ours.close()
+    OurImage(path, work).work_on(150)
     assert counts(run_check(path)[0]) == (0, 0, 0)
     if raw:
         assert data.read_bytes() == work.model

@@ -415,12 +415,7 @@ def test_random_work_leaves_what_a_bytearray_has_and_a_clean_image(
     size = SIZE + 7 * 512
     block.create(os.fspath(path), "qcow2", size, **options)
     work = Work(cluster_size + backing, size, cluster_size, base)
-    ours = OurImage(path, work, **{"l2-cache-size": 1024, "l2-cache-entry-size": 512})
-    try:
-        for op in work.ops(150):
-            ours.apply(op)
-    finally:
-        ours.close()
+    OurImage(path, work, **{"l2-cache-size": 1024, "l2-cache-entry-size": 512}).work_on(150)
     assert counts(run_check(path)[0]) == (0, 0, 0)
 
 
