@@ -255,14 +255,15 @@ class BackendRequests:
 
         Raises ENOTSUP where that cannot be done (copy_range.py, R1).
         """
-        from block.core.copy_range import co_copy_range_from
+        from block.core.copy_range import CopyRange, co_copy_range_from
+
+        def begin(root: BdrvChild, other: BdrvChild) -> Awaitable[None]:
+            return co_copy_range_from(CopyRange(root, offset, other, to, nbytes))
 
         await self._co_uncounted(
             offset,
             nbytes,
-            lambda root: target._co(
-                WRITE, to, nbytes, lambda other: co_copy_range_from(root, offset, other, to, nbytes)
-            ),
+            lambda root: target._co(WRITE, to, nbytes, lambda other: begin(root, other)),
         )
 
     def co_pwrite_zeroes(self, offset: int, nbytes: int, flags: int = 0) -> Awaitable[None]:

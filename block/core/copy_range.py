@@ -30,6 +30,32 @@ if TYPE_CHECKING:
     from block.core.node import BlockDriverState
 
 
+class CopyRange:
+    """One copy on its way: `nbytes` bytes at `offset` of `source` go to `to` of `target`.
+
+    Both ends are edges. On its way down another edge takes an end's place, in a copy of this.
+    """
+
+    __slots__ = ("nbytes", "offset", "source", "target", "to")
+
+    def __init__(
+        self, source: BdrvChild, offset: int, target: BdrvChild, to: int, nbytes: int
+    ) -> None:
+        self.source = source
+        self.offset = offset
+        self.target = target
+        self.to = to
+        self.nbytes = nbytes
+
+    def from_child(self, source: BdrvChild, offset: int) -> CopyRange:
+        """The same bytes, as a child of the source has them."""
+        return CopyRange(source, offset, self.target, self.to, self.nbytes)
+
+    def to_child(self, target: BdrvChild, to: int) -> CopyRange:
+        """The same bytes, as a child of the target shall have them."""
+        return CopyRange(self.source, self.offset, target, to, self.nbytes)
+
+
 def refuse(bs: BlockDriverState) -> BlockError:
     """The error that says: read and write instead (R1)."""
     return BlockError(errno.ENOTSUP, "No copy offloading", bs.node_name)
@@ -44,37 +70,32 @@ def _check(child: BdrvChild, offset: int, nbytes: int, hook: str) -> None:
         raise refuse(bs)
 
 
-async def co_copy_range_from(
-    source: BdrvChild, offset: int, target: BdrvChild, to: int, nbytes: int
-) -> None:
-    """Copies `nbytes` bytes at `offset` to the target's offset `to`, on the source's way down
-    (bdrv_co_copy_range_from)."""
-    bs = source.bs
-    _check(source, offset, nbytes, "co_copy_range_from")
-    req = TrackedRequest(bs, offset, nbytes, READ)
+async def co_copy_range_from(copy: CopyRange) -> None:
+    """Copies, on the source's way down (bdrv_co_copy_range_from)."""
+    bs = copy.source.bs
+    _check(copy.source, copy.offset, copy.nbytes, "co_copy_range_from")
+    req = TrackedRequest(bs, copy.offset, copy.nbytes, READ)
     try:
         await req.wait_serialising()
         assert bs.drv is not None
-        await bs.drv.co_copy_range_from(bs, source, offset, target, to, nbytes)
+        await bs.drv.co_copy_range_from(bs, copy)
     finally:
         req.end()
 
 
-async def co_copy_range_to(
-    source: BdrvChild, offset: int, target: BdrvChild, to: int, nbytes: int
-) -> None:
-    """The same on the target's way down (bdrv_co_copy_range_to)."""
-    bs = target.bs
-    _check(target, to, nbytes, "co_copy_range_to")
-    req = TrackedRequest(bs, to, nbytes, WRITE)
+async def co_copy_range_to(copy: CopyRange) -> None:
+    """Copies, on the target's way down (bdrv_co_copy_range_to)."""
+    bs = copy.target.bs
+    _check(copy.target, copy.to, copy.nbytes, "co_copy_range_to")
+    req = TrackedRequest(bs, copy.to, copy.nbytes, WRITE)
     try:
-        await io.write_prepare(target, req, to, nbytes, 0)
+        await io.write_prepare(copy.target, req, copy.to, copy.nbytes, 0)
         done = False
         try:
             assert bs.drv is not None
-            await bs.drv.co_copy_range_to(bs, source, offset, target, to, nbytes)
+            await bs.drv.co_copy_range_to(bs, copy)
             done = True
         finally:
-            io.write_finish(req, to, nbytes, done)
+            io.write_finish(req, copy.to, copy.nbytes, done)
     finally:
         req.end()

@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """What a driver is: the hooks that the core calls (QEMU's BlockDriver, block_int.h).
 
+    this                opening and closing, the image as a whole, permissions, the event loop
+    request_hooks.py    what is called for requests
+
 R1  A driver is one stateless object; the state of a node is in `bs.opaque`.
 R2  Hooks are optional. `drv.hooks` names those that a class has written itself, and the
     core asks it where the absence of a hook means something of its own.
@@ -20,6 +23,7 @@ import errno
 
 from block.core import flags as f
 from block.core.error import BlockError
+from block.core.request_hooks import RequestHooks
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,50 +33,9 @@ if TYPE_CHECKING:
     from block.aio.context import AioContext
     from block.core.check import BdrvCheckResult
     from block.core.edge import BdrvChild
-    from block.core.iov import Iov
     from block.core.node import BlockDriverState
     from block.core.options import Option
     from block.core.snapshot import SnapshotInfo
-
-
-class BlockLimits:
-    """What requests a node takes as they are (QEMU's BlockLimits); all in bytes, 0: no limit."""
-
-    __slots__ = (
-        "align_mask",
-        "fast_read",
-        "largest",
-        "max_iov",
-        "max_pdiscard",
-        "max_pwrite_zeroes",
-        "max_transfer",
-        "min_mem_alignment",
-        "opt_mem_alignment",
-        "opt_transfer",
-        "pdiscard_alignment",
-        "pwrite_zeroes_alignment",
-        "request_alignment",
-    )
-
-    def __init__(self) -> None:
-        self.request_alignment = 1
-        self.max_pdiscard = 0
-        self.pdiscard_alignment = 0
-        self.max_pwrite_zeroes = 0
-        self.pwrite_zeroes_alignment = 0
-        self.opt_transfer = 0
-        self.max_transfer = 0
-        self.min_mem_alignment = 512
-        self.opt_mem_alignment = 4096
-        self.max_iov = f.IOV_MAX
-        self.fast_read = f.REQUEST_MAX_BYTES  # the longest read that try_preadv may answer
-        self.complete()
-
-    def complete(self) -> None:
-        """Computes what the fast path asks for; after every change."""
-        self.align_mask = self.request_alignment - 1
-        self.largest = min(self.max_transfer or f.REQUEST_MAX_BYTES, f.REQUEST_MAX_BYTES)
-        self.fast_read = min(self.fast_read, self.largest)
 
 
 class BlockDriverInfo:
@@ -97,10 +60,9 @@ class BlockDriverInfo:
         self.needs_compressed_writes = False
 
 
-class BlockDriver:
+class BlockDriver(RequestHooks):
     """The hooks; the class itself is the driver that can do nothing."""
 
-    format_name: ClassVar[str] = ""
     protocol_name: ClassVar[str | None] = None
     is_filter: ClassVar[bool] = False
     # False: neither a protocol nor a filter, and yet no format (quorum): children are probed.
@@ -117,12 +79,8 @@ class BlockDriver:
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
-        names = (n for n in vars(BlockDriver) if not n.startswith("_") and n != "hooks")
+        names = (n for n in dir(BlockDriver) if not n.startswith("_") and n != "hooks")
         cls.hooks = frozenset(n for n in names if getattr(cls, n) is not getattr(BlockDriver, n))
-
-    def _unsupported(self, bs: BlockDriverState, what: str) -> BlockError:
-        message = f"Block driver '{self.format_name}' does not support {what}"
-        return BlockError(errno.ENOTSUP, message, bs.node_name, self.format_name)
 
     # -- opening and closing
 
@@ -314,18 +272,6 @@ class BlockDriver:
         """Lets a read-only node read a snapshot until it is closed (bdrv_snapshot_load_tmp)."""
         raise self._unsupported(bs, "internal snapshots")
 
-    def co_save_vmstate(
-        self, bs: BlockDriverState, offset: int, nbytes: int, qiov: Iov
-    ) -> Awaitable[None]:
-        """Writes a part of a machine's state, which no disk offset reaches (bdrv_save_vmstate)."""
-        raise self._unsupported(bs, "VM state")
-
-    def co_load_vmstate(
-        self, bs: BlockDriverState, offset: int, nbytes: int, qiov: Iov
-    ) -> Awaitable[None]:
-        """Reads a part of a machine's state (bdrv_load_vmstate)."""
-        raise self._unsupported(bs, "VM state")
-
     # -- children that come and go
 
     def add_child(self, bs: BlockDriverState, child_bs: BlockDriverState) -> None:
@@ -363,136 +309,6 @@ class BlockDriver:
 
     def abort_perm_update(self, bs: BlockDriverState) -> None:
         """Undoes check_perm (bdrv_abort_perm_update)."""
-
-    # -- requests
-
-    def try_preadv(self, bs: BlockDriverState, offset: int, nbytes: int, qiov: Iov) -> int | None:
-        """Reads at once and returns 0, or declines with None (DESIGN.md, rule 13).
-
-        May fill the vector partly before it declines, and never waits. A failure is
-        declined too: the coroutine then meets it and raises.
-        """
-        return None
-
-    def co_preadv(
-        self, bs: BlockDriverState, offset: int, nbytes: int, qiov: Iov, flags: int
-    ) -> Awaitable[None]:
-        """Reads `nbytes` bytes at `offset` into the vector (bdrv_co_preadv)."""
-        raise self._unsupported(bs, "reads")
-
-    def co_pwritev(
-        self, bs: BlockDriverState, offset: int, nbytes: int, qiov: Iov, flags: int
-    ) -> Awaitable[None]:
-        """Writes the vector (bdrv_co_pwritev); `flags` within bs.supported_write_flags."""
-        raise self._unsupported(bs, "writes")
-
-    def co_pwritev_compressed(
-        self, bs: BlockDriverState, offset: int, nbytes: int, qiov: Iov
-    ) -> Awaitable[None]:
-        """Writes whole clusters, or the end of the disk, compressed where that pays
-        (bdrv_co_pwritev_compressed). Asked for by REQ_WRITE_COMPRESSED.
-
-        No bytes: that was all, the file's end may be put in order.
-        """
-        raise self._unsupported(bs, "compressed writes")
-
-    def co_copy_range_from(
-        self,
-        bs: BlockDriverState,
-        source: BdrvChild,
-        offset: int,
-        target: BdrvChild,
-        to: int,
-        nbytes: int,
-    ) -> Awaitable[None]:
-        """Copies from this node, `source.bs`, without reading (bdrv_co_copy_range_from).
-
-        A format goes on with a child of its own as the source, by copy_range.co_copy_range_from;
-        at the bottom the target's turn begins, by co_copy_range_to. ENOTSUP means: not here.
-        """
-        raise self._unsupported(bs, "copy offloading")
-
-    def co_copy_range_to(
-        self,
-        bs: BlockDriverState,
-        source: BdrvChild,
-        offset: int,
-        target: BdrvChild,
-        to: int,
-        nbytes: int,
-    ) -> Awaitable[None]:
-        """Copies to this node, `target.bs` (bdrv_co_copy_range_to).
-
-        A format goes on with a child of its own as the target; at the bottom it is done.
-        """
-        raise self._unsupported(bs, "copy offloading")
-
-    def co_pwrite_zeroes(
-        self, bs: BlockDriverState, offset: int, nbytes: int, flags: int
-    ) -> Awaitable[None]:
-        """Writes zeroes in a better way than by writing; ENOTSUP means there is none here."""
-        raise self._unsupported(bs, "efficient zero writes")
-
-    def co_pdiscard(self, bs: BlockDriverState, offset: int, nbytes: int) -> Awaitable[None]:
-        """Tells that the content of a range is not needed any more (bdrv_co_pdiscard)."""
-        raise self._unsupported(bs, "discard")
-
-    def co_flush(self, bs: BlockDriverState) -> Awaitable[None]:
-        """Flushes in the driver's own way, its children too (bdrv_co_flush).
-
-        A driver that writes it is asked neither for co_flush_to_os nor for co_flush_to_disk.
-        """
-        raise self._unsupported(bs, "flush")
-
-    async def co_flush_to_os(self, bs: BlockDriverState) -> None:
-        """Hands the driver's own caches to the layer below (bdrv_co_flush_to_os)."""
-
-    async def co_flush_to_disk(self, bs: BlockDriverState) -> None:
-        """Makes what was written durable, here (bdrv_co_flush_to_disk)."""
-
-    def co_block_status(
-        self, bs: BlockDriverState, want_zero: bool, offset: int, nbytes: int
-    ) -> Awaitable[tuple[int, int, int, BlockDriverState | None]]:
-        """Returns (BDRV_BLOCK_* flags, bytes they hold for, offset in file, file).
-
-        `want_zero` False: only the allocation is asked for, so zeroes need not be looked
-        for (bdrv_co_block_status).
-        """
-        raise self._unsupported(bs, "block status")
-
-    def co_block_statuses(
-        self, bs: BlockDriverState, offset: int, nbytes: int
-    ) -> Awaitable[list[tuple[int, int, int, BlockDriverState | None]]]:
-        """As co_block_status with want_zero, for as many extents in a row as are known at once.
-
-        Of no more than is asked for. An empty list: co_block_status shall be asked. Whoever has
-        short extents answers a walk over the whole disk much faster so (no hook of QEMU's).
-        """
-        raise self._unsupported(bs, "block status")
-
-    def co_truncate(
-        self, bs: BlockDriverState, offset: int, exact: bool, prealloc: str, flags: int
-    ) -> Awaitable[None]:
-        """Makes the image `offset` bytes long (bdrv_co_truncate)."""
-        raise self._unsupported(bs, "resize")
-
-    # -- debug events (debug.py)
-
-    async def debug_event(self, bs: BlockDriverState, event: str) -> None:
-        """Hears of what the next request is for; may stop the coroutine (bdrv_debug_event)."""
-
-    def debug_breakpoint(self, bs: BlockDriverState, event: str, tag: str) -> None:
-        """Stops the next coroutine that raises the event (bdrv_debug_breakpoint)."""
-
-    def debug_remove_breakpoint(self, bs: BlockDriverState, tag: str) -> None:
-        """Takes break points away, and resumes (bdrv_debug_remove_breakpoint)."""
-
-    def debug_resume(self, bs: BlockDriverState, tag: str) -> None:
-        """Lets a stopped coroutine go on (bdrv_debug_resume)."""
-
-    def debug_is_suspended(self, bs: BlockDriverState, tag: str) -> bool:
-        """Says whether one is stopped there (bdrv_debug_is_suspended)."""
-        return False
 
     # -- the event loop
 

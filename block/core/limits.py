@@ -11,11 +11,50 @@ Who may call it: the thread at home in the node's context.
 from __future__ import annotations
 
 from block.core import flags as f
-from block.core.driver import BlockLimits
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from block.core.node import BlockDriverState
+
+
+class BlockLimits:
+    """What requests a node takes as they are (QEMU's BlockLimits); all in bytes, 0: no limit."""
+
+    __slots__ = (
+        "align_mask",
+        "fast_read",
+        "largest",
+        "max_iov",
+        "max_pdiscard",
+        "max_pwrite_zeroes",
+        "max_transfer",
+        "min_mem_alignment",
+        "opt_mem_alignment",
+        "opt_transfer",
+        "pdiscard_alignment",
+        "pwrite_zeroes_alignment",
+        "request_alignment",
+    )
+
+    def __init__(self) -> None:
+        self.request_alignment = 1
+        self.max_pdiscard = 0
+        self.pdiscard_alignment = 0
+        self.max_pwrite_zeroes = 0
+        self.pwrite_zeroes_alignment = 0
+        self.opt_transfer = 0
+        self.max_transfer = 0
+        self.min_mem_alignment = 512
+        self.opt_mem_alignment = 4096
+        self.max_iov = f.IOV_MAX
+        self.fast_read = f.REQUEST_MAX_BYTES  # the longest read that try_preadv may answer
+        self.complete()
+
+    def complete(self) -> None:
+        """Computes what the fast path asks for; after every change."""
+        self.align_mask = self.request_alignment - 1
+        self.largest = min(self.max_transfer or f.REQUEST_MAX_BYTES, f.REQUEST_MAX_BYTES)
+        self.fast_read = min(self.fast_read, self.largest)
 
 
 def min_non_zero(a: int, b: int) -> int:

@@ -19,8 +19,8 @@ from block.aio.errors import UsedAfterFree
 from block.aio.world import the_world
 from block.core import context, debug, drain, edge, flush, graph, limits, status, wait
 from block.core import flags as f
-from block.core.driver import BlockLimits
 from block.core.error import BlockError
+from block.core.limits import BlockLimits
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -32,6 +32,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
+    from block.core.copy_range import CopyRange
     from block.core.edge import BdrvChild
     from block.core.iov import Iov
     from block.core.node import BlockDriverState
@@ -153,35 +154,19 @@ class RawDriver(BlockDriver):
             return _announced(child, WRITE_AIO, io.co_pwritev(child, offset, nbytes, qiov, flags))
         return io.co_pwritev(child, offset, nbytes, qiov, flags)
 
-    def co_copy_range_from(
-        self,
-        bs: BlockDriverState,
-        source: BdrvChild,
-        offset: int,
-        target: BdrvChild,
-        to: int,
-        nbytes: int,
-    ) -> Awaitable[None]:
+    def co_copy_range_from(self, bs: BlockDriverState, copy: CopyRange) -> Awaitable[None]:
         from block.core.copy_range import co_copy_range_from
 
-        offset = _shift(bs, offset, nbytes, errno.EINVAL)
-        return co_copy_range_from(_file(bs), offset, target, to, nbytes)
+        offset = _shift(bs, copy.offset, copy.nbytes, errno.EINVAL)
+        return co_copy_range_from(copy.from_child(_file(bs), offset))
 
-    def co_copy_range_to(
-        self,
-        bs: BlockDriverState,
-        source: BdrvChild,
-        offset: int,
-        target: BdrvChild,
-        to: int,
-        nbytes: int,
-    ) -> Awaitable[None]:
+    def co_copy_range_to(self, bs: BlockDriverState, copy: CopyRange) -> Awaitable[None]:
         from block.core.copy_range import co_copy_range_to, refuse
 
-        if bs.probed and to < PROBE_BUF_SIZE:
+        if bs.probed and copy.to < PROBE_BUF_SIZE:
             raise refuse(bs)  # R3: what is written there is looked at first
-        to = _shift(bs, to, nbytes, errno.ENOSPC)
-        return co_copy_range_to(source, offset, _file(bs), to, nbytes)
+        to = _shift(bs, copy.to, copy.nbytes, errno.ENOSPC)
+        return co_copy_range_to(copy.to_child(_file(bs), to))
 
     def co_pwrite_zeroes(
         self, bs: BlockDriverState, offset: int, nbytes: int, flags: int

@@ -25,7 +25,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from block.core.driver import BlockLimits
+    from block.core.limits import BlockLimits
 
 OPTIONS = (
     Option("align", "size", "Required alignment in bytes", 0),

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Generator
 
     from block.aio.context import AioContext
-    from block.core.edge import BdrvChild
+    from block.core.copy_range import CopyRange
     from block.core.node import BlockDriverState
 
 RUNTIME_OPTS = (
@@ -204,35 +204,19 @@ class FileDriver(BlockDriver):
         done: Awaitable[None] = engine.co_pwritev(offset, nbytes, qiov)
         return done
 
-    def co_copy_range_from(
-        self,
-        bs: BlockDriverState,
-        source: BdrvChild,
-        offset: int,
-        target: BdrvChild,
-        to: int,
-        nbytes: int,
-    ) -> Awaitable[None]:
+    def co_copy_range_from(self, bs: BlockDriverState, copy: CopyRange) -> Awaitable[None]:
         from block.core.copy_range import co_copy_range_to
 
-        return co_copy_range_to(source, offset, target, to, nbytes)
+        return co_copy_range_to(copy)
 
-    async def co_copy_range_to(
-        self,
-        bs: BlockDriverState,
-        source: BdrvChild,
-        offset: int,
-        target: BdrvChild,
-        to: int,
-        nbytes: int,
-    ) -> None:
+    async def co_copy_range_to(self, bs: BlockDriverState, copy: CopyRange) -> None:
         from block.core.copy_range import refuse
         from block.protocols.file.syscalls import copy_range
 
-        if not isinstance(source.bs.drv, FileDriver):
+        if not isinstance(copy.source.bs.drv, FileDriver):
             raise refuse(bs)
-        read_from, write_to = source.bs.opaque.fd, bs.opaque.fd
-        await in_pool(bs, lambda: copy_range(read_from, offset, write_to, to, nbytes))
+        ends = copy.source.bs.opaque.fd, copy.offset, bs.opaque.fd, copy.to
+        await in_pool(bs, lambda: copy_range(*ends, copy.nbytes))
 
     async def co_flush_to_disk(self, bs: BlockDriverState) -> None:
         await bs.opaque.engine.co_flush()
