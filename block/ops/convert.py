@@ -16,8 +16,8 @@ R4  Several workers read at once. They begin to write in the order of the image,
 R5  The first failure ends all workers. The sources are never written.
 R6  Compressed, whole clusters are written, or none: an extent that is shorter than a cluster of
     the target counts as data with all that is beside it. Some targets take nothing else.
-R7  With `offload` data are copied by whoever has both ends (copy_range.py), mostly the kernel. The
-    first time that this fails, for whatever reason, is the last: reads and writes tell the error.
+R7  With `offload` data are copied by whoever has both ends (copy_range.py), mostly the kernel. When
+    this fails, for whatever reason, no more are begun: reads and writes tell the error.
 Called in the main thread.
 """
 

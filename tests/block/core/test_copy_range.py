@@ -15,7 +15,7 @@ import block
 from block.core.backend import BlockBackend
 from block.core.error import BlockError
 from block.core.wait import run_sync
-from block.ops.convert import Convert
+from block.ops.convert import WRITES_AT_ONCE, Convert
 from block.protocols.file import syscalls
 from tests.block.core.conftest import main, nothing_left_behind
 
@@ -160,7 +160,7 @@ def test_convert_reads_and_writes_where_the_kernel_cannot(
     monkeypatch.setattr(os, "copy_file_range", refuse)
     source, target = disk("source", read_only=True), disk("target")
     converted(source, target)
-    assert tried == [number], "once is enough"
+    assert 1 <= len(tried) <= WRITES_AT_ONCE, "whoever comes later knows"
     assert target.pread(0, SIZE) == DATA
 
 
@@ -171,7 +171,7 @@ def test_a_copy_that_stops_in_the_middle_is_done_again_as_a_whole(
     answers = iter((4096, 0))
 
     def call(source: int, target: int, nbytes: int, offset: int, to: int) -> int:
-        size = next(answers)
+        size = next(answers, 0)
         return real(source, target, size, offset, to) if size else 0
 
     monkeypatch.setattr(os, "copy_file_range", call)
