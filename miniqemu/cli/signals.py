@@ -7,6 +7,8 @@ number into a pipe; the main loop reads it there and acts at a safe place. This 
 main loop that is about to sleep, and works when another thread got the signal.
 
 Before the machine runs there is no loop that could act: the handler raises `Terminated`.
+
+The tools have nothing to end in order: they die of Ctrl-C, and at worst an image has leaks.
 """
 
 from __future__ import annotations
@@ -22,6 +24,36 @@ if TYPE_CHECKING:
     from block.aio.context import AioContext
 
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def end_by_ctrl_c() -> None:
+    """Lets Ctrl-C end the process at once, as it ends QEMU's tools: by the signal, with no word
+    from Python. Whoever started it with the signal ignored has it ignored."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+class CtrlC:
+    """Lets Ctrl-C call `clean_up` before it ends the process, until `close`.
+
+    Where the signal does something else, for whoever called us inside of another program, it
+    goes on doing that.
+    """
+
+    def __init__(self, clean_up: Callable[[], object]) -> None:
+        self.clean_up = clean_up
+        self.old = signal.getsignal(signal.SIGINT)
+        if self.old == signal.SIG_DFL:
+            signal.signal(signal.SIGINT, self._handle)
+
+    def _handle(self, number: int, frame: object) -> None:
+        self.clean_up()
+        self.close()
+        signal.raise_signal(number)
+
+    def close(self) -> None:
+        """Puts back what was there."""
+        signal.signal(signal.SIGINT, self.old)
 
 
 class Terminated(BaseException):

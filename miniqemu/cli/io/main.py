@@ -21,6 +21,7 @@ from block.core.error import BlockError
 from miniqemu.chardev.stdio import fill_standard_descriptors
 from miniqemu.cli.getopt import MissingArgument, UnknownOption, Words
 from miniqemu.cli.output import nobody_reads, program_name
+from miniqemu.cli.signals import end_by_ctrl_c
 
 from .opening import MODE_OPTIONS, Mode, open_file, parse_options
 from .session import Failed, Session
@@ -52,6 +53,7 @@ def console() -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="surrogateescape")  # names of files are any bytes
+    end_by_ctrl_c()
     return main(sys.argv)
 
 

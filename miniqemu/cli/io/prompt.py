@@ -6,23 +6,31 @@ R1  While nobody types, the main loop runs: asynchronous requests go on, and pri
 R2  On a terminal the line can be edited, with a history; Tab completes the command's name.
 R3  The terminal hands over each key as it is typed, and shows none, also while nobody reads a
     line: else it would keep what is typed before the editing begins, and its Ctrl-D would be lost.
+R4  Where a terminal shows no keys, readline shows none either: it takes that for a password. So
+    just before it begins, they are to be shown.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+import termios
 
 from block.core.wait import poll_while
+from block.lean import partial
+from miniqemu.cli.signals import CtrlC
 
 from .commands import starting_with
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from .session import Session
 
 STDIN = 0
 CHUNK = 4096
+LFLAG = 3  # among the attributes that termios hands out
 
 
 class Prompt:
@@ -32,6 +40,7 @@ class Prompt:
         self.session = session
         self.text = f"{session.program}> "
         self.terminal = os.isatty(STDIN)
+        self.keys: list[Any] = []  # the terminal's attributes while lines are edited
         self.readable = False
         self.pending = b""
         self.ended = False
@@ -40,16 +49,24 @@ class Prompt:
         """Does line after line, up to quit or the end; False: one of them has failed."""
         if not (self.terminal and _enable_editing()):
             return self._loop()
-        import termios
-
         before = termios.tcgetattr(STDIN)
-        keys = termios.tcgetattr(STDIN)
-        keys[3] &= ~(termios.ECHO | termios.ICANON)  # R3
-        termios.tcsetattr(STDIN, termios.TCSANOW, keys)
+        self.keys = termios.tcgetattr(STDIN)
+        self.keys[LFLAG] &= ~termios.ICANON
+        self._show_keys(False)
+        restore = partial(termios.tcsetattr, STDIN, termios.TCSANOW, before)
+        ctrl_c = CtrlC(restore)
         try:
             return self._loop()
         finally:
-            termios.tcsetattr(STDIN, termios.TCSANOW, before)
+            ctrl_c.close()
+            restore()
+
+    def _show_keys(self, shown: bool) -> None:
+        """Whether the terminal shows what is typed (R3, R4)."""
+        if self.keys:
+            self.keys[LFLAG] &= ~termios.ECHO
+            self.keys[LFLAG] |= termios.ECHO * shown
+            termios.tcsetattr(STDIN, termios.TCSANOW, self.keys)
 
     def _loop(self) -> bool:
         fine = True
@@ -65,11 +82,14 @@ class Prompt:
     def _edited_line(self) -> str | None:
         """A line from the terminal; None at its end."""
         self._wait()
+        self._show_keys(True)
         try:
             return input(f"\r{self.text}")
         except EOFError:
             sys.stdout.write("\n")
             return None
+        finally:
+            self._show_keys(False)
 
     def _plain_line(self) -> str | None:
         """A line from a pipe or a file; the last one may lack its newline."""

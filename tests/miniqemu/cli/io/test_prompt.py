@@ -8,7 +8,9 @@ import select
 import signal
 import subprocess
 import sys
+import termios
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -25,31 +27,42 @@ class Terminal:
     """The program on a terminal of its own."""
 
     def __init__(self, disk: Path) -> None:
-        self.side, other = os.openpty()
+        self.side, self.other = os.openpty()
         self.process = subprocess.Popen(
             [sys.executable, str(ROOT / "bin/miniqemu-io"), "-f", "raw", str(disk)],
-            stdin=other, stdout=other, stderr=other, start_new_session=True,
+            stdin=self.other, stdout=self.other, stderr=self.other, start_new_session=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
             env={**os.environ, "TERM": "dumb", "PYTHONPATH": str(ROOT)},
         )  # fmt: skip
-        os.close(other)
         self.seen = ""
 
     def type(self, text: str) -> None:
         os.write(self.side, text.encode())
 
-    def read_until(self, text: str) -> None:
-        """Reads on until a text has come; what comes later is looked for behind it."""
+    def read_until(self, text: str) -> str:
+        """Reads on until a text has come, and returns what came before; what comes later is
+        looked for behind it."""
         while text not in self.seen:
             ready, _, _ = select.select([self.side], [], [], PATIENCE_S)
             assert ready, f"no {text!r} in {self.seen!r}"
             self.seen += os.read(self.side, 4096).decode()
-        self.seen = self.seen.partition(text)[2]
+        before, _, self.seen = self.seen.partition(text)
+        return before
+
+    def interrupt(self) -> int:
+        """Ctrl-C; again if it came in the moment before readline began to wait for a key, which
+        Python notices only after the next one. The exit status."""
+        while True:
+            self.process.send_signal(signal.SIGINT)
+            with suppress(subprocess.TimeoutExpired):
+                return self.process.wait(0.2)
 
     def close(self) -> None:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGKILL)
         self.process.wait()
         os.close(self.side)
+        os.close(self.other)
 
 
 @pytest.fixture
@@ -69,6 +82,27 @@ def test_a_line_can_be_edited(terminal: Terminal) -> None:
     terminal.read_until("miniqemu-io> ")
     terminal.type(CTRL_D)
     assert terminal.process.wait(PATIENCE_S) == 0
+
+
+def test_what_is_typed_is_shown_once(terminal: Terminal) -> None:
+    terminal.read_until("miniqemu-io> ")
+    terminal.type("length")
+    assert terminal.read_until("length") == "\rminiqemu-io> "
+    terminal.type("\n")
+    assert terminal.read_until("1 MiB") == "\r\n"
+
+
+def test_ctrl_c_ends_it_without_a_word_and_leaves_the_terminal_as_it_was(
+    terminal: Terminal,
+) -> None:
+    before = termios.tcgetattr(terminal.other)
+    terminal.read_until("miniqemu-io> ")
+    terminal.type("le")
+    terminal.read_until("le")
+    assert terminal.interrupt() == -signal.SIGINT
+    assert termios.tcgetattr(terminal.other) == before
+    terminal.type("typed to nobody")
+    assert terminal.read_until("typed to nobody") == ""
 
 
 def test_a_name_can_be_completed(terminal: Terminal) -> None:
