@@ -16,6 +16,7 @@ from miniqemu.chardev.stdio import fill_standard_descriptors
 from . import options
 from .config import CliError
 from .output import program_name, write
+from .signals import Terminated, end_by_ctrl_c
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 def console() -> int:
     """The entry point of the command."""
+    end_by_ctrl_c()
     return main(sys.argv)
 
 
@@ -65,7 +67,6 @@ def command(program: str, argv: list[str]) -> int:
 def run(config: Config) -> int:
     """Builds the machine, runs it, takes it apart."""
     from .build import Emulator
-    from .signals import Terminated
 
     def say(text: str) -> None:
         write(2, f"{config.program}: {text}\n")

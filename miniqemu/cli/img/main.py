@@ -18,6 +18,7 @@ from block.core.error import BlockError
 from miniqemu.chardev.stdio import fill_standard_descriptors
 from miniqemu.cli.getopt import MissingArgument, UnknownOption, Words
 from miniqemu.cli.output import program_name, write
+from miniqemu.cli.signals import end_by_ctrl_c
 
 from .errors import Failure, Stop, because, misused, usage_error
 
@@ -35,6 +36,7 @@ def console() -> int:
     looks seldom; else it would take 7 % of the time of `bench`.
     """
     gc.set_threshold(50_000, 20, 20)
+    end_by_ctrl_c()
     return main(sys.argv)
 
 

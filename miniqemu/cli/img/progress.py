@@ -4,6 +4,7 @@
 R1  With -p the line `    (12.34/100%)` is printed whenever `min_skip` percent are done. On a
     terminal, where the package `rich` is there, it is a bar instead.
 R2  Without -p the line is printed once after each SIGUSR1, on standard error.
+R3  A bar hides the cursor. It is shown again when the work ends, also by Ctrl-C.
 """
 
 from __future__ import annotations
@@ -12,10 +13,14 @@ import os
 
 from block.lean import signal
 from miniqemu.cli.output import write
+from miniqemu.cli.signals import CtrlC
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
+
+
+SHOW_CURSOR = "\x1b[?25h\n"
 
 
 class Progress:
@@ -28,11 +33,13 @@ class Progress:
         self.printed = 0.0
         self.asked = False
         self.bar = _bar(title) if enabled and os.isatty(1) else None
+        self.ctrl_c: CtrlC | None = None
 
     def __enter__(self) -> Progress:
         if not self.enabled:
             signal.signal(signal.SIGUSR1, self._on_signal)
         elif self.bar is not None:
+            self.ctrl_c = CtrlC(lambda: write(1, SHOW_CURSOR))  # R3
             self.bar.start()
         self(0)
         return self
@@ -65,6 +72,8 @@ class Progress:
             signal.signal(signal.SIGUSR1, signal.SIG_DFL)
         elif self.bar is not None:
             self.bar.stop()
+            if self.ctrl_c is not None:
+                self.ctrl_c.close()
         else:
             write(1, "\n")
 
