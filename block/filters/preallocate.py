@@ -95,13 +95,21 @@ class PreallocateDriver(FilterDriver):
         Option("prealloc-align", "size", "what the length is rounded up to on preallocation", _MIB),
         Option("prealloc-size", "size", "how much to preallocate", 128 * _MIB),
     )
+    mutable_opts = ("prealloc-align", "prealloc-size")
     try_preadv = pass_try_preadv
 
     def open(self, bs: BlockDriverState, options: dict[str, object], flags: int) -> None:
-        taken = take_options(options, self.runtime_opts)
-        size, align = taken["prealloc-size"], taken["prealloc-align"]
-        bs.opaque = PreallocateState(size, align)
+        bs.opaque = PreallocateState(*self._take_steps(options))
         super().open(bs, options, flags)
+        self._check_align(bs, bs.opaque.align)
+
+    def _take_steps(self, options: dict[str, object]) -> tuple[int, int]:
+        """Returns how much to preallocate, and up to where."""
+        taken = take_options(options, self.runtime_opts)
+        return taken["prealloc-size"], taken["prealloc-align"]
+
+    def _check_align(self, bs: BlockDriverState, align: int) -> None:
+        """Raises unless the child can end there."""
         what = "prealloc-align parameter of preallocate filter is not aligned to"
         if align % f.SECTOR_SIZE:
             raise invalid(f"{what} {f.SECTOR_SIZE}")
@@ -130,6 +138,19 @@ class PreallocateDriver(FilterDriver):
         """While the filter has its permissions, it is what changes the length."""
         if bs.opaque.data_end is None:
             bs.length_changed()
+
+    def reopen_prepare(
+        self, bs: BlockDriverState, options: dict[str, object], flags: int
+    ) -> tuple[int, int]:
+        """Looks whether the file could grow in these steps (preallocate_reopen_prepare)."""
+        size, align = self._take_steps(options)
+        self._check_align(bs, align)
+        return size, align
+
+    def reopen_commit(self, bs: BlockDriverState, prepared: object) -> None:
+        """The next step is such a one; room that there is stays (preallocate_reopen_commit)."""
+        assert isinstance(prepared, tuple), "as reopen_prepare made it"
+        bs.opaque.size, bs.opaque.align = prepared
 
     # -- permissions
 

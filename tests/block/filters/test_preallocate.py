@@ -163,6 +163,17 @@ def test_in_the_end_the_file_is_as_long_as_its_data(
     assert len(growing.disk.data) == KIB + 700
 
 
+def test_the_steps_may_change_while_it_works(growing: Growing) -> None:
+    growing.blk.pwrite(KIB, b"x")
+    assert growing.blk.bs is not None
+    with pytest.raises(BlockError, match=r"prealloc-align parameter .* not aligned to 512"):
+        reopen.reopen(growing.blk.bs, {"prealloc-align": 7})
+    reopen.reopen(growing.blk.bs, {"prealloc-size": 2 * STEP, "prealloc-align": 16 * KIB})
+    before = len(growing.disk.data)
+    growing.blk.pwrite(before, b"x")
+    assert len(growing.disk.data) == -(-(before + 1 + 2 * STEP) // (16 * KIB)) * 16 * KIB
+
+
 def test_without_permission_to_grow_it_does_nothing_and_others_may(growing: Growing) -> None:
     growing.blk.set_perm(READS, f.BLK_PERM_ALL)
     assert growing.blk.bs is not None
