@@ -24,21 +24,6 @@ if TYPE_CHECKING:
 
 JSON_PREFIX = "json:"
 
-# Options that never change what a guest can read: they do not belong into a json: name.
-WEAK_OPTIONS = frozenset(
-    (
-        "driver",
-        "node-name",
-        "read-only",
-        "auto-read-only",
-        "discard",
-        "detect-zeroes",
-        "force-share",
-        "cache.direct",
-        "cache.no-flush",
-    )
-)
-
 
 def path_has_protocol(path: str) -> bool:
     """True for 'nbd:...' and 'http://...', False for './a:b' (path_has_protocol)."""
@@ -157,16 +142,15 @@ def refresh_filename(bs: BlockDriverState, just_opened: bool = False) -> None:
 
 
 def _strong_options(bs: BlockDriverState) -> dict[str, object]:
-    """What decides what a guest reads. Of the options with a dot, which mostly are a child's, those
-    that the driver claims in strong_runtime_opts: by 'name.' all below, or one by its name."""
+    """What decides what a guest reads: the options that the driver claims in strong_runtime_opts,
+    by 'name.' all below, or one by its name."""
     assert bs.drv is not None
     claimed = bs.drv.strong_runtime_opts
     trees = tuple(name for name in claimed if name.endswith("."))
     return {
         name: value
         for name, value in bs.options.items()
-        if name not in WEAK_OPTIONS
-        and ("." not in name or name in claimed or name.startswith(trees))
+        if name in claimed or name.startswith(trees)
     }
 
 

@@ -46,6 +46,7 @@ class DelayDriver(AroundDriver):
         Option("discard-latency-ns", "number", "nanoseconds that discards wait"),
         Option("flush-latency-ns", "number", "nanoseconds that flushes wait"),
     )
+    strong_runtime_opts = tuple(option.name for option in runtime_opts)
 
     def open(self, bs: BlockDriverState, options: dict[str, object], flags: int) -> None:
         taken = take_options(options, self.runtime_opts)

@@ -129,6 +129,7 @@ class TraceDriver(AroundDriver):
 
     format_name = "trace"
     runtime_opts = (Option("log", "string", "file to append to (default: standard error)"),)
+    strong_runtime_opts = ("log",)
 
     def open(self, bs: BlockDriverState, options: dict[str, object], flags: int) -> None:
         path = take_options(options, self.runtime_opts)["log"]
