@@ -75,6 +75,9 @@ class NullDriver(BlockDriver):
         bs.opaque = NullState(taken["size"], taken["latency-ns"], taken["read-zeroes"])
         bs.supported_write_flags = f.REQ_FUA
 
+    def get_allocated_file_size(self, bs: BlockDriverState) -> int:
+        return 0
+
     def refresh_filename(self, bs: BlockDriverState) -> None:
         if bs.full_open_options is not None and not bs.full_open_options.keys() - _IGNORED_IN_NAMES:
             bs.exact_filename = f"{self.format_name}://"
