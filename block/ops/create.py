@@ -3,7 +3,7 @@
 (bdrv_img_create).
 
 R1  The backing file is looked at before the new image is made: does it exist, is its format
-    what the user says? An image made `unsafe` skips that, and then needs a size.
+    what the user says? An image made `unsafe` skips that, and then needs a size and a format.
 R2  `say` gets the line that shows all options with their values, before anything is written.
 R3  Messages are QEMU's, without the name of the program and of the image.
 Called in the main thread; blocks.
@@ -12,6 +12,7 @@ Called in the main thread; blocks.
 from __future__ import annotations
 
 import errno
+from operator import itemgetter
 
 from block.core.error import BlockError
 from block.core.filename import full_backing_filename
@@ -29,7 +30,8 @@ if TYPE_CHECKING:
 
 
 class Request:
-    """What the user asks for; `size` in bytes, None: that of the backing file."""
+    """What the user asks for; `size` in bytes, None: that of the backing file. A `backing` of ""
+    was asked for too, and is none."""
 
     def __init__(
         self,
@@ -37,7 +39,7 @@ class Request:
         fmt: str = "raw",
         size: int | None = None,
         options: str = "",
-        backing: str = "",
+        backing: str | None = None,
         backing_fmt: str = "",
         unsafe: bool = False,
     ) -> None:
@@ -53,11 +55,10 @@ class Request:
 def img_create(request: Request, say: Callable[[str], None]) -> None:
     """Makes the image. Raises BlockError."""
     driver, values = prepare(request)
-    if values.get("backing_file") == request.filename:
-        raise invalid("Error: Trying to create an image with the same filename as the backing file")
-    backing = str(values.get("backing_file") or "")
-    if backing and not (request.unsafe and "size" in values):
-        values.setdefault("size", _backing_size(request, backing, values.get("backing_fmt")))
+    if request.size is not None and "size" in map(itemgetter(0), split_opts(request.options)):
+        raise invalid("The image size must be specified only once")
+    if "backing_file" in values:
+        _look_at_backing(request, values)
     if "size" not in values:
         raise invalid("Image creation needs a size parameter")
     say(_summary(request, driver, values))
@@ -70,6 +71,19 @@ def img_create(request: Request, say: Callable[[str], None]) -> None:
         hint = " (try using a larger cluster size)" if has_clusters else ""
         message = f"The image size is too large for file format '{request.fmt}'{hint}"
         raise BlockError(errno.EFBIG, message) from error
+
+
+def _look_at_backing(request: Request, values: dict[str, object]) -> None:
+    """Refuses a backing file that cannot be one; takes its length, if none was given (R1)."""
+    backing, fmt = str(values["backing_file"]), values.get("backing_fmt")
+    if backing == request.filename:
+        raise invalid("Error: Trying to create an image with the same filename as the backing file")
+    if not backing:
+        raise invalid("Expected backing file name, got empty string")
+    if not request.unsafe:
+        values.setdefault("size", _backing_size(request, backing, fmt))
+    elif fmt is None:
+        raise invalid("Backing file specified without backing format")
 
 
 def prepare(request: Request) -> tuple[BlockDriver, dict[str, object]]:
@@ -131,11 +145,11 @@ def _add_backing(request: Request, driver: BlockDriver, values: dict[str, object
     names = {option.name for option in driver.create_opts}
     for name, value, what in (
         ("backing_file", request.backing, "Backing file"),
-        ("backing_fmt", request.backing_fmt, "Backing format"),
+        ("backing_fmt", request.backing_fmt or None, "Backing format"),
     ):
-        if value and name not in names:
+        if value is not None and name not in names:
             raise invalid(f"{what} not supported for file format '{request.fmt}'")
-        if value:
+        if value is not None:
             values[name] = value
 
 
@@ -181,4 +195,4 @@ def _summary(request: Request, driver: BlockDriver, values: dict[str, object]) -
 def _spelled(value: object) -> str:
     if isinstance(value, bool):
         return "on" if value else "off"
-    return str(value)
+    return str(value).replace(",", ",,")

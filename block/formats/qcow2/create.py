@@ -122,7 +122,7 @@ class Plan:
         if self.backing_format and not self.backing_file:
             raise invalid("Backing format cannot be used without backing file")
         if self.backing_format and find_row(self.backing_format) is None:
-            raise invalid(f"Unknown driver '{self.backing_format}'")
+            raise invalid(f"Parameter 'backing-fmt' does not accept value '{self.backing_format}'")
         if len(self.backing_file.encode(errors="surrogateescape")) > MAX_BACKING_NAME:
             raise invalid("Backing file name too long")
         if self.version < 3 and self.compression_type != COMPRESSION_ZLIB:

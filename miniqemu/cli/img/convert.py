@@ -179,7 +179,7 @@ def _make_target(wishes: Wishes, sources: list[BlockBackend], total: int) -> boo
         wishes.fmt or "raw",
         total,
         ",".join(wishes.options),
-        wishes.given.get("B", ""),
+        wishes.given.get("B"),
         wishes.given.get("F", ""),
     )
     driver, values = prepare(request)
@@ -187,6 +187,8 @@ def _make_target(wishes: Wishes, sources: list[BlockBackend], total: int) -> boo
     _check_backing(wishes, backing, "backing_fmt" in values)
     _check_bitmaps(wishes, sources)
     _check_compression(wishes, driver)
+    if wishes.has("c") and values.get("preallocation", "off") != "off":
+        raise Failure("Compression and preallocation not supported at the same time")
     _check_encryption(wishes, values)
     try:
         driver.create(wishes.target, values)
@@ -206,7 +208,7 @@ def _check_backing(wishes: Wishes, backing: object, has_format: bool) -> None:
             "Having a backing file for the target makes no sense when concatenating multiple "
             "input images"
         )
-    if backing and not has_format:
+    if backing is not None and not has_format:
         raise Failure("Use of backing file requires explicit backing format")
 
 

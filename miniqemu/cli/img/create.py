@@ -53,7 +53,7 @@ def parse(program: str, argv: list[str]) -> tuple[Request, bool, bool]:
         flags.get("f", "raw"),
         size,
         ",".join(options),
-        flags.get("b", ""),
+        flags.get("b"),
         flags.get("F", ""),
         "u" in flags,
     )
