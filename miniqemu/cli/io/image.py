@@ -29,7 +29,7 @@ def do_flush(session: Session, argv: list[str]) -> None:
 def do_truncate(session: Session, argv: list[str]) -> None:
     """Changes the length."""
     given = session.options(
-        argv, {"m": lambda text: _prealloc_mode(session, text)}, operands=(1, 1)
+        argv, {"m": lambda text: _prealloc_mode(session, text)}, operands=(1, 3)
     )
     length = cvtnum(given.words[0])
     session.disk.truncate(length, exact=False, prealloc=str(given.get("m", "off")))

@@ -31,11 +31,12 @@ def cvtnum(text: str) -> int:
     return size
 
 
-def request_length(text: str) -> int:
-    """The length of a request (the check against BDRV_REQUEST_MAX_BYTES). Raises Failed."""
+def request_length(text: str, hint: str = "") -> int:
+    """The length of a request (the check against BDRV_REQUEST_MAX_BYTES). Raises Failed, with a
+    hint what else there is."""
     count = cvtnum(text)
     if count > f.REQUEST_MAX_BYTES:
-        raise Failed(f"length cannot exceed {f.REQUEST_MAX_BYTES}, given {text}")
+        raise Failed(f"length cannot exceed {f.REQUEST_MAX_BYTES}{hint}, given {text}")
     return count
 
 
