@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import subprocess
@@ -22,7 +23,8 @@ map | map -s | map -s z a | map -l 9E a | map --output=x a | map nope | map -f f
 compare a | compare -T bad a b | compare full.raw nope | compare nope full.raw | compare -s
 create | create -o | create -o ,a x 1 | create -o a, x 1 | create x 1 2 | create x 9E | create x 1Z
 create -f foo x 1M | create -f raw x | create x -5 | create -f raw -o help | create -f raw -o help x
-create -f raw -o foo=1 x 1M | create -b | info -- full.raw -f | info --image-opts driver=nope
+create -f qcow2 -b nope -u x 1M | create -f qcow2 -b '' x 1M | create -f qcow2 -b nope -F raw -u x
+create -f qcow2 -o size=3M x 1M | create -f raw -b '' x 1M | create -f raw -o foo=1 x 1M | create -b | info -- full.raw -f | info --image-opts driver=nope
 """  # noqa: E501
 
 
@@ -122,6 +124,8 @@ IMAGES = [
     *("./a:b c.qcow2", "file:a:b c.qcow2", os.fsdecode(ODD), "old.qcow2", "lazy.qcow2"),
     *("pre.qcow2", "orphan.qcow2", "loop.qcow2", "small.qcow2", "mixed.qcow2"),
     'json:{"driver":"qcow2","file":{"driver":"file","filename":"base.qcow2"}}',
+    'json:{"driver":"qcow2","l2-cache-size":"1M","file":{"driver":"file","filename":"top.qcow2"}}',
+    "null-co://",
     'json:{"driver":"raw","offset":65536,"size":131072,"file.filename":"sparse.raw"}',
 ]
 
@@ -231,6 +235,16 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+def holes(name: str, fmt: str) -> list[tuple[int, bool, bool]]:
+    """Where an image begins to be data or a hole, wherever in the file that lies."""
+    command = [needs.program("qemu-img"), "map", "--output=json", "-f", fmt, name]
+    found: list[tuple[int, bool, bool]] = []
+    for part in json.loads(subprocess.check_output(command)):
+        if not found or found[-1][1:] != (part["data"], part["zero"]):
+            found.append((part["start"], part["data"], part["zero"]))
+    return found
+
+
 @pytest.mark.parametrize("source", ["raw", "qcow2"])
 @pytest.mark.parametrize("line", CONVERSIONS.values(), ids=CONVERSIONS)
 def test_a_converted_image_has_the_same_data_and_holes(
@@ -240,7 +254,7 @@ def test_a_converted_image_has_the_same_data_and_holes(
     assert tools.theirs([*words, "theirs"]) == (0, b"", b"")
     assert tools.mine([*words, "mine"]) == (0, b"", b"")
     fmt = "qcow2" if "qcow2" in line else "raw"
-    qemu_img("compare", "-s", "-f", fmt, "-F", fmt, "theirs", "mine")
+    assert holes("mine", fmt) == holes("theirs", fmt)
     qemu_img("compare", "-f", "raw", "-F", fmt, "disk.raw", "mine")
     if fmt == "qcow2":
         qemu_img("check", "-f", "qcow2", "mine")
@@ -291,6 +305,7 @@ convert -C --salvage disk.raw x | convert --target-image-opts disk.raw x | conve
 convert --target-is-zero disk.raw x | convert -T foo disk.raw x | convert -t foo disk.raw x
 convert -n disk.raw nope | convert -n -f raw disk.raw small.raw | convert -o foo=1 disk.raw x
 convert -B disk.raw -O qcow2 disk.raw x | convert -B disk.raw -F raw disk.raw x
+convert -O qcow2 -c -o preallocation=metadata disk.raw x | convert -B '' -O qcow2 disk.raw x
 convert -O qcow2 -F raw disk.raw x | convert -O qcow2 -o cluster_size=3 disk.raw x
 convert disk.raw nope/x | convert -O qcow2 -B a -F raw disk.raw disk.raw x | convert -o help | convert -o help a b
 """  # noqa: E501

@@ -38,7 +38,8 @@ SCRIPTS = {
     " aio_write 9M 1 | aio_flush | aio_read -i 0 1 | aio_write -i 0 1 | length",
     "about the image": "info | length | l | i | map | reopen -r | write 0 512 | reopen -w |"
     " write 0 512 | reopen -c none | read 0 1 | reopen -c writethrough | write 0 1",
-    "mistakes": "read | read 0 | read 0 1 2 | read -x 0 1 | read -P | read -P 300 0 1 |"
+    "mistakes": "write 0 3G | write -z 0 3G | truncate 5 6 7 |"
+    " read | read 0 | read 0 1 2 | read -x 0 1 | read -P | read -P 300 0 1 |"
     " read -P 0x 0 1 | read -s 1 0 1 | read -P 0 -s 513 0 512 | read 1z 2 | read 9E 3 | read 0 3G |"
     " read -b 1 1 | read -b 0 1 | write -b -z 0 1 | write -f -c 0 1 | write -n 0 1 | write -u 0 1 |"
     " write -z -P 1 0 1 | write -s nosuch 0 1 | write -s /dev/null 0 1 | write -c 0 1 |"
