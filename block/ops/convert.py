@@ -10,9 +10,10 @@ R2  A target that is new and reads as zeroes gets no zeroes at all. Another one 
     co_pwrite_zeroes, which may make holes.
 R3  With a backing file the target leaves out what the source's own backing file has: both are
     taken to hold the same there.
-R4  Several workers read at once. They begin to write in the order of the image, unless `in_order`
-    is False; so a file grows from its beginning to its end. How many write at once: see Turns
-    below. Formats that are made to be sent (needs_compressed_writes) take one after the other.
+R4  Several workers read at once. They write in the order of the image, unless `in_order` is
+    False; so a file grows from its beginning to its end. A write may begin before the one
+    before it has ended, if that one has got all its room at once (_gets_its_room_at_once).
+    Formats that are made to be sent (needs_compressed_writes) take one after the other.
 R5  The first failure ends all workers. The sources are never written.
 R6  Compressed, whole clusters are written, or none: an extent that is shorter than a cluster of
     the target counts as data with all that is beside it. Some targets take nothing else.
@@ -30,6 +31,7 @@ from block.aio.co_lock import CoMutex
 from block.aio.co_parallel import co_parallel
 from block.core import flags as f
 from block.core.align import blockalign
+from block.core.driver import BlockDriverInfo
 from block.core.error import BlockError, errno_of
 from block.core.status import co_block_status_above
 from block.core.wait import run_sync
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
 
     from block.core.backend import BlockBackend
     from block.core.node import BlockDriverState
+    from block.ops.sparse import Run
 
 DATA, ZERO, BACKING = range(3)
 BUFFER_SIZE = 2 << 20
@@ -49,6 +52,7 @@ MAX_BUFFER_SIZE = 16 << 20
 MAX_WORKERS = 16
 # The second write is with the kernel when the first is through; a third would only be in their way.
 WRITES_AT_ONCE = 2
+ONE_TABLE = 64  # clusters that begin at a multiple of that: all formats have them in one table
 SECTOR = f.SECTOR_SIZE
 
 
@@ -105,6 +109,8 @@ class Convert:
         for blk in sources:
             self.sources.append(Source(blk, self.total))
         self.target = target
+        assert target.bs is not None
+        self.target_info = target.bs.get_info() or BlockDriverInfo()
         self.min_sparse = min_sparse
         self.workers = workers
         self.in_order = in_order
@@ -128,14 +134,13 @@ class Convert:
 
     def _cluster_to_compress(self, asked: bool) -> int:
         """How many bytes of the target are compressed at once (R6)."""
-        assert self.target.bs is not None
-        info = self.target.bs.get_info()
-        if info is None or not (asked or info.needs_compressed_writes):
+        info = self.target_info
+        if not (asked or info.needs_compressed_writes):
             return 0
         if not 0 < info.cluster_size <= MAX_BUFFER_SIZE:
             raise BlockError(errno.EINVAL, "invalid cluster size")
         # While one is packed, so are the next.
-        self.turns.at_once = 1 if info.needs_compressed_writes else self.workers
+        self.turns.at_once = self.workers
         return info.cluster_size
 
     def _look_at_target(self, is_new: bool, is_zero: bool) -> None:
@@ -188,7 +193,8 @@ class Convert:
             kind, nbytes = await self._ask(offset)
             self.known = (kind, offset, end := offset + nbytes)
         nbytes = end - offset
-        nbytes = min(nbytes, self.buffer_size) if kind == DATA else nbytes
+        if kind == DATA:  # as much as fits, and then from a multiple of that on
+            nbytes = min(nbytes, self.buffer_size - offset % self.buffer_size)
         if self.cluster:
             return self._whole_clusters(kind, offset, nbytes)
         return kind, nbytes
@@ -274,27 +280,54 @@ class Convert:
     async def _copy(self, kind: int, offset: int, nbytes: int, buffer: memoryview) -> None:
         view = buffer[:nbytes]
         offload = kind == DATA and self.offload
+        parts: list[Run] = []
         if kind == DATA and not offload:
-            await self._read(offset, view)
+            parts = await self._read_parts(offset, view)
         elif kind == ZERO and not self.min_sparse:
             view[:] = bytes(nbytes)
-            kind = DATA
+            parts = [(True, 0, nbytes)]
+        elif kind == ZERO:
+            parts = [(False, 0, nbytes)]
         if self.in_order:
-            await self.turns.begin(offset, nbytes)
+            await self.turns.begin(offset)
         if self.turns.stopped:
             return
+        at_once = not offload and self._gets_its_room_at_once(offset, parts)
+        if self.in_order and at_once:
+            self.turns.pass_on(offset + nbytes)
         try:
             if offload and not (self.offload and await self._is_copied_by_others(offset, nbytes)):
-                offload = False
-                await self._read(offset, view)
-            if kind == DATA and not offload:
-                await self._write(offset, view)
-            elif kind == ZERO:
-                await self._write_zeroes(offset, nbytes)
+                parts = await self._read_parts(offset, view)
+            for part in parts:
+                await self._write(offset, view, *part)
         except OSError as error:
             raise ConvertFailed("writing at byte", offset, error) from error
         if self.in_order:
+            if not at_once:
+                self.turns.pass_on(offset + nbytes)
             self.turns.end()
+
+    def _gets_its_room_at_once(self, offset: int, parts: list[Run]) -> bool:
+        """Whether nobody who begins to write now can get room between that of these parts (R4).
+
+        A write that begins within a cluster first fills that one, and then asks for others; and
+        where a table of the format ends, it asks again.
+        """
+        info, least = self.target_info, self.buffer_size // ONE_TABLE
+        if info.needs_compressed_writes:
+            return False
+        if not info.cluster_size or self.cluster:
+            return True
+        aligned = offset % info.cluster_size == 0
+        return aligned and len(parts) <= 1 and info.cluster_size >= least
+
+    async def _read_parts(self, offset: int, view: memoryview) -> list[Run]:
+        """Fills a buffer, and tells its data from its zeroes."""
+        await self._read(offset, view)
+        if not self.min_sparse:
+            return [(True, 0, len(view))]
+        least, block = self.cluster or self.min_sparse, self.cluster or self.alignment
+        return list(runs(view, offset, least, block))
 
     async def _read(self, offset: int, view: memoryview) -> None:
         """Fills a buffer from the sources that have the bytes (convert_co_read)."""
@@ -340,22 +373,15 @@ class Convert:
                 self._warn("offset", offset + start, error)
                 part[:] = bytes(len(part))
 
-    async def _write(self, offset: int, view: memoryview) -> None:
-        """Writes a buffer, but not its zeroes (convert_co_write)."""
-        flags = f.REQ_WRITE_COMPRESSED if self.cluster else 0
-        if not self.min_sparse:
-            await self.target.co_pwritev(offset, len(view), [view], flags)
-            return
-        least, block = self.cluster or self.min_sparse, self.cluster or self.alignment
-        for is_data, start, end in runs(view, offset, least, block):
-            if is_data:
-                await self.target.co_pwritev(offset + start, end - start, [view[start:end]], flags)
-            else:
-                await self._write_zeroes(offset + start, end - start)
-
-    async def _write_zeroes(self, offset: int, nbytes: int) -> None:
-        if not self.reads_as_zero:  # R2
-            await self.target.co_pwrite_zeroes(offset, nbytes, f.REQ_MAY_UNMAP)
+    async def _write(
+        self, offset: int, view: memoryview, is_data: bool, start: int, end: int
+    ) -> None:
+        """Writes a part of what begins at `offset`, or its zeroes (convert_co_write)."""
+        if is_data:
+            flags = f.REQ_WRITE_COMPRESSED if self.cluster else 0
+            await self.target.co_pwritev(offset + start, end - start, [view[start:end]], flags)
+        elif not self.reads_as_zero:  # R2
+            await self.target.co_pwrite_zeroes(offset + start, end - start, f.REQ_MAY_UNMAP)
 
 
 def cow_bs(bs: BlockDriverState) -> BlockDriverState | None:

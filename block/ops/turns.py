@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Whose turn it is to write, where several workers read ahead (s->wr_offs of qemu-img.c).
 
-    begin(offset, nbytes)   waits until all before `offset` have begun, and there is room
-    end()                   makes room for the next
+    begin(offset)    waits until the turn has been passed on to this offset, and there is room
+    pass_on(offset)  lets the one begin who waits there, or comes there
+    end()            makes room for the next
 
-R1  Turns begin in the order of their offsets, which are adjacent: each begins where one ended.
-R2  At most `at_once` have begun and not ended. With 1 the next begins when the last is through.
+R1  Turns begin in the order of their offsets. Who has the turn passes it on when it will: at its
+    beginning, so that both work side by side, or only at its end.
+R2  At most `at_once` have begun and not ended.
 R3  After stop() nobody waits any more; `stopped` tells why they were let go.
 R4  Who is woken waits no longer, though it may run a little later: nobody is woken twice.
 Who may call it: coroutines of one context.
@@ -35,15 +37,18 @@ class Turns:
         self.stopped = False
         self.waiting: dict[int, Coroutine] = {}
 
-    async def begin(self, offset: int, nbytes: int) -> None:
-        """Waits for the turn of these bytes, and begins it (R1, R2)."""
+    async def begin(self, offset: int) -> None:
+        """Waits for the turn of this offset, and begins it (R1, R2)."""
         while (self.next != offset or self.begun >= self.at_once) and not self.stopped:
             me = current()
             assert me is not None
             self.waiting[offset] = me
             await co_yield()
         self.begun += 1
-        self.next = offset + nbytes
+
+    def pass_on(self, offset: int) -> None:
+        """It is the turn of this offset (R1)."""
+        self.next = offset
         self._wake_next()
 
     def end(self) -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Awaitable
 from pathlib import Path
 
@@ -14,7 +15,9 @@ from block.core import flags as f
 from block.core.backend import BlockBackend
 from block.core.error import BlockError
 from block.core.open import open_backend
+from block.core.registry import find_format
 from block.ops.convert import BUFFER_SIZE, WRITES_AT_ONCE, Convert, ConvertFailed
+from block.ops.map import MapEntry, walk_map
 from block.protocols.file.threads import ThreadsEngine
 
 PIECES = 12
@@ -90,6 +93,36 @@ def test_writes_begin_in_the_order_of_the_disk_and_few_are_under_way(
     assert convert(tmp_path) == content()
     assert writes.begun == list(range(PIECES))
     assert writes.most == WRITES_AT_ONCE
+
+
+@pytest.mark.parametrize("cluster_size", [512, 4096, 65536])
+def test_clusters_come_in_the_order_of_the_disk_wherever_data_begin(
+    tmp_path: Path, cluster_size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Data of many lengths that begin and end within clusters, with holes and zeroes between.
+
+    Reads so short are done by the loop: so the next data are there before any write is through.
+    """
+    monkeypatch.setattr("block.ops.convert.BUFFER_SIZE", 1 << 18)
+    with (tmp_path / "source").open("wb") as file:
+        for number in range(20):
+            file.seek(20480, os.SEEK_CUR)
+            file.write(bytes([number + 1]) * (8192 * number + (5 << 20 if number % 8 == 0 else 0)))
+            file.write(bytes(12288) + b"end of this".ljust(4096, b"."))
+        file.truncate(25 << 20)
+    path = str(tmp_path / "target")
+    options = {"size": 25 << 20, "cluster_size": cluster_size}
+    find_format("qcow2").create(path, options)
+    source = open_backend(str(tmp_path / "source"), options={"driver": "raw"})
+    target = open_backend(path, options={"driver": "qcow2"}, flags=f.BDRV_O_RDWR)
+    with source, target:
+        Convert([source], target).run()
+        found: list[MapEntry] = []
+        assert target.bs is not None
+        walk_map(target.bs, 0, target.length, lambda entry, _: found.append(entry))
+    placed = [entry for entry in found if entry.offset is not None]
+    assert sum(entry.length for entry in placed) > 15 << 20
+    assert placed == sorted(placed, key=lambda entry: entry.offset or 0)
 
 
 def test_without_an_order_all_workers_write_at_once(tmp_path: Path, writes: Writes) -> None:

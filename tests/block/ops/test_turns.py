@@ -15,23 +15,28 @@ from block.ops.turns import Turns
 class Workers:
     """Workers that write pieces of 10 bytes; the test says when one is through."""
 
-    def __init__(self, ctx: AioContext, at_once: int) -> None:
+    def __init__(self, ctx: AioContext, at_once: int, alone: bool = False) -> None:
         self.ctx = ctx
         self.turns = Turns(at_once)
+        self.alone = alone
         self.writing: dict[int, Coroutine] = {}
         self.log: list[str] = []
 
     async def work(self, offset: int) -> None:
-        await self.turns.begin(offset, 10)
+        await self.turns.begin(offset)
         if self.turns.stopped:
             self.log.append(f"{offset} is let go")
             return
         self.log.append(f"{offset} begins")
+        if not self.alone:
+            self.turns.pass_on(offset + 10)
         me = current()
         assert me is not None
         self.writing[offset] = me
         await co_yield()
         self.log.append(f"{offset} ends")
+        if self.alone:
+            self.turns.pass_on(offset + 10)
         self.turns.end()
 
     def come(self, *offsets: int) -> None:
@@ -73,6 +78,17 @@ def test_several_at_once_begin_in_order_and_end_as_they_like(ctx: AioContext) ->
     assert workers.told() == ["10 ends", "20 begins"]
     workers.through(20)
     assert workers.told() == ["20 ends", "30 begins"]
+
+
+def test_who_passes_it_on_at_its_end_is_alone(ctx: AioContext) -> None:
+    workers = Workers(ctx, at_once=3, alone=True)
+    workers.come(20, 0, 10)
+    assert workers.told() == ["0 begins"]
+    workers.through(0)
+    assert workers.told() == ["0 ends", "10 begins"]
+    workers.through(10)
+    workers.through(20)
+    assert workers.told() == ["10 ends", "20 begins", "20 ends"]
 
 
 def test_who_comes_when_it_is_its_turn_does_not_wait(ctx: AioContext) -> None:
