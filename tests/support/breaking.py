@@ -53,7 +53,7 @@ MISTAKES = {
     "tests/block/core/test_drain.py::test_iothread[drain]": Mistake(
         "block.aio.wakeup:WakeUp.notify", "if self._notify_me and", "if self._notify_me > 2 and"
     ),
-    "tests/block/core/test_moves_load.py::test_a_tree_moves_under_load_and_loses_nothing": Mistake(
+    "tests/block/core/test_context.py::test_a_tree_moves_under_load_and_loses_nothing": Mistake(
         "block.aio.wakeup:WakeUp.sleep", "if self._notified:", "if self._kicked:"
     ),
     "tests/block/protocols/file/test_driver.py::test_many_writes_at_once_all_arrive": Mistake(

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import errno
+import random
 from collections.abc import Iterable
 
 import pytest
@@ -10,9 +12,9 @@ import pytest
 from block.aio.context import AioContext
 from block.aio.iothread import IOThread
 from block.aio.world import the_world
-from block.core import drain, edge, graph
+from block.core import drain, edge, graph, replace
 from block.core import flags as f
-from block.core.backend import BlockDevOps
+from block.core.backend import BlockBackend
 from block.core.error import BlockError
 from block.core.node import BlockDriverState
 from block.core.wait import poll_while
@@ -214,160 +216,180 @@ def test_a_move_to_where_it_is_does_nothing(main: AioContext) -> None:
     bs.unref()
 
 
-# -- users
+# -- moves under load
 
 
-def test_a_named_backend_refuses_to_follow_another(iothread: IOThread) -> None:
-    bs = ram_node(Disk())
-    blk, other = backend_on(bs.ref()), backend_on(bs, name="drive0")
-    with pytest.raises(BlockError, match="Cannot change iothread of active block backend"):
-        blk.set_aio_context(iothread.ctx)
+class Writer:
+    """Keeps `depth` requests in flight, from callbacks alone, and checks what it reads."""
+
+    def __init__(self, blk: BlockBackend, seed: int, base: int, size: int, depth: int = 4) -> None:
+        self.blk = blk
+        self.random = random.Random(seed)
+        self.base, self.size = base, size
+        self.model = bytearray(size)
+        self.busy: set[int] = set()
+        self.left = 300
+        self.in_flight = 0
+        self.depth = depth
+        self.wrong: list[int] = []
+
+    def start(self) -> None:
+        while self.in_flight < self.depth and self.left:
+            self.submit()
+
+    def submit(self) -> None:
+        block = self.random.choice([b for b in range(self.size // 512) if b not in self.busy])
+        self.busy.add(block)
+        self.left -= 1
+        self.in_flight += 1
+        at = block * 512
+        if self.random.random() < 0.5:
+            data = self.random.randbytes(512)
+            self.model[at : at + 512] = data
+            self.blk.aio_pwritev(
+                self.base + at, [memoryview(data)], lambda ret: self.done(block, ret)
+            )
+        else:
+            buffer = bytearray(512)
+            self.blk.aio_preadv(
+                self.base + at, [memoryview(buffer)], lambda ret: self.check(block, ret, buffer)
+            )
+
+    def check(self, block: int, ret: int, buffer: bytearray) -> None:
+        if buffer != self.model[block * 512 : block * 512 + 512]:
+            self.wrong.append(block)
+        self.done(block, ret)
+
+    def done(self, block: int, ret: int) -> None:
+        if ret:
+            self.wrong.append(block)
+        self.busy.discard(block)
+        self.in_flight -= 1
+        self.start()
+
+    @property
+    def finished(self) -> bool:
+        return not self.left and not self.in_flight
+
+
+def test_a_tree_moves_under_load_and_loses_nothing(
+    iothread: IOThread, second_iothread: IOThread, main: AioContext
+) -> None:
+    """Two users of the root keep submitting while the tree visits three loops in turn."""
+    disk = Disk(1 << 16, request_alignment=1024)
+    clusters = Clusters(1 << 16)
+    overlay = make_node(Overlay(), clusters, "overlay")
+    base = ram_node(disk, "base")
+    edge.set_backing_hd(overlay, base)
+    base.unref()
+    top = pass_node(overlay, "top")
+    blk, other = backend_on(top.ref()), backend_on(top)
     other.allow_aio_context_change = True
-    blk.set_aio_context(iothread.ctx)
-    assert other.aio_context is iothread.ctx
+    writers = [Writer(blk, 1, 0, 1 << 15), Writer(other, 2, 1 << 15, 1 << 15)]
+    for writer in writers:
+        writer.start()
+    contexts = [iothread.ctx, main, second_iothread.ctx]
+    moves = 0
+    while moves <= 3 or not all(writer.finished for writer in writers):
+        blk.set_aio_context(contexts[moves % 3])
+        moves += 1
+        main.poll(False)
+    assert [writer.wrong for writer in writers] == [[], []]
+    for ctx in contexts:
+        with ctx:
+            for bs in graph.all_states:
+                if bs.aio_context is not ctx:
+                    assert ctx.registrations(owner=bs) == []
     blk.unref()
     other.unref()
 
 
-def test_a_device_is_told_around_the_move(iothread: IOThread) -> None:
-    class Ops(BlockDevOps):
-        log: list[str] = []
-
-        def drained_begin(self) -> None:
-            self.log.append("begin")
-
-        def drained_end(self) -> None:
-            self.log.append(f"end in {blk.aio_context.name}")
-
-    blk = backend_on(ram_node(Disk()))
-    blk.set_dev_ops(Ops())
+def test_a_chain_of_200_nodes_moves(iothread: IOThread) -> None:
+    bs = ram_node(Disk())
+    for _ in range(199):
+        bs = pass_node(bs)
+    blk = backend_on(bs)
     blk.set_aio_context(iothread.ctx)
-    assert Ops.log == ["begin", "end in iothread0"]
-    blk.set_dev_ops(None)
+    assert blk.pread(0, 3) == bytes(3)
     blk.unref()
 
 
-def test_only_the_main_thread_moves_trees(iothread: IOThread) -> None:
+def test_a_tree_is_closed_while_it_lives_elsewhere(iothread: IOThread) -> None:
+    disk = Disk()
+    blk = backend_on(pass_node(ram_node(disk)))
+    blk.set_aio_context(iothread.ctx)
+    outcome = Outcome()
+    with iothread.ctx:
+        blk.aio_pwritev(0, [memoryview(b"x")], outcome)
+    blk.unref()
+    assert outcome.ret == 0
+    assert ("close",) in disk.log
+    with iothread.ctx:
+        poll_while(iothread.ctx, lambda: iothread.ctx.poll(False))
+        assert not iothread.ctx.external_disabled
+
+
+def test_requests_that_are_parked_when_the_tree_goes_end_without_a_medium(
+    iothread: IOThread, main: AioContext
+) -> None:
+    blk, outcome = backend_on(ram_node(Disk())), Outcome()
+    bs = blk.bs
+    assert bs is not None
+    blk.set_aio_context(iothread.ctx)
+    with iothread.ctx:
+        drain.drained_begin(bs)
+        blk.aio_preadv(0, [memoryview(bytearray(512))], outcome)
+        drain.drained_end(bs)  # the IOThread has been told to go on, and has not done so yet
+        blk.remove_bs()
+    while outcome.pending and main.poll(False):
+        pass
+    assert outcome.ret == -errno.ENOMEDIUM
+    blk.unref()
+
+
+def test_a_request_that_is_cancelled_after_a_move_ends_in_the_new_home(
+    iothread: IOThread, main: AioContext
+) -> None:
     bs = ram_node(Disk())
-    failure: list[BaseException] = []
-
-    def elsewhere() -> None:
-        try:
-            bs.set_aio_context(iothread.ctx)
-        except AssertionError as error:
-            failure.append(error)
-
-    the_world().start_thread("elsewhere", elsewhere).join()
-    assert "outside the main thread" in str(failure[0])
+    blk, outcome = backend_on(bs.ref()), Outcome()
+    drain.drained_begin(bs)
+    acb = blk.aio_preadv(0, [memoryview(bytearray(512))], outcome)
+    blk.set_aio_context(iothread.ctx)
+    iothread.ctx.bh_schedule_oneshot(acb.cancel_async)
+    while outcome.pending:
+        main.poll(False)
+    assert outcome.ret == -errno.ECANCELED
+    assert outcome.thread != the_world().current()
+    drain.drained_end(bs)
+    blk.unref()
     bs.unref()
 
 
-def test_requests_that_are_parked_move_along(iothread: IOThread, main: AioContext) -> None:
-    disk = Disk()
-    blk = backend_on(ram_node(disk))
-    bs = blk.bs
-    assert bs is not None
-    drain.drained_begin(bs)
-    outcomes = [Outcome() for _ in range(3)]
-    for outcome in outcomes:
-        blk.aio_preadv(0, [memoryview(bytearray(512))], outcome)
+def test_an_overlay_comes_to_a_node_that_cannot_leave_its_loop(iothread: IOThread) -> None:
+    base, overlay = ram_node(Disk(), "base"), ram_node(Disk(), "overlay")
+    blk = backend_on(base.ref(), name="drive0")
     blk.set_aio_context(iothread.ctx)
-    drain.drained_end(bs)
-    while any(outcome.pending for outcome in outcomes):
-        main.poll(False)
-    assert {outcome.thread for outcome in outcomes} == disk.threads
-    assert the_world().current() not in disk.threads
+    with iothread.ctx:
+        replace.append_node(overlay, base)
+    assert blk.bs is overlay
+    assert overlay.aio_context is base.aio_context is iothread.ctx
     blk.unref()
+    overlay.unref()
+    base.unref()
 
 
-def test_parked_requests_wait_for_the_last_of_several_moves(main: AioContext) -> None:
-    blk = backend_on(ram_node(Disk()))
-    bs = blk.bs
-    assert bs is not None
-    elsewhere = AioContext("elsewhere")
-    elsewhere.disown()
-    drain.drained_begin(bs)
-    outcome = Outcome()
-    blk.aio_preadv(0, [memoryview(bytearray(512))], outcome)
-    drain.drained_end(bs)  # main has been told to go on, and has not done so yet
-    blk.set_aio_context(elsewhere)
-    while main.poll(False):
-        pass
-    assert outcome.pending
-    with elsewhere:
-        poll_while(elsewhere, lambda: outcome.pending)
-    assert outcome.ret == 0
-    blk.set_aio_context(main)
-    blk.unref()
-    with elsewhere:
-        elsewhere.close()
-
-
-def test_a_move_waits_for_requests_in_flight(iothread: IOThread, main: AioContext) -> None:
-    disk = Disk()
-    blk = backend_on(ram_node(disk))
-    disk.parked = True
-    outcome = Outcome()
-    blk.aio_pwritev(0, [memoryview(b"x")], outcome)
-    main.bh_schedule_oneshot(disk.release)
-    blk.set_aio_context(iothread.ctx)
-    assert outcome.ret == 0
-    assert disk.log.index(("detach", "main")) > disk.log.index(("pwritev", 0, 1, 0))
-    blk.unref()
-
-
-@pytest.mark.parametrize("above", [False, True], ids=["below", "above"])
-def test_a_node_that_comes_while_the_move_waits_moves_along(
-    above: bool, iothread: IOThread, main: AioContext
+def test_two_nodes_that_cannot_leave_their_loops_do_not_come_together(
+    iothread: IOThread, second_iothread: IOThread
 ) -> None:
-    disk = Disk()
-    top = fan_over([ram_node(disk)])
-    blk = backend_on(top.ref(), f.BLK_PERM_CONSISTENT_READ)
-    late = fan_over([small_node()])
-    disk.parked = True
-    outcome = Outcome()
-    blk.aio_preadv(0, [memoryview(bytearray(512))], outcome)
-
-    def come() -> None:
-        parent, child = (late, top) if above else (top, late)
-        put_below(parent, child.ref(), "late", f.BDRV_CHILD_DATA)
-        disk.release()
-
-    main.bh_schedule_oneshot(come)
-    blk.set_aio_context(iothread.ctx)
-    assert outcome.ret == 0
-    nodes = graph.component(top)
-    assert len(nodes) == 4
-    assert {bs.aio_context for bs in nodes} == {iothread.ctx}
-    assert {bs.quiesce_counter for bs in nodes} == {0}
-    assert blk.quiesce_counter == 0
-    blk.unref()
-    for bs in (top, late):
-        bs.unref()
-
-
-@pytest.mark.parametrize("closed", [False, True], ids=["kept", "closed"])
-def test_a_node_that_goes_while_the_move_waits_stays(
-    closed: bool, iothread: IOThread, main: AioContext
-) -> None:
-    disk, leaving = Disk(), ram_node(Disk(), "leaving")
-    top = put_below(make_node(Fan(), Log()), ram_node(disk), "stays", f.BDRV_CHILD_DATA)
-    put_below(top, leaving.ref(), "leaving", f.BDRV_CHILD_DATA)
-    blk = backend_on(top)
-    disk.parked = True
-    blk.aio_preadv(0, [memoryview(bytearray(512))], Outcome())
-
-    def go() -> None:
-        edge.unref_child(top, top.child("leaving"))
-        if closed:
-            leaving.unref()
-        disk.release()
-
-    main.bh_schedule_oneshot(go)
-    blk.set_aio_context(iothread.ctx)
-    assert leaving.aio_context is main
-    assert leaving.quiesce_counter == 0
-    assert not main.external_disabled
-    blk.unref()
-    if not closed:
-        leaving.unref()
+    parent, child = ram_node(Disk()), ram_node(Disk())
+    above = backend_on(parent.ref(), name="drive0")
+    below = backend_on(child.ref(), name="drive1")
+    above.set_aio_context(iothread.ctx)
+    below.set_aio_context(second_iothread.ctx)
+    with pytest.raises(BlockError, match="Cannot change iothread"):
+        edge.set_backing_hd(parent, child)
+    assert (parent.backing, len(child.parents)) == (None, 1)
+    above.unref()
+    below.unref()
+    parent.unref()
+    child.unref()
