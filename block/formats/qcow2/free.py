@@ -89,6 +89,7 @@ async def free_entry(s: Qcow2State, entry: int, places: list[int] | None = None)
     if entry & OFLAG_COMPRESSED:
         offset, nbytes = compressed_place(s, entry)
         await free_clusters(s, offset, nbytes, by_l2_entry=True)
+        await let_go.forget_too_many(s)
         return
     place = entry & OFFSET_MASK
     if not place:

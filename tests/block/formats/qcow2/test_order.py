@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 
 import block
+from block.core import flags as f
+from block.formats.qcow2 import let_go
 from tests.support.qcow2_cuts import CLEAN, LEAKS, SIZE, check, new_image, plain, record
 from tests.support.qcow2_disk import FLUSH, Tape, open_on
 from tests.support.qcow2_work import Op, Work
@@ -133,8 +135,6 @@ def test_a_cluster_is_not_taken_again_before_its_old_entry_is_gone(tmp_path: Pat
 def test_so_many_clusters_are_not_remembered(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from block.formats.qcow2 import let_go
-
     monkeypatch.setattr(let_go, "MAX_LET_GO", 3)
     tape = Tape(new_image(tmp_path, cluster_size=512))
     with open_on(tape) as disk:
@@ -145,6 +145,23 @@ def test_so_many_clusters_are_not_remembered(
         assert len(remembered) == 3
         disk.pdiscard(3 * 512, 512)
         assert not remembered
+
+
+def test_nor_are_so_many_that_were_compressed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(let_go, "MAX_LET_GO", 3)
+    with open_on(Tape(new_image(tmp_path))) as disk:
+        for number in range(40):
+            data = random.Random(number).randbytes(30_000).ljust(65536, b"\0")
+            disk.pwrite(number * 65536, data, f.REQ_WRITE_COMPRESSED)
+        assert disk.bs is not None
+        remembered = disk.bs.opaque.let_go
+        most = 0
+        for number in range(40):
+            disk.pdiscard(number * 65536, 65536)
+            most = max(most, len(remembered))
+        assert 0 < most <= 3
 
 
 def test_copied_data_are_safe_before_an_entry_points_to_them(tmp_path: Path) -> None:
