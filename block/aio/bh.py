@@ -29,12 +29,18 @@ completing it costs no second object.
 
 from __future__ import annotations
 
+from itertools import repeat
+
 from block.aio.audit import caller
+from block.aio.defer_call import DeferCall
 from block.aio.errors import UsedAfterFree
+from block.aio.world import World
+from block.lean import deque
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
+    from typing import Any
 
     from block.aio.context import AioContext
 
@@ -118,6 +124,62 @@ class BH(BottomHalf):
         assert self.ctx.is_home(), self.ctx.stranger()
         self.state = DELETED
         self.ctx._bh_registry.pop(self, None)
+
+
+class BhQueues(DeferCall):
+    """The bottom halves of one context: those that are scheduled, and all that bh_new made."""
+
+    __slots__ = ("_bh_budget", "_bh_registry", "_bhs", "_idle_bhs")
+
+    def __init__(self, name: str, world: World) -> None:
+        super().__init__(name, world)
+        self._bhs: deque[Any] = deque()  # of BottomHalf, and of tuples: one-shots
+        self._idle_bhs: deque[BottomHalf] = deque()
+        self._bh_budget: Iterator[None] = iter(())
+        self._bh_registry: dict[BH, None] = {}
+
+    def bh_schedule_oneshot(self, callback: Callable[[], None], *, owner: object = None) -> None:
+        """Runs a callback once in the next pass; any thread (aio_bh_schedule_oneshot)."""
+        self._bhs.append((callback, owner, caller()) if self.world.audit else (callback, owner))
+        if self._awake != self._current():
+            self.notify()
+
+    def _take_bhs(self) -> Iterator[None]:
+        """Returns an iterator with an item for each bottom half that is there now.
+
+        An outer poll that is in the middle of its bottom halves has then none left.
+        """
+        for _ in self._bh_budget:
+            pass
+        self._bh_budget = budget = repeat(None, len(self._bhs))
+        return budget
+
+    def run_bottom_halves(self) -> bool:
+        """Runs those that are there now, and says whether there were any (aio_bh_poll). Home only.
+
+        For a thread that is here as a guest, while another sleeps in our stead: a wake-up that is
+        meant for that one is left to it.
+        """
+        assert self._current() == self._home, self.stranger()
+        bhs, progress = self._bhs, False
+        for _ in self._take_bhs() if bhs else ():
+            bh = bhs.popleft()
+            if type(bh) is tuple:
+                progress = True
+                bh[0]()
+            elif bh.state == SCHEDULED:
+                bh.state = 0
+                progress = True
+                bh.callback()
+        return progress
+
+    def _run_idle_bhs(self) -> None:
+        idle_bhs = self._idle_bhs
+        for _ in repeat(None, len(idle_bhs)):
+            bh = idle_bhs.popleft()
+            if bh.state == SCHEDULED_IDLE:
+                bh.state = 0
+                bh.callback()
 
 
 def _demo() -> None:

@@ -8,6 +8,7 @@ there is something to do and does it.
     wakeup.py      sleeping, and being woken
     polling.py     looking for a while before the sleep
     defer_call.py  what waits until a batch is complete
+    bh.py          bottom halves, and the queues of them
     this           what there is to do, and one pass of doing it
 
 R1  Rule 5 of the design: any thread may call bh.schedule, bh_schedule_oneshot, co_schedule,
@@ -33,23 +34,19 @@ What went wrong here once:
 
 from __future__ import annotations
 
-from itertools import repeat
-
-from block.aio.audit import Registration, caller, note_coroutine, registrations_of
-from block.aio.bh import BH, SCHEDULED, SCHEDULED_IDLE, BottomHalf
-from block.aio.defer_call import DeferCall
+from block.aio.audit import Registration, note_coroutine, registrations_of
+from block.aio.bh import BH, SCHEDULED, BhQueues
 from block.aio.fd_handler import FdHandler
 from block.aio.poll_window import PollWindow
 from block.aio.poller import READABLE
 from block.aio.polling import Polling
 from block.aio.timer import Timer, TimerList
 from block.aio.world import ClockType, World, the_world
-from block.lean import MethodType, deque, partial
+from block.lean import MethodType, partial
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
-    from typing import Any
+    from collections.abc import Callable, Iterable
 
     from block.aio.coroutine import Coroutine
     from block.aio.notifier import EventNotifier
@@ -60,7 +57,7 @@ IDLE_BH_TIMEOUT_NS = 10_000_000
 MAX_SKIPPED_WAITS = 32
 
 
-class AioContext(DeferCall):
+class AioContext(BhQueues):
     """An event loop (aio_context_new).
 
     name   what messages call it
@@ -68,18 +65,13 @@ class AioContext(DeferCall):
     """
 
     __slots__ = (
-        "__weakref__", "_bh_budget", "_bh_registry", "_bhs", "_idle_bhs",
-        "_skipped_waits", "_thread_pool", "_timer_lists", "_timer_registry", "_timers_armed",
-        "polling",
+        "__weakref__", "_skipped_waits", "_thread_pool", "_timer_lists", "_timer_registry",
+        "_timers_armed", "polling",
     )  # fmt: skip
 
     def __init__(self, name: str = "ctx", world: World | None = None) -> None:
         world = world or the_world()
         super().__init__(name, world)
-        self._bhs: deque[Any] = deque()  # of BottomHalf, and of tuples: one-shots
-        self._idle_bhs: deque[BottomHalf] = deque()
-        self._bh_budget: Iterator[None] = iter(())
-        self._bh_registry: dict[BH, None] = {}
         self._timer_lists = tuple(TimerList(clock, world.clock_ns) for clock in ClockType)
         self._timers_armed = False  # False: there is surely nothing to fire
         self._timer_registry: dict[Timer, None] = {}
@@ -168,43 +160,6 @@ class AioContext(DeferCall):
                     timeout = deadline
         return timeout
 
-    def _take_bhs(self) -> Iterator[None]:
-        """Returns an iterator with an item for each bottom half that is there now.
-
-        An outer poll that is in the middle of its bottom halves has then none left.
-        """
-        for _ in self._bh_budget:
-            pass
-        self._bh_budget = budget = repeat(None, len(self._bhs))
-        return budget
-
-    def run_bottom_halves(self) -> bool:
-        """Runs those that are there now, and says whether there were any (aio_bh_poll). Home only.
-
-        For a thread that is here as a guest, while another sleeps in our stead: a wake-up that is
-        meant for that one is left to it.
-        """
-        assert self._current() == self._home, self.stranger()
-        bhs, progress = self._bhs, False
-        for _ in self._take_bhs() if bhs else ():
-            bh = bhs.popleft()
-            if type(bh) is tuple:
-                progress = True
-                bh[0]()
-            elif bh.state == SCHEDULED:
-                bh.state = 0
-                progress = True
-                bh.callback()
-        return progress
-
-    def _run_idle_bhs(self) -> None:
-        idle_bhs = self._idle_bhs
-        for _ in repeat(None, len(idle_bhs)):
-            bh = idle_bhs.popleft()
-            if bh.state == SCHEDULED_IDLE:
-                bh.state = 0
-                bh.callback()
-
     def _run_timers(self) -> bool:
         progress = False
         for timers in self._timer_lists:
@@ -222,12 +177,6 @@ class AioContext(DeferCall):
         """Makes a bottom half, which must be deleted in the end (aio_bh_new)."""
         assert self._current() == self._home, self.stranger()
         return BH(self, callback, owner)
-
-    def bh_schedule_oneshot(self, callback: Callable[[], None], *, owner: object = None) -> None:
-        """Runs a callback once in the next pass; any thread (aio_bh_schedule_oneshot)."""
-        self._bhs.append((callback, owner, caller()) if self.world.audit else (callback, owner))
-        if self._awake != self._current():
-            self.notify()
 
     def timer_new(
         self, clock: ClockType, callback: Callable[[], None], *, owner: object = None

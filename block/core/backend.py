@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from block.core.edge import BdrvChild
     from block.core.node import BlockDriverState
 
-ON_ERROR = ("report", "ignore", "enospc", "stop", "auto")
-
 
 class BlockDevOps:
     """What a device wants to hear (QEMU's BlockDevOps); a device overrides what it needs."""

@@ -84,6 +84,5 @@ BDRV_CHILD_COW = 0x08
 BDRV_CHILD_PRIMARY = 0x10
 BDRV_CHILD_IMAGE = BDRV_CHILD_DATA | BDRV_CHILD_METADATA | BDRV_CHILD_PRIMARY
 
-# Preallocation modes (PreallocMode) and what zero detection may do (detect-zeroes).
+# Preallocation modes (PreallocMode).
 PREALLOC_MODES = ("off", "metadata", "falloc", "full")
-DETECT_ZEROES = ("off", "on", "unmap")

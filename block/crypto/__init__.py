@@ -9,6 +9,7 @@
     afsplit      a key becomes so long that no disk can forget only a part of it
     block        what a driver holds: bytes of a disk in, bytes of a disk out
     request      reads and writes through a bounce buffer
+    options      the options of encrypted images
     luks         the header that keeps the key in eight slots
     qcow         the password is the key; only for old qcow2 images
 

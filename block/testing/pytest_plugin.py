@@ -49,7 +49,6 @@ if TYPE_CHECKING:
 
 FOLDER = ".replays"
 USUAL_SEED = 0
-HASH_SEEDS = 1 << 32
 MOST_STEPS = 100_000_000  # a test that needs more is ended by its time-out
 OPTIONS = ("portable",)  # of pytest, that change what a test does
 

@@ -112,7 +112,7 @@ class Qcow2State:
         self.l1_table = array("Q")
         self.reftable_offset = 0
         self.reftable = array("Q")
-        self.free_cluster = 0  # nothing is free below
+        self.free_cluster = 0  # where the next search begins (alloc.py, R2)
         self.free_byte = 0  # where the next compressed cluster goes; 0: into a new one
         self.overlap_checks = 0
         self.lazy_refcounts = False  # a write need not wait for its refcounts (dirty.py)

@@ -84,9 +84,10 @@ class Rewrite(InFlight):
 class Allocation(InFlight):
     """A run of clusters between plan and link (QCowL2Meta); start and end are clusters' edges.
 
-    The bytes from `data_start` to `data_end` are written. `head_zero`, `tail_zero`: what was there
-    before the guest's first and behind its last byte reads as zeroes. `fresh`: the clusters lie
-    beyond the end of the file.
+    The bytes from `data_start` to `data_end` are written, in clusters of the file that begin at
+    `host`. `head_zero`, `tail_zero`: what was there before the guest's first and behind its last
+    byte reads as zeroes. `keeps`: the clusters were there already (REUSE). `fresh`: they lie beyond
+    the end of the file. `copies`: more than the guest's bytes is written (R5).
     """
 
     # fmt: off

@@ -3,6 +3,7 @@
 
 layout      what stands on the disk, with the specification's names
 descriptor  the text that describes a disk: CID, parent, extents
+opening     opening an image with all its extents
 extent      one extent of a disk; headers are read and checked here
 tables      grain directories and grain tables: from a guest offset to a grain
 compressed  grains of streamOptimized images
