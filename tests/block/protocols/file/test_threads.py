@@ -18,7 +18,7 @@ from block.core.error import BlockError
 from block.core.wait import poll_while
 from block.protocols.file import align, syscalls
 from block.protocols.file.near import NearWorker
-from block.protocols.file.syscalls import WRITE_AT_ONCE, write_all
+from block.protocols.file.syscalls import HUGE, write_all
 from block.protocols.file.threads import PendingWrite, contiguous_run, write_batch
 from tests.block.protocols.file.conftest import SIZE, Opener
 from tests.support import needs
@@ -300,24 +300,27 @@ def test_a_vector_can_begin_anywhere(count: int) -> None:
     assert b"".join(syscalls.skip_bytes(views, count)) == data[count:]
 
 
-def test_a_long_write_goes_into_the_page_cache_in_parts(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("offset", [0, 512, HUGE // 2, HUGE - 512])
+@pytest.mark.parametrize("nbytes", [HUGE - 3, HUGE, HUGE + 512, 4 * HUGE + 3])
+def test_no_huge_page_of_the_page_cache_is_written_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, offset: int, nbytes: int
 ) -> None:
-    sizes: list[int] = []
+    calls: list[tuple[int, int]] = []
     real = os.pwritev
 
     def pwritev(fd: int, qiov: Any, offset: int) -> int:
-        sizes.append(sum(map(len, qiov)))
+        calls.append((offset, offset + sum(map(len, qiov))))
         return real(fd, qiov, offset)
 
     monkeypatch.setattr(os, "pwritev", pwritev)
-    data = bytes(range(256)) * (10 << 10) + b"end"
+    data = (bytes(range(256)) * (nbytes // 256 + 1))[:nbytes]
     views = [memoryview(data)[:700_000], memoryview(data)[700_000:]]
     path = tmp_path / "long"
     fd = os.open(path, os.O_RDWR | os.O_CREAT)
     try:
-        assert write_all(fd, 512, len(data), views) == 0
+        assert write_all(fd, offset, nbytes, views) == 0
     finally:
         os.close(fd)
-    assert path.read_bytes()[512:] == data
-    assert max(sizes) == WRITE_AT_ONCE
+    assert path.read_bytes()[offset:] == data
+    assert all(-start % HUGE + start + HUGE > end for start, end in calls)
+    assert len(calls) <= 2 + nbytes // HUGE
