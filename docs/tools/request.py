@@ -14,7 +14,7 @@ LANES = (
 )
 WIDTH = 270
 STEPS = (
-    (0, "three descriptors, avail.idx", "`blk_add, blk_kick`"),
+    (0, "three descriptors, avail.idx", "`prepare, add, kick`"),
     (1, "the doorbell is an ioeventfd", "`eventfd + 1`"),
     (2, "epoll returns: the doorbell", "`AioContext.poll`"),
     (2, "chain to windows on memory", "`VirtQueue.pop`"),
@@ -26,7 +26,7 @@ STEPS = (
     (2, "status byte, used.idx", "`VirtioBlk.complete`"),
     (2, "one interrupt for the batch", "`NotifyBatch.callback`"),
     (1, "irqfd: an edge on the pin", "`eventfd + 1`"),
-    (0, "interrupt: used.idx has moved", "`blk_take`"),
+    (0, "interrupt: used.idx has moved", "`wait`"),
 )
 HEIGHT = 44
 PITCH = 60

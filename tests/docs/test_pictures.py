@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from docs.tools import request
 from docs.tools.draw import IMAGES, Picture
 from docs.tools.house import MACHINE_IMPORTS
 from docs.tools.pictures import PICTURES
@@ -48,3 +50,14 @@ def test_a_blank_line_would_end_the_html_block_of_a_page() -> None:
 def test_an_arrow_in_the_house_is_an_import_in_the_source(user: str, used: str) -> None:
     modules = (Path(__file__).parent.parent.parent / "miniqemu" / user).glob("*.py")
     assert any(f"from miniqemu.{used}" in module.read_text() for module in modules)
+
+
+def test_a_request_goes_through_functions_that_there_are() -> None:
+    root = Path(__file__).parents[2]
+    files = [*root.glob("block/**/*.py"), *root.glob("miniqemu/**/*.py"), *root.glob("guest/*.c")]
+    text = "\n".join(file.read_text() for file in files)
+    named = [name for *_, names in request.STEPS for name in names.strip("`").split(", ")]
+    for name in filter(re.compile(r"[\w.]+").fullmatch, named):
+        *owner, function = name.split(".")
+        assert all(re.search(rf"^class {each}\b", text, re.M) for each in owner), name
+        assert re.search(rf"^[\w* ]*\b{function}\([^;]*\) (->|{{)", text, re.M), name
