@@ -42,7 +42,12 @@ else:
     from _frozen_importlib_external import ExtensionFileLoader  # as importlib.machinery has it
 
 PACKAGES = ("block", "miniqemu")
-# What a start of each command imports inside of functions; the rest is imported by these.
+# What each command imports inside of functions, in every start or in most; the rest is imported by
+# these. A module that is not asked for costs next to nothing: 30 us.
+QCOW2 = (
+    *("block.formats.qcow2.driver", "block.formats.qcow2.create", "block.formats.qcow2.refgrow"),
+    *("block.aio.context", "block.aio.thread_pool"),
+)
 ROOTS = {
     "miniqemu": (
         "miniqemu.cli.miniqemu", "miniqemu.cli.build", "miniqemu.cli.disks",
@@ -54,14 +59,15 @@ ROOTS = {
     ),
     "miniqemu-img": (
         "miniqemu.cli.img.main", "miniqemu.cli.img.help", "miniqemu.cli.img.info",
+        "miniqemu.cli.img.convert", "miniqemu.cli.img.create",
         "block.core.backend", "block.formats.raw", "block.protocols.file.driver",
-        "block.qapi.qjson",
+        "block.protocols.file.truncate", "block.qapi.qjson", "ctypes", *QCOW2,
     ),
     "miniqemu-io": (
         "miniqemu.cli.io.main", "miniqemu.cli.io.texts", "miniqemu.cli.io.prompt",
         "miniqemu.cli.io.process", "miniqemu.cli.io.read", "miniqemu.cli.io.write",
         "miniqemu.cli.io.image", "block.core.backend", "block.formats.raw",
-        "block.protocols.file.driver",
+        "block.protocols.file.driver", "ctypes", *QCOW2,
     ),
 }  # fmt: skip
 SPEC = type(sys.__spec__)  # importlib.machinery.ModuleSpec, without importing that
