@@ -21,7 +21,7 @@ from tests.support import needs
 
 OURS = {"qemu-img": img.main, "qemu-io": io.main}
 # How long it took, and how a node is called that nobody has given a name.
-FIGURES = re.compile(r"[\d:.]+( sec)? \(.* ops/sec\)|#block\d+")
+FIGURES = re.compile(r"[\d:.]+( sec)? \(.* ops/sec\)|#block\d+|[\d.]+ seconds")
 
 
 def _plain(text: str) -> str:
