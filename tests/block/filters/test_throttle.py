@@ -429,7 +429,7 @@ def test_length_limits_and_flags_are_those_of_the_disk_below(tmp_path: Path) -> 
         assert disk.bs.file is not None
         below = disk.bs.file.bs
         assert disk.length == 1 << 20
-        assert disk.bs.bl.fast_read == below.bl.fast_read < 1 << 20
+        assert disk.bs.bl.fast_read == below.bl.fast_read < f.REQUEST_MAX_BYTES
         assert below.supported_zero_flags
         assert disk.bs.supported_zero_flags & below.supported_zero_flags
         assert disk.bs.block_status(0, 4096)[3] is below
