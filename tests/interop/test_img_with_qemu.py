@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import subprocess
@@ -235,16 +234,6 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def holes(name: str, fmt: str) -> list[tuple[int, bool, bool]]:
-    """Where an image begins to be data or a hole, wherever in the file that lies."""
-    command = [needs.program("qemu-img"), "map", "--output=json", "-f", fmt, name]
-    found: list[tuple[int, bool, bool]] = []
-    for part in json.loads(subprocess.check_output(command)):
-        if not found or found[-1][1:] != (part["data"], part["zero"]):
-            found.append((part["start"], part["data"], part["zero"]))
-    return found
-
-
 @pytest.mark.parametrize("source", ["raw", "qcow2"])
 @pytest.mark.parametrize("line", CONVERSIONS.values(), ids=CONVERSIONS)
 def test_a_converted_image_has_the_same_data_and_holes(
@@ -254,7 +243,7 @@ def test_a_converted_image_has_the_same_data_and_holes(
     assert tools.theirs([*words, "theirs"]) == (0, b"", b"")
     assert tools.mine([*words, "mine"]) == (0, b"", b"")
     fmt = "qcow2" if "qcow2" in line else "raw"
-    assert holes("mine", fmt) == holes("theirs", fmt)
+    qemu_img("compare", "-s", "-f", fmt, "-F", fmt, "theirs", "mine")
     qemu_img("compare", "-f", "raw", "-F", fmt, "disk.raw", "mine")
     if fmt == "qcow2":
         qemu_img("check", "-f", "qcow2", "mine")

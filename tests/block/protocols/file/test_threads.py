@@ -180,6 +180,7 @@ def test_where_processors_cannot_be_told_it_is_an_ordinary_worker(
     assert rets == [0, 0]
 
 
+@needs.linux("sched_setaffinity")
 @pytest.mark.real_world("it is about how quick a real thread is")
 def test_a_call_of_a_few_microseconds_is_done_when_the_loop_comes_back(
     worker: NearWorker, main: AioContext
