@@ -191,6 +191,7 @@ def test_an_iothread_lets_a_visitor_in_as_often_as_it_comes() -> None:
     must_hold(scenario, preemptions=3)
 
 
+@pytest.mark.full
 def test_a_coroutine_that_another_thread_wakes_goes_on_once_and_at_home() -> None:
     def scenario(world: DeterministicWorld) -> None:
         threads: list[int] = []
@@ -209,6 +210,7 @@ def test_a_coroutine_that_another_thread_wakes_goes_on_once_and_at_home() -> Non
     must_hold(scenario, preemptions=3)
 
 
+@pytest.mark.full
 def test_a_coroutine_is_scheduled_from_outside_into_a_sleeping_loop() -> None:
     def scenario(world: DeterministicWorld) -> None:
         done: list[int] = []
@@ -269,6 +271,7 @@ def test_each_piece_of_work_in_the_thread_pool_is_completed_once() -> None:
     must_hold(scenario, preemptions=3)
 
 
+@pytest.mark.full
 def test_work_that_is_cancelled_is_either_done_or_not_but_completed_once() -> None:
     def scenario(world: DeterministicWorld) -> None:
         ctx = AioContext("main", world)

@@ -28,6 +28,7 @@ def test_the_mistake_is_found_when_it_is_put_back(piece: Piece) -> None:
     assert piece.is_found(result.failure), "found something else, or nothing"
 
 
+@pytest.mark.full
 @pytest.mark.timeout(240)
 def test_the_mended_code_passes_in_every_order(piece: Piece) -> None:
     result = piece.search(mistaken=False, seconds=PATIENCE)

@@ -165,7 +165,7 @@ def test_where_the_l1_table_cannot_be_written_tables_are_leaked_at_most(tmp_path
 
 
 @pytest.mark.parametrize("shuffle", [False, True])
-@pytest.mark.parametrize("cluster_size", [512, 4096])
+@pytest.mark.parametrize("cluster_size", [pytest.param(512, marks=pytest.mark.full), 4096])
 @pytest.mark.parametrize("lazy", [False, True])
 def test_a_power_cut_while_it_shrinks_keeps_what_lies_before_the_end(
     tmp_path: Path, cluster_size: int, shuffle: bool, lazy: bool
