@@ -17,11 +17,9 @@ import pytest
 import block
 from block.core.error import BlockError
 from block.ops import bitmap as ops
-from tests.interop.test_img_with_qemu import Tools, tools
+from tests.support.both_tools import Tools
 from tests.support.qcow2_bitmaps import AUTO, IN_USE, Areas, stored
 from tests.support.qemu_tools import is_clean, qemu, qemu_done
-
-__all__ = ["tools"]
 
 pytestmark = pytest.mark.full
 
