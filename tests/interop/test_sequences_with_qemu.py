@@ -27,7 +27,7 @@ from hypothesis.stateful import (
 )
 
 import block
-from tests.support.disk_chain import Layer, Saved
+from tests.support.disk_chain import Layer, Saved, own_extents, without_places
 from tests.support.qemu_tools import holds, is_clean, qemu_done
 from tests.support.side_by_side import Answer, Capture, SideBySide
 
@@ -64,37 +64,6 @@ bytes_ = st.integers(1, 255)
 kinds = st.sampled_from(KINDS)
 
 Place = tuple[int, str, int, str]
-
-
-def without_places(info: dict[str, Any]) -> dict[str, Any]:
-    """`info` of an image, but for what its file takes and for the snapshots' dates."""
-    del info["actual-size"]
-    for snapshot in info.get("snapshots", ()):
-        del snapshot["date-sec"], snapshot["date-nsec"]
-    return info
-
-
-def own_extents(extents: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """`map` of an image: what is its own, without the offsets; neighbours that are alike are one.
-
-    Where data are in the file, the file below may have a hole: that is not looked at. Nor which
-    zeroes have an entry: we make no table for zeroes where nothing is below.
-    """
-    found: list[dict[str, Any]] = []
-    for extent in extents:
-        extent.pop("offset", None)
-        if extent["depth"]:
-            extent = {"start": extent["start"], "length": extent["length"]}
-        elif extent["data"]:
-            extent["zero"] = False
-        elif extent["zero"]:
-            extent["present"] = False
-        before = found[-1] if found else None
-        if before and {**before, "start": 0, "length": 0} == {**extent, "start": 0, "length": 0}:
-            before["length"] += extent["length"]
-        else:
-            found.append(extent)
-    return found
 
 
 class Sequences(RuleBasedStateMachine):

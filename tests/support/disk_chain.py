@@ -3,11 +3,15 @@
 
 A layer's bytes are what a guest would read from it, its backing file included. Where a change
 below changes what a snapshot shows, nobody keeps account: its bytes are None then.
+
+`without_places` and `own_extents` take out of `info` and `map` what may differ between two chains
+that hold the same.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass
@@ -61,3 +65,34 @@ class Layer:
     def commit(self, below: Layer) -> None:
         """The layer below takes all; what it has behind this one's end stays."""
         below.data[: len(self.data)] = self.data
+
+
+def without_places(info: dict[str, Any]) -> dict[str, Any]:
+    """`info` of an image, but for what its file takes and for the snapshots' dates."""
+    del info["actual-size"]
+    for snapshot in info.get("snapshots", ()):
+        del snapshot["date-sec"], snapshot["date-nsec"]
+    return info
+
+
+def own_extents(extents: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """`map` of an image: what is its own, without the offsets; neighbours that are alike are one.
+
+    Where data are in the file, the file below may have a hole: that is not looked at. Nor which
+    zeroes have an entry: we make no table for zeroes where nothing is below.
+    """
+    found: list[dict[str, Any]] = []
+    for extent in extents:
+        extent.pop("offset", None)
+        if extent["depth"]:
+            extent = {"start": extent["start"], "length": extent["length"]}
+        elif extent["data"]:
+            extent["zero"] = False
+        elif extent["zero"]:
+            extent["present"] = False
+        before = found[-1] if found else None
+        if before and {**before, "start": 0, "length": 0} == {**extent, "start": 0, "length": 0}:
+            before["length"] += extent["length"]
+        else:
+            found.append(extent)
+    return found

@@ -86,6 +86,15 @@ def submit(disk: BlockBackend, count: int) -> list[Outcome]:
     return outcomes
 
 
+def submit_both(disk: BlockBackend, count: int) -> list[Outcome]:
+    """Reads and writes by turns."""
+    outcomes = [Outcome() for _ in range(count)]
+    for number, outcome in enumerate(outcomes):
+        submit = disk.aio_pwritev if number % 2 else disk.aio_preadv
+        submit(0, [memoryview(bytearray(512))], outcome)
+    return outcomes
+
+
 def rets(outcomes: list[Outcome]) -> set[int | None]:
     """What callbacks got, None for those that have not come; none comes twice."""
     assert {outcome.calls for outcome in outcomes} <= {0, 1}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Opening trees by names and options (block/core/open*.py, inherit.py, probe.py, cache.py)."""
+"""Opening trees by names and options (block/core/open*.py, inherit.py, probe.py)."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from block.core import cache, graph
 from block.core import flags as f
+from block.core import graph
 from block.core.error import BlockError
 from block.core.node import BlockDriverState
 from block.core.open import bdrv_open, blockdev_add, open_backend
@@ -224,28 +224,6 @@ def test_a_refused_open_leaves_no_descriptor_behind(image: str) -> None:
 
 
 # -- flags and what children inherit
-
-
-@pytest.mark.parametrize(
-    ("mode", "flags", "writethrough"),
-    [
-        ("writeback", 0, False),
-        ("none", f.BDRV_O_NOCACHE, False),
-        ("off", f.BDRV_O_NOCACHE, False),
-        ("writethrough", 0, True),
-        ("directsync", f.BDRV_O_NOCACHE, True),
-        ("unsafe", f.BDRV_O_NO_FLUSH, False),
-    ],
-)
-def test_a_cache_mode_is_two_flags_and_a_promise(mode: str, flags: int, writethrough: bool) -> None:
-    assert cache.parse_cache_mode(mode) == (flags, writethrough)
-
-
-def test_unknown_modes_are_refused() -> None:
-    with pytest.raises(BlockError, match=r"^invalid cache option$"):
-        cache.parse_cache_mode("x")
-    with pytest.raises(BlockError, match=r"^invalid aio option$"):
-        cache.parse_aio("x")
 
 
 def test_a_child_inherits_the_cache_mode_and_read_only(image: str) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""External data files: what lies where, what the header may name, and files that are not there."""
+"""External data files: what lies where, raw ones, entries that lie, moves and order."""
 
 from __future__ import annotations
 
@@ -16,40 +16,15 @@ from block.aio.iothread import IOThread
 from block.core import flags as f
 from block.core.error import BlockError
 from block.core.open import open_backend
-from block.formats.qcow2.layout import EXT_DATA_FILE, OFLAG_COMPRESSED, OFLAG_COPIED
+from block.formats.qcow2.layout import OFLAG_COMPRESSED, OFLAG_COPIED
 from tests.block.formats.qcow2.conftest import CLUSTER, SIZE, Opener, state_of
 from tests.support.drivers import Outcome, ram_node
 from tests.support.qcow2_damage import counts, run_check
+from tests.support.qcow2_datafile import data, image, raw_image
 from tests.support.qcow2_disk import FLUSH, Tape, TapeRam
 from tests.support.qcow2_work import OurImage, Work
 
-
-@pytest.fixture
-def data(tmp_path: Path) -> Path:
-    """Where the guest's data are."""
-    return tmp_path / "data.raw"
-
-
-@pytest.fixture
-def image(tmp_path: Path, data: Path) -> Path:
-    """An empty image with a data file."""
-    path = tmp_path / "a.qcow2"
-    block.create(os.fspath(path), "qcow2", SIZE, data_file=os.fspath(data))
-    return path
-
-
-@pytest.fixture
-def raw_image(tmp_path: Path, data: Path) -> Path:
-    """An empty image whose data file is the whole disk."""
-    path = tmp_path / "raw.qcow2"
-    block.create(os.fspath(path), "qcow2", SIZE, data_file=os.fspath(data), data_file_raw=True)
-    return path
-
-
-def refusal(path: Path, **options: object) -> str:
-    with pytest.raises(BlockError) as caught:
-        block.open(os.fspath(path), format="qcow2", options=options).close()
-    return str(caught.value)
+__all__ = ["data", "image", "raw_image"]
 
 
 def entry_at(path: Path, cluster: int) -> int:
@@ -209,107 +184,6 @@ def test_a_disk_with_subclusters_that_ends_within_one_grows(
     disk.truncate(3 * CLUSTER)
     whole = bytes(size - 512) + b"x" * 512 + bytes(3 * CLUSTER - size)
     assert disk.pread(0, 3 * CLUSTER) == whole == data.read_bytes()
-
-
-# -- what may be named
-
-
-def test_without_a_name_somebody_must_say_which_file_it_is(image: Path, data: Path) -> None:
-    content = image.read_bytes()
-    at = content.index(struct.pack(">I", EXT_DATA_FILE))
-    image.write_bytes(content[:at] + b"\x11\x11\x11\x11" + content[at + 4 :])
-    assert refusal(image) == "'data-file' is required for this image"
-    named = {"data-file.driver": "file", "data-file.filename": os.fspath(data)}
-    block.open(os.fspath(image), format="qcow2", options=named).close()
-
-
-def test_an_image_without_a_data_file_takes_none(tmp_path: Path, data: Path) -> None:
-    path = tmp_path / "plain.qcow2"
-    block.create(os.fspath(path), "qcow2", SIZE)
-    data.write_bytes(bytes(SIZE))
-    named = {"data-file.driver": "file", "data-file.filename": os.fspath(data)}
-    message = "'data-file' can only be set for images with an external data file"
-    assert refusal(path, **named) == message
-
-
-def test_only_with_a_data_file_can_it_be_raw(tmp_path: Path) -> None:
-    path = tmp_path / "plain.qcow2"
-    block.create(os.fspath(path), "qcow2", SIZE)
-    content = bytearray(path.read_bytes())
-    struct.pack_into(">Q", content, 88, 2)
-    path.write_bytes(content)
-    assert refusal(path) == "data-file-raw requires a data file"
-
-
-def test_a_data_file_that_is_gone_is_named(image: Path, data: Path) -> None:
-    data.unlink()
-    assert refusal(image) == f"Could not open '{data}': No such file or directory"
-
-
-@pytest.mark.parametrize(
-    "given", [{}, {"data-file.driver": "file", "data-file.filename": "gone"}, {"data-file": "n"}]
-)
-def test_whoever_looks_at_the_header_only_needs_no_data_file(
-    image: Path, data: Path, given: dict[str, object]
-) -> None:
-    data.unlink()
-    with open_backend(os.fspath(image), options=given, flags=f.BDRV_O_NO_IO) as disk:
-        assert disk.bs is not None
-        assert disk.bs.drv is not None
-        told = disk.bs.drv.get_specific_info(disk.bs)
-    assert told is not None
-    assert told["data"]["data-file"] == os.fspath(data)  # type: ignore[index]  # of the schema
-
-
-@pytest.mark.parametrize(
-    "name", ['json:{"driver":"null-co"}', "nbd://localhost/x", "file:x", "n\0ul", "\udcff"]
-)
-def test_the_name_in_the_header_is_a_files_whatever_it_looks_like(image: Path, name: str) -> None:
-    """An image must not be able to have anything opened but a file."""
-    with open_backend(os.fspath(image), flags=f.BDRV_O_RDWR) as disk:
-        from block.formats.qcow2 import datafile, header
-
-        datafile.set_file_name(state_of(disk), name)
-        header.update_header(state_of(disk), SIZE)
-    shown = name.partition("\0")[0]
-    assert refusal(image) == f"Could not open '{shown}': No such file or directory"
-
-
-def test_a_data_file_that_is_too_short_reads_as_zeroes_behind_its_end(
-    raw_image: Path, data: Path, opener: Opener
-) -> None:
-    data.write_bytes(b"s" * 1000)
-    disk = opener(raw_image)
-    assert disk.pread(0, CLUSTER) == b"s" * 1000 + bytes(CLUSTER - 1000)
-    disk.pwrite(5 * CLUSTER, b"x" * 512)
-    assert disk.pread(5 * CLUSTER, 1024) == b"x" * 512 + bytes(512)
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"data_file_raw": True}, "data-file-raw requires data-file"),
-        ({"data_file": "d", "compat": "0.10"}, "External data files are only supported with"),
-        ({"data_file": "d", "data_file_raw": True, "backing_file": "b", "backing_fmt": "raw"},
-         "Backing file and data-file-raw cannot be used at the same time"),
-    ],
-    ids=["raw alone", "version 2", "raw with a backing file"],
-)  # fmt: skip
-def test_what_cannot_be_is_refused_before_a_file_is_made(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, object], message: str
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(BlockError, match=message):
-        block.create("a.qcow2", "qcow2", SIZE, **options)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_raw_image_takes_no_backing_file_later_either(raw_image: Path, opener: Opener) -> None:
-    disk = opener(raw_image)
-    assert disk.bs is not None
-    assert disk.bs.drv is not None
-    with pytest.raises(BlockError, match="Invalid argument"):
-        disk.bs.drv.change_backing_file(disk.bs, "base.raw", "raw")
 
 
 # -- images that lie

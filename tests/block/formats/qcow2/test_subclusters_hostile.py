@@ -15,9 +15,9 @@ from block.core.error import BlockError
 from block.formats.qcow2 import subcluster
 from block.formats.qcow2.layout import OFLAG_COMPRESSED, OFLAG_COPIED
 from tests.block.formats.qcow2.conftest import CLUSTER, Opener
-from tests.block.formats.qcow2.test_subclusters import ONE, PLACE, SUB, TOP, image
 from tests.support.drivers import Outcome
 from tests.support.qcow2_damage import counts, run_check
+from tests.support.qcow2_subclusters import ONE, PLACE, SUB, TOP, image
 
 __all__ = ["image"]
 
