@@ -3,7 +3,8 @@
 
 The image and its tables
     layout            what stands on the disk, with the specification's names
-    header            reading, checking and writing the header; what is refused
+    header            reading and checking the header; what is refused
+    header_update     writing it anew
     state             what an open image knows; where a guest offset is looked up
     cache             L2 tables and refcount blocks in memory; who is written before whom
     cache_clean       the timer that empties the caches of what nobody uses

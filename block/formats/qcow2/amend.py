@@ -16,7 +16,7 @@ from block.core.backend import BlockBackend
 from block.core.error import failed
 from block.core.options import invalid
 from block.core.wait import run_sync
-from block.formats.qcow2 import crypto, datafile, downgrade, header
+from block.formats.qcow2 import crypto, datafile, downgrade, header_update
 from block.formats.qcow2.create import VERSIONS
 from block.formats.qcow2.dirty import co_mark_clean
 from block.formats.qcow2.layout import (
@@ -242,7 +242,7 @@ def _mark_clean(s: Qcow2State) -> None:
 
 def _update_header(s: Qcow2State) -> None:
     try:
-        header.update_header(s, s.bs.total_sectors << f.SECTOR_BITS)
+        header_update.update_header(s, s.bs.total_sectors << f.SECTOR_BITS)
     except OSError as error:
         raise failed("Failed to update the image header", error, s.bs.node_name, "qcow2") from error
 

@@ -20,7 +20,7 @@ from block.core.open import bdrv_open, open_backend
 from block.core.options import Option, invalid, take_options
 from block.core.registry import find_protocol, find_row
 from block.core.wait import run_sync
-from block.formats.qcow2 import crypto, datafile, header
+from block.formats.qcow2 import crypto, datafile
 from block.formats.qcow2.alloc import alloc_clusters
 from block.formats.qcow2.cache import to_disk
 from block.formats.qcow2.layout import (
@@ -261,6 +261,8 @@ def _open_file(filename: str, flags: int) -> BlockBackend:
 
 def _complete(blk: BlockBackend, plan: Plan) -> None:
     """Lets the driver make a real image of it."""
+    from block.formats.qcow2.header_update import update_header
+
     bs = blk.bs
     assert bs is not None
     s: Qcow2State = bs.opaque
@@ -272,12 +274,12 @@ def _complete(blk: BlockBackend, plan: Plan) -> None:
     place = run_sync(bs.aio_context, count_start)
     assert place == 0, "the first cluster of an empty image is in use"
     datafile.set_file_name(s, plan.data_file)
-    header.update_header(s, 0)
+    update_header(s, 0)
     blk.truncate(plan.size, False, plan.preallocation)
     if plan.backing_file:
         s.backing_name = plan.backing_file.encode(errors="surrogateescape")
         s.backing_format = plan.backing_format.encode()
-        header.update_header(s, plan.size)
+        update_header(s, plan.size)
     crypto.set_up(s, plan.encryption, plan.size)
     bs.flush()
 

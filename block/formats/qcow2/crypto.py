@@ -253,6 +253,8 @@ def set_up(s: Qcow2State, plan: Plan, size: int) -> None:
     """Encrypts an image that holds no data yet (qcow2_set_up_encryption)."""
     if plan.method == lay.CRYPT_NONE:
         return
+    from block.formats.qcow2.header_update import update_header
+
     s.crypt_method = plan.method
     s.plain = False
     s.bs.encrypted = True
@@ -260,7 +262,7 @@ def set_up(s: Qcow2State, plan: Plan, size: int) -> None:
         s.crypto = plan.luks.create(partial(_make_room, s), partial(write_header, s))
     else:
         s.crypto = plan.aes
-    header.update_header(s, size)
+    update_header(s, size)
 
 
 def _make_room(s: Qcow2State, length: int) -> None:

@@ -90,7 +90,9 @@ class Qcow2Driver(BlockDriver):
         outdated |= bool(s.autoclear_features & ~AUTOCLEAR_KNOWN)
         if outdated and not bs.read_only:
             s.autoclear_features &= AUTOCLEAR_KNOWN
-            header.update_header(s, head.size)
+            from block.formats.qcow2 import header_update
+
+            header_update.update_header(s, head.size)
         if s.nb_bitmaps and not flags & (f.BDRV_O_CHECK | f.BDRV_O_INACTIVE):
             from block.formats.qcow2 import bitmaps
 
@@ -123,7 +125,9 @@ class Qcow2Driver(BlockDriver):
     def change_backing_file(
         self, bs: BlockDriverState, backing_file: str, backing_fmt: str
     ) -> None:
-        header.change_backing_file(bs.opaque, backing_file, backing_fmt)
+        from block.formats.qcow2 import header_update
+
+        header_update.change_backing_file(bs.opaque, backing_file, backing_fmt)
 
     def reopen_prepare(
         self, bs: BlockDriverState, opts: dict[str, object], flags: int

@@ -23,7 +23,7 @@ from block.formats.qcow2.alloc import alloc_clusters
 from block.formats.qcow2.cache import to_disk
 from block.formats.qcow2.corrupt import check_overlap
 from block.formats.qcow2.free import free_clusters, free_table
-from block.formats.qcow2.header import co_update_header
+from block.formats.qcow2.header_update import co_update_header
 from block.formats.qcow2.layout import ENTRY_SIZE, MAX_REFTABLE_SIZE, REFTABLE_OFFSET_MASK
 from block.formats.qcow2.refcount import TYPECODES, load_block
 from block.formats.qcow2.refmap import pack, unpack

@@ -79,10 +79,10 @@ def test_whoever_looks_at_the_header_only_needs_no_data_file(
 def test_the_name_in_the_header_is_a_files_whatever_it_looks_like(image: Path, name: str) -> None:
     """An image must not be able to have anything opened but a file."""
     with open_backend(os.fspath(image), flags=f.BDRV_O_RDWR) as disk:
-        from block.formats.qcow2 import datafile, header
+        from block.formats.qcow2 import datafile, header_update
 
         datafile.set_file_name(state_of(disk), name)
-        header.update_header(state_of(disk), SIZE)
+        header_update.update_header(state_of(disk), SIZE)
     shown = name.partition("\0")[0]
     assert refusal(image) == f"Could not open '{shown}': No such file or directory"
 
