@@ -32,6 +32,9 @@ SIZE_HINT = (
 )
 SUFFIXES = "BKMGTPE"
 DIGITS = frozenset("0123456789")
+DIGITS_OF = {8: frozenset("01234567"), 10: DIGITS, 16: frozenset("0123456789abcdefABCDEF")}
+MOST_DIGITS = 99
+"""Of longer numbers no more is looked at: they are out of every range, and int() takes 4300."""
 TYPE_NAMES = {"string": "str", "bool": "bool (on/off)", "number": "num", "size": "size"}
 
 
@@ -87,26 +90,34 @@ def parse_number(name: str, value: object) -> int:
 
     A minus sign wraps around at 2^64, as strtoull has it: drivers then find it too large.
     """
-    if isinstance(value, int) and not isinstance(value, bool):
-        number = value
-    else:
-        number = _c_integer(name, value)
+    number = c_integer(value) if isinstance(value, str) else value
+    if not isinstance(number, int) or isinstance(number, bool):
+        raise invalid(f"Parameter '{name}' expects a number")
     if abs(number) >= 1 << 64:
         raise invalid(f"Value '{value}' is too large for parameter '{name}'")
     return number % (1 << 64)
 
 
-def _c_integer(name: str, value: object) -> int:
-    complaint = invalid(f"Parameter '{name}' expects a number")
-    if not isinstance(value, str) or "_" in value or value != value.rstrip():
-        raise complaint
-    text = value.strip().lower()
-    digits = text.lstrip("+-")
-    octal = len(digits) > 1 and digits[0] == "0" and digits[1] != "x"
-    try:
-        return int(text, 8 if octal else 16 if digits.startswith("0x") else 10)
-    except ValueError:
-        raise complaint from None
+def c_integer(text: str) -> int | None:
+    """A whole number as C's strtol reads it: decimal, 0x or 0 octal, with a sign or none.
+
+    None where the text is no number, or has something behind it.
+    """
+    digits = text.lstrip()
+    sign = -1 if digits[:1] == "-" else 1
+    digits = digits[1:] if digits[:1] in ("+", "-") else digits
+    if digits[:2].lower() == "0x":
+        number = _number_of(digits[2:], 16)
+    else:
+        number = _number_of(digits, 8 if digits[:1] == "0" else 10)
+    return None if number is None else sign * number
+
+
+def _number_of(digits: str, base: int) -> int | None:
+    """What digits say. int() would let more than digits pass: signs, blanks, '_', prefixes."""
+    if not digits or not DIGITS_OF[base].issuperset(digits):
+        return None
+    return int(digits.lstrip("0")[:MOST_DIGITS] or "0", base)
 
 
 def parse_size(name: str, value: object) -> int:
@@ -136,15 +147,17 @@ def size_of_text(value: str, default_suffix: str = "B") -> int | None:
         exponent = SUFFIXES.index(default_suffix)
     else:
         text = text[:-1]
-    whole, _, fraction = text.partition(".")
-    if not whole or not DIGITS.issuperset(whole + fraction):
+    digits, _, fraction = text.partition(".")
+    whole = _number_of(digits, 10)
+    if whole is None or not DIGITS.issuperset(fraction):
         return None
-    if not fraction.strip("0"):
-        return int(whole) << 10 * exponent
+    fraction = fraction[:MOST_DIGITS].rstrip("0")
+    if not fraction:
+        return whole << 10 * exponent
     if exponent == 0:
         return None
     scale: int = 10 ** len(fraction)
-    return (int(whole) << 10 * exponent) + ((int(fraction) << 10 * exponent) + scale // 2) // scale
+    return (whole << 10 * exponent) + ((int(fraction) << 10 * exponent) + scale // 2) // scale
 
 
 def _hexadecimal(digits: str) -> int | None:
@@ -152,10 +165,8 @@ def _hexadecimal(digits: str) -> int | None:
     if digits[-1:] and digits[-1] in "KMGTP":
         shift = 10 * SUFFIXES.index(digits[-1])
         digits = digits[:-1]
-    try:
-        return int(digits, 16) << shift if "_" not in digits else None
-    except ValueError:
-        return None
+    number = _number_of(digits, 16)
+    return None if number is None else number << shift
 
 
 def parse_enum(name: str, value: object, choices: Iterable[str], default: str) -> str:

@@ -8,7 +8,7 @@ from block.core.cache import parse_cache_mode
 from block.core.error import BlockError
 from block.core.keyval import parse_opts
 from block.core.open import open_backend
-from block.core.options import size_of_text
+from block.core.options import c_integer, size_of_text
 from miniqemu.cli.getopt import Words
 
 from .errors import Failure, Stop, because
@@ -157,13 +157,8 @@ def img_open(
 
 def integer(text: str, least: int, most: int, complaint: str, status: int = 1) -> int:
     """A whole number as C's strtol reads it: decimal, 0x or 0 octal (qemu_strtol)."""
-    digits = text.strip().lower().lstrip("+-")
-    octal = len(digits) > 1 and digits[0] == "0" and digits[1] != "x"
-    try:
-        number = int(text, 8 if octal else 16 if digits.startswith("0x") else 10)
-    except ValueError:
-        raise Failure(complaint, status=status) from None
-    if not least <= number <= most or "_" in text:
+    number = c_integer(text)
+    if number is None or not least <= number <= most:
         raise Failure(complaint, status=status)
     return number
 

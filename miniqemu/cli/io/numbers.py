@@ -7,7 +7,7 @@ Pure functions; any thread. Source: qemu-io-cmds.c (cvtnum, cvtstr, timestr, pri
 from __future__ import annotations
 
 from block.core import flags as f
-from block.core.options import size_of_text
+from block.core.options import c_integer, size_of_text
 
 from .session import Failed
 
@@ -47,21 +47,9 @@ def refuse_part_of_sector(offset: int, count: int) -> None:
             raise Failed(f"{value} is not a sector-aligned value for '{name}'")
 
 
-def strtol(text: str) -> int | None:
-    """A number in C's way, 0x... and 0... too; None where there is more or less than one."""
-    digits = text.strip().lstrip("+-").lower()
-    octal = digits[:1] == "0" and digits[1:].isdigit()
-    if not digits or "_" in text or text != text.rstrip() or digits[:2] in ("0b", "0o"):
-        return None
-    try:
-        return int(text, 8 if octal else 0)
-    except ValueError:
-        return None
-
-
 def parse_pattern(text: str) -> int:
     """The byte that a buffer is filled with (parse_pattern). Raises Failed."""
-    pattern = strtol(text)
+    pattern = c_integer(text)
     if pattern is None or not 0 <= pattern <= 255:
         raise Failed(f"{text} is not a valid pattern byte")
     return pattern

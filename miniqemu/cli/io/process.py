@@ -7,10 +7,11 @@ import os
 import sys
 
 from block.aio.world import ClockType
+from block.core.options import c_integer
 from block.core.wait import poll_while
 
 from .commands import COMMANDS, find
-from .numbers import cvtnum, strtol
+from .numbers import cvtnum
 from .session import Failed
 
 TYPE_CHECKING = False
@@ -40,7 +41,7 @@ def do_sigraise(session: Session, argv: list[str]) -> None:
 
 def do_sleep(session: Session, argv: list[str]) -> None:
     """Waits, and lets requests go on meanwhile."""
-    ms = strtol(argv[1])
+    ms = c_integer(argv[1])
     if ms is None or ms < 0:
         raise Failed(f"{argv[1]} is not a valid number")
     ctx = session.world.main_context

@@ -42,7 +42,11 @@ def test_a_size_is_read_as_qemu_reads_it(text: str, size: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "k", "1.5", "1.5b", "1e3", "-1", "-0", "1KB", "1k1", ".5M", "0x", "0x1.5", "1..5k"]
+    "text",
+    [
+        *("", "k", "1.5", "1.5b", "1e3", "-1", "-0", "1KB", "1k1", ".5M", "1..5k", "1_0"),
+        *("0x", "0x1.5", "0x-10", "0x+10", "0x0x10", "0x 10", "0x_10", "+ 1", "++1", "٣"),
+    ],
 )
 def test_what_is_no_size_is_refused_by_name(text: str) -> None:
     with pytest.raises(BlockError) as caught:
@@ -51,10 +55,19 @@ def test_what_is_no_size_is_refused_by_name(text: str) -> None:
     assert caught.value.hint.startswith("Optional suffix k, M, G, T, P or E means")
 
 
-@pytest.mark.parametrize("text", ["16E", "18446744073709551616"])
+MANY = "9" * 5000
+"""More digits than Python's int() takes."""
+
+
+@pytest.mark.parametrize("text", ["16E", "18446744073709551616", MANY], ids=lambda t: t[:20])
 def test_a_size_from_2_to_the_64_on_is_out_of_range(text: str) -> None:
     with pytest.raises(BlockError, match=f"^Value '{text}' is out of range for parameter 'size'$"):
         opt.parse_size("size", text)
+
+
+def test_a_fraction_may_have_any_number_of_digits() -> None:
+    assert opt.parse_size("size", "1.5" + "0" * 5000 + "k") == 1536
+    assert opt.parse_size("size", "1." + "3" * 5000 + "k") == 1365
 
 
 @given(st.integers(0, (1 << 64) - 1))
@@ -72,7 +85,10 @@ def test_a_number_is_read_as_strtoull_reads_it(value: object, number: int) -> No
     assert opt.parse_number("n", value) == number
 
 
-@pytest.mark.parametrize("value", ["", "1k", "1.5", "x", "1_0", "1 ", "08", True, None])
+@pytest.mark.parametrize(
+    "value",
+    ["", "1k", "1.5", "x", "1_0", "1 ", "08", "0o17", "0b1", "0x", "+-1", "- 1", True, None],
+)
 def test_what_is_no_number_is_refused_by_name(value: object) -> None:
     with pytest.raises(BlockError, match=r"^Parameter 'n' expects a number$"):
         opt.parse_number("n", value)
@@ -81,6 +97,17 @@ def test_what_is_no_number_is_refused_by_name(value: object) -> None:
 def test_a_number_above_64_bits_is_too_large() -> None:
     with pytest.raises(BlockError, match=r"is too large for parameter 'n'$"):
         opt.parse_number("n", "99999999999999999999999")
+    with pytest.raises(BlockError, match=r"is too large for parameter 'n'$"):
+        opt.parse_number("n", MANY)
+
+
+@given(st.integers())
+def test_c_reads_its_own_notations_and_signs(number: int) -> None:
+    digits = f"{abs(number)}"
+    sign = "-" if number < 0 else "+"
+    assert opt.c_integer(f" {number}") == opt.c_integer(f"{sign}{digits}") == number
+    assert opt.c_integer(f"{sign}{abs(number):#X}") == number
+    assert opt.c_integer(f"{sign}0{abs(number):o}") == number
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from miniqemu.cli.io.numbers import cvtnum, cvtstr, parse_pattern, rate, strtol, timestr
+from miniqemu.cli.io.numbers import cvtnum, cvtstr, parse_pattern, rate, timestr
 from miniqemu.cli.io.session import Failed
 
 
@@ -46,18 +46,6 @@ def test_a_time_is_seconds_or_a_clock(ns: int, verbose: bool, text: str) -> None
 def test_a_rate_is_a_second_s() -> None:
     assert rate(512, 500_000_000) == 1024
     assert rate(1, 0) == float("inf")
-
-
-@pytest.mark.parametrize(
-    ("text", "number"), [("12", 12), ("0x10", 16), ("010", 8), ("-3", -3), (" 7", 7), ("0", 0)]
-)
-def test_c_s_numbers(text: str, number: int) -> None:
-    assert strtol(text) == number
-
-
-@pytest.mark.parametrize("text", ["", "x", "1x", "1 ", "08", "0x", "0b1", "1_0"])
-def test_what_c_takes_for_no_number(text: str) -> None:
-    assert strtol(text) is None
 
 
 def test_a_pattern_is_one_byte() -> None:
