@@ -7,18 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.both_tools import Tools, qemu_img
+from tests.support.both_tools import Tools, qemu_img, qemu_io
+from tests.support.qcow2_damage import CLUSTER, COPIED, REFBLOCK, Image
 
 pytestmark = pytest.mark.full
 
 BROKEN = 5 << 20
 
 
-def broken(name: str, event: str) -> str:
+def broken(name: str, event: str, fmt: str = "raw", place: int = BROKEN) -> str:
     """Options of an image of which one sector cannot be read or written."""
-    sector = f"file.inject-error.0.sector={BROKEN // 512}"
-    error = f"file.inject-error.0.event={event},{sector}"
-    return f"driver=raw,file.driver=blkdebug,file.image.filename={name},{error}"
+    error = f"file.inject-error.0.event={event},file.inject-error.0.sector={place // 512}"
+    return f"driver={fmt},file.driver=blkdebug,file.image.filename={name},{error}"
 
 
 # With one worker the buffer has held other data before.
@@ -54,3 +54,23 @@ def test_images_that_cannot_be_compared_end_with_4(work: Path, tools: Tools) -> 
     whole, half = "driver=raw,file.filename=full.raw", broken("full.raw", "read_aio")
     assert tools.agree("compare", "--image-opts", whole, half)[0] == 4
     assert tools.agree("compare", "--image-opts", half, whole)[0] == 4
+
+
+@pytest.mark.parametrize("flags", ["", "-q", "--output=json"])
+def test_a_check_that_cannot_read_all_ends_with_1_whatever_else_it_finds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tools: Tools, flags: str
+) -> None:
+    """The refcounts cannot be read, and an entry points to no cluster."""
+    monkeypatch.chdir(tmp_path)
+    qemu_img("create", "-f", "qcow2", "disk.qcow2", "1M")
+    qemu_io("qcow2", "disk.qcow2", "write 0 64k")
+    damaged = Image(Path("disk.qcow2"))
+    damaged.entry(0, 5 * CLUSTER + 512 | COPIED)
+    damaged.save()
+    image = broken("disk.qcow2", "none", "qcow2", REFBLOCK)
+    words = ["check", *flags.split(), "--image-opts", image]
+    theirs, mine = tools.theirs(words), tools.mine(words)
+    assert mine[:2] == theirs[:2]
+    assert theirs[0] == 1
+    # Of the refcounts QEMU says a line for each, and we one for all.
+    assert mine[2].splitlines()[-1] == theirs[2].splitlines()[-1] == b"qemu-img: Check failed"

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """`miniqemu-img check`: whether an image's tables are as they should be (img_check).
 
-The exit status: 0 all is well, 1 the check could not go on, 2 the image is corrupt, 3 it has
+The exit status: 0 all is well, 1 something could not be checked, 2 the image is corrupt, 3 it has
 only leaks, 63 the format has no checks.
 """
 
@@ -72,8 +72,10 @@ def run(program: str, argv: list[str]) -> int:
             say(to_json(image, pretty=True) + "\n")
         else:
             say("".join(human(result)))
-    if result.corruptions or result.check_errors:
-        return 2 if result.corruptions else 1
+    if result.check_errors:
+        raise Failure("Check failed")
+    if result.corruptions:
+        return 2
     return 3 if result.leaks else 0
 
 
