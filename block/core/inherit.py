@@ -11,8 +11,8 @@
     detect-zeroes      off: found once, at the top
 
 R1  What the user says for a child goes before what it inherits.
-R2  Open flags and options say the same things twice; options win, and the two functions here
-    keep them in step.
+R2  Open flags and options say the same things twice; options win, and flags_from_options and
+    options_from_flags keep them in step.
 
 Pure functions. Source: block.c (bdrv_inherited_options, update_flags_from_options).
 """
@@ -48,13 +48,10 @@ FLAG_OPTIONS = (
 
 
 def inherit_options(
-    options: dict[str, object],
-    role: int,
-    parent_is_format: bool,
-    parent_flags: int,
-    parent_options: dict[str, object],
-) -> int:
-    """Adds to a child's options what it inherits; returns its flags (bdrv_inherited_options)."""
+    options: dict[str, object], role: int, parent_options: dict[str, object]
+) -> None:
+    """Adds to a child's options what it inherits (bdrv_inherited_options; child_flags is the other
+    half)."""
     for name in INHERITED:
         copy_default(options, parent_options, name)
     if role & f.BDRV_CHILD_COW:
@@ -64,7 +61,6 @@ def inherit_options(
         for name in INHERITED_UNLESS_BACKING:
             copy_default(options, parent_options, name)
     options.setdefault("discard", "unmap")
-    return child_flags(role, parent_is_format, parent_flags)
 
 
 def copy_default(options: dict[str, object], source: dict[str, object], name: str) -> None:

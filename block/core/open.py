@@ -29,10 +29,7 @@ from block.core.filename import (
     parse_json_filename,
     refresh_filename,
 )
-from block.core.inherit import (
-    inherit_options,
-    options_from_flags,
-)
+from block.core.inherit import child_flags, inherit_options, options_from_flags
 from block.core.node import BlockDriverState
 from block.core.open_node import open_common, refuse_leftovers
 from block.core.options import (
@@ -164,16 +161,16 @@ def _open_node(
     bs.explicit_options = dict(options)
     if parent is not None:
         bs.inherits_from = parent
-        flags = inherit_options(
-            options, role, _is_format(parent), parent.open_flags, parent.options
-        )
+        inherit_options(options, role, parent.options)
+        flags = child_flags(role, _is_format(parent), parent.open_flags)
     flags = fill_options(options, filename, flags)
     if parse_bool("read-only", options["read-only"]):
         flags &= ~f.BDRV_O_RDWR
     else:
         flags |= f.BDRV_O_RDWR | f.BDRV_O_ALLOW_RDWR
     if flags & f.BDRV_O_SNAPSHOT:
-        raise BlockError(errno.ENOTSUP, "snapshot=on is not supported: it needs a qcow2 overlay")
+        message = "snapshot=on needs an overlay, which block.ops.snapshot_overlay makes"
+        raise BlockError(errno.ENOTSUP, message)
     flags = _take_no_backing(bs, options, flags)
     bs.open_flags = flags
     bs.options = dict(options)

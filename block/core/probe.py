@@ -23,7 +23,6 @@ def probe_format(file_bs: BlockDriverState) -> str:
     """The name of the format in an opened protocol node (find_image_format)."""
     if file_bs.getlength() == 0:
         return "raw"
-    # No permission is asked: a header may be looked at whatever others do to the image.
     probe = edge.root_attach_child(
         file_bs.ref(), "probe", edge.ChildClass(), 0, None, 0, f.BLK_PERM_ALL, None
     )

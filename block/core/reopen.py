@@ -115,12 +115,11 @@ def plan(bs: BlockDriverState, options: dict[str, object]) -> list[Change]:
 
 def _plan_children(parent: Change) -> list[Change]:
     changes = []
-    is_format = parent.driver.protocol_name is None and not parent.driver.is_filter
     for child in parent.bs.children:
         if child.bs.inherits_from is not parent.bs:
             continue
         inherited = dict(child.bs.explicit_options)
-        inherit_options(inherited, child.role, is_format, parent.flags, parent.options)
+        inherit_options(inherited, child.role, parent.options)
         change = Change(
             child.bs, {**child.bs.options, **inherited}, dict(child.bs.explicit_options)
         )

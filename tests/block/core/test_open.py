@@ -263,7 +263,7 @@ def test_a_tree_with_options_that_matter_has_a_json_name(image: str) -> None:
 
 def test_overlays_are_refused_by_name(image: str) -> None:
     told = refusal(image, options=RAW, flags=f.BDRV_O_SNAPSHOT)
-    assert told.startswith("snapshot=on is not supported")
+    assert told.startswith("snapshot=on needs an overlay")
 
 
 def test_a_driver_may_fall_back_to_read_only_where_that_is_allowed(image: str) -> None:
