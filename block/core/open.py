@@ -283,23 +283,25 @@ def open_backing_file(
     """Opens what an image reads from where it holds nothing itself (bdrv_open_backing_file).
 
     By 'backing' or 'backing.*' in the options, else as the image's header says; neither:
-    there is none. Raises BlockError: "Could not open backing file: ...".
+    there is none. Who says anything of it has overridden the header: the name of the image
+    alone does not stand for the chain any more. Raises BlockError: "Could not open backing
+    file: ...".
     """
     if bs.backing is not None:
         return
     bs.open_flags &= ~f.BDRV_O_NO_BACKING
     own = take_sub_options(options, key)
     reference = _reference(options.pop(key, None))
-    filename = None
+    filename, implicit = None, False
     if reference is None and "file.filename" not in own:
         if not bs.backing_file and not own:
             return
         filename = node_backing_filename(bs) or None
+        implicit = not own and bs.auto_backing_file == bs.backing_file
     if bs.drv is None or not bs.drv.supports_backing:
         raise invalid("Driver doesn't support backing files")
     if reference is None and bs.backing_format:
         own.setdefault("driver", bs.backing_format)
-    implicit = filename is not None and bs.auto_backing_file == bs.backing_file
     _attach_backing(bs, filename, reference, own, implicit)
 
 

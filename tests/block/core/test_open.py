@@ -322,6 +322,15 @@ def test_the_backing_file_can_be_another_one(three: Path, image: str) -> None:
         assert bs.filename.startswith("json:")
 
 
+def test_a_word_about_the_backing_file_is_part_of_what_must_be_said_to_open_it_so(
+    three: Path,
+) -> None:
+    with opened(os.fspath(three), flags=0) as bs:
+        assert bs.filename == os.fspath(three)
+    with opened(os.fspath(three), options={"backing.detect-zeroes": "off"}, flags=0) as bs:
+        assert bs.filename.startswith('json:{"backing": ')
+
+
 def test_the_backing_file_can_be_an_existing_node(three: Path, image: str) -> None:
     base = {"driver": "raw", "node-name": "base0"}
     with (
