@@ -72,18 +72,21 @@ def old_base(bs: BlockDriverState) -> BlockBackend | None:
     return blk
 
 
-def new_base(
-    bs: BlockDriverState, backing: str, fmt: str, flags: int, force_share: bool
-) -> BlockBackend | None:
-    """Opens the backing file that an image is to have, by its name as seen from the image."""
-    if not backing:
-        return None
+def seen_from(bs: BlockDriverState, backing: str) -> str:
+    """Where the name of a backing file points to, as seen from an image; '' for none. Raises
+    BlockError where that cannot be told."""
     refresh_filename(bs)
-    name = full_backing_filename(bs.exact_filename or bs.filename, backing)
+    return full_backing_filename(bs.exact_filename or bs.filename, backing)
+
+
+def new_base(path: str, fmt: str, flags: int, force_share: bool) -> BlockBackend | None:
+    """Opens the backing file that an image is to have; None for ''."""
+    if not path:
+        return None
     options: dict[str, object] = {"driver": fmt} if fmt else {}
     if force_share:
         options["force-share"] = True
-    return open_backend(name, options=options, flags=flags)
+    return open_backend(path, options=options, flags=flags)
 
 
 class Rebase:

@@ -10,7 +10,7 @@ from block.core import flags as f
 from block.core.backing import change_backing_file
 from block.core.error import BlockError
 from block.core.registry import find_row
-from block.ops.rebase import Rebase, new_base, old_base
+from block.ops.rebase import Rebase, new_base, old_base, seen_from
 from miniqemu.cli.getopt import Words
 
 from .common import SHARED, cache_flags, img_open, options_of
@@ -60,7 +60,11 @@ def keep_data(blk: BlockBackend, given: dict[str, str], flags: int, progress: Pr
     old = old_base(blk.bs)
     try:
         try:
-            new = new_base(blk.bs, backing, given.get("F", ""), flags, "U" in given)
+            path = seen_from(blk.bs, backing)
+        except BlockError as error:
+            raise because(error, "Could not resolve backing filename: ") from error
+        try:
+            new = new_base(path, given.get("F", ""), flags, "U" in given)
         except BlockError as error:
             raise because(error, f"Could not open new backing file '{backing}': ") from error
         try:
