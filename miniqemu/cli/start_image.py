@@ -46,7 +46,7 @@ PACKAGES = ("block", "miniqemu")
 # these. A module that is not asked for costs next to nothing: 30 us.
 QCOW2 = (
     *("block.formats.qcow2.driver", "block.formats.qcow2.create", "block.formats.qcow2.refgrow"),
-    *("block.aio.context", "block.aio.thread_pool"),
+    *("block.formats.qcow2.header_update", "block.aio.context", "block.aio.thread_pool"),
 )
 ROOTS = {
     "miniqemu": (
