@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Which drivers there are: one static table, read without importing any of them.
 
-R1  A row says what is needed to choose a driver: its name, the prefix of its URLs, its magic.
-    The driver's module, and the library that it needs, is imported when its row wins.
+R1  A row says what is needed to choose a driver: its name, the prefix of its URLs, its magic, or
+    a function where a format begins with a text. The driver's module, and the library that
+    it needs, is imported when its row wins.
 R2  Probing goes by score: the row with the highest one wins, of equals the first in the table.
     `raw` matches everything with score 1.
 R3  A row without a module is a format that QEMU has and this version has not. It stands here
@@ -26,6 +27,8 @@ from block.core.filename import path_has_protocol
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from block.core.driver import BlockDriver
 
 PROBE_BUF_SIZE = 512
@@ -39,11 +42,11 @@ class Row:
     """One line of the table.
 
     `protocol` is the URL prefix without its colon; a row with one is a protocol driver, the
-    others are formats and filters. `needs` is the command that installs what the driver
-    imports.
+    others are formats and filters. `is_text` knows an image by its first bytes where no magic
+    does. `needs` is the command that installs what the driver imports.
     """
 
-    __slots__ = ("class_name", "driver", "magic", "module", "name", "needs", "protocol")
+    __slots__ = ("class_name", "driver", "is_text", "magic", "module", "name", "needs", "protocol")
 
     def __init__(
         self,
@@ -53,6 +56,7 @@ class Row:
         *,
         protocol: str = "",
         magic: tuple[Magic, ...] = (),
+        is_text: Callable[[bytes], bool] | None = None,
         needs: str = "",
     ) -> None:
         self.name = name
@@ -60,11 +64,14 @@ class Row:
         self.class_name = class_name
         self.protocol = protocol
         self.magic = magic
+        self.is_text = is_text
         self.needs = needs
         self.driver: BlockDriver | None = None
 
     def score(self, head: bytes) -> int:
         """How sure this row is that an image which begins with `head` is its own, 0 to 100."""
+        if self.is_text is not None and self.is_text(head):
+            return 100
         return max(
             (
                 score
@@ -102,6 +109,15 @@ class Row:
         return driver
 
 
+def _is_vmdk_descriptor(head: bytes) -> bool:
+    """Whether there are comments and blank lines, and then a version (vmdk_probe)."""
+    for line in head.split(b"\n")[:-1]:  # behind the last newline there is no whole line
+        if line.startswith(b"#") or (line.startswith(b" ") and line.lstrip(b" ") in (b"", b"\r")):
+            continue
+        return line.removesuffix(b"\r") in (b"version=1", b"version=2", b"version=3")
+    return False
+
+
 QCOW_MAGIC = b"QFI\xfb"
 
 TABLE: list[Row] = [
@@ -124,12 +140,8 @@ TABLE: list[Row] = [
         "vmdk",
         "block.formats.vmdk.driver",
         "VmdkDriver",
-        magic=(
-            (0, b"KDMV", 100),
-            (0, b"COWD", 100),
-            (0, b"# Disk DescriptorFile", 100),
-            *((0, b"version=%d%b" % (n, end), 100) for n in (1, 2, 3) for end in (b"\n", b"\r\n")),
-        ),
+        magic=((0, b"KDMV", 100), (0, b"COWD", 100)),
+        is_text=_is_vmdk_descriptor,
     ),
     Row("vdi", magic=((0x40, b"\x7f\x10\xda\xbe", 100),)),
     Row("vhdx", magic=((0, b"vhdxfile", 100),)),
