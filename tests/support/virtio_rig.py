@@ -285,6 +285,12 @@ def _pieces(gpa: int, length: int, cut: int, writable: bool) -> list[Buffer]:
     return [(gpa + at, min(cut, length - at), writable) for at in range(0, length, cut)]
 
 
+def disk(bench: Rig) -> ParkingBlk:
+    """The stand-in that a bench's device is on."""
+    assert isinstance(bench.blk, ParkingBlk)
+    return bench.blk
+
+
 @contextmanager
 def rig(blk: object = None, **conf: object) -> Iterator[Rig]:
     """A rig that is closed in the end, with nothing left behind."""

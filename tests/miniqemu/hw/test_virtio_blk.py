@@ -21,7 +21,7 @@ from miniqemu.hw.virtio_blk_layout import (
     T_OUT,
     T_WRITE_ZEROES,
 )
-from tests.support.virtio_rig import ParkingBlk, Rig, rig
+from tests.support.virtio_rig import ParkingBlk, Rig, disk, rig
 
 CAPACITY = (1 << 20) // 512
 RINGS = [
@@ -32,11 +32,6 @@ RINGS = [
     (F_EVENT_IDX | F_INDIRECT_DESC, False),
     (F_EVENT_IDX | F_INDIRECT_DESC, True),
 ]  # features, and whether the requests are indirect
-
-
-def disk(bench: Rig) -> ParkingBlk:
-    assert isinstance(bench.blk, ParkingBlk)
-    return bench.blk
 
 
 @pytest.mark.parametrize(("features", "indirect"), RINGS)

@@ -20,7 +20,7 @@ from miniqemu.hw.virtio_blk_layout import (
     T_WRITE_ZEROES,
 )
 from tests.support.drivers import Disk, Ram, backend_on, ram_node
-from tests.support.virtio_rig import ParkingBlk, Rig, rig
+from tests.support.virtio_rig import Rig, disk, rig
 
 REQUESTS = {
     "read": {"kind": T_IN, "into": 512},
@@ -29,11 +29,6 @@ REQUESTS = {
     "discard": {"kind": T_DISCARD, "out": SEGMENT.pack(0, 1, 0)},
     "zeroes": {"kind": T_WRITE_ZEROES, "out": SEGMENT.pack(0, 1, 0) * 2},
 }
-
-
-def disk(bench: Rig) -> ParkingBlk:
-    assert isinstance(bench.blk, ParkingBlk)
-    return bench.blk
 
 
 def set_policy(bench: Rig, policy: str) -> None:

@@ -9,14 +9,9 @@ from miniqemu.hw.virtio import F_VERSION_1
 from miniqemu.hw.virtio_blk_io import MERGE_MAX_READ
 from miniqemu.hw.virtio_blk_layout import S_OK, T_GET_ID, T_IN, T_OUT
 from tests.support.ring_driver import DriverQueue
-from tests.support.virtio_rig import ParkingBlk, Rig, rig
+from tests.support.virtio_rig import Rig, disk, rig
 
 NEVER = 30_000  # a used index that no test comes to
-
-
-def disk(bench: Rig) -> ParkingBlk:
-    assert isinstance(bench.blk, ParkingBlk)
-    return bench.blk
 
 
 def test_several_queues_serve_at_once() -> None:
