@@ -4,10 +4,7 @@
 from __future__ import annotations
 
 from block.core.registry import format_names
-from miniqemu import VERSION
-
-# What scripts look for after 'version ': the version whose options and output these are.
-AS_QEMU = "7.2.0"
+from miniqemu import QEMU_VERSION, VERSION
 
 SYNTAX = (
     "amend [--object objectdef] [--image-opts] [-p] [-q] [-f fmt] [-t cache] [--force]"
@@ -71,7 +68,7 @@ Options that several commands have:
 
 def version_text(program: str) -> str:
     """Which QEMU's tool this is like, and who we are."""
-    return f"{program} version {AS_QEMU} (miniqemu {VERSION})\n"
+    return f"{program} version {QEMU_VERSION} (miniqemu {VERSION})\n"
 
 
 def help_text(program: str) -> str:

@@ -3,10 +3,7 @@
 
 from __future__ import annotations
 
-from miniqemu import VERSION
-
-# What scripts look for after 'version ': the version whose options and output these are.
-AS_QEMU = "7.2.0"
+from miniqemu import QEMU_VERSION, VERSION
 
 OPTIONS = """\
   --object OBJECTDEF   make an object that images refer to, such as
@@ -43,7 +40,7 @@ def usage(program: str) -> str:
 def version(program: str) -> str:
     """What --version prints."""
     return (
-        f"{program} version {AS_QEMU} (miniqemu {VERSION})\n"
+        f"{program} version {QEMU_VERSION} (miniqemu {VERSION})\n"
         "Free software under the GNU GPL, version 2; there is no warranty"
     )
 
