@@ -93,6 +93,9 @@ class LuksDriver(BlockDriver):
             s.updating_keys = False
             child_refresh_perms(bs, s.file)
 
+    def reopen_prepare(self, bs: BlockDriverState, options: dict[str, object], flags: int) -> None:
+        """Nothing of its own changes (block_crypto_reopen_prepare)."""
+
     def refresh_limits(self, bs: BlockDriverState) -> None:
         bs.bl.request_alignment = f.SECTOR_SIZE
 

@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 import block
+from block.core import flags as f
 from block.core.error import BlockError
+from block.core.reopen import set_read_only
 from block.ops import amend
 from block.ops.info import query_image_info
 from tests.support import needs
@@ -170,6 +172,22 @@ def test_measure_counts_the_header_and_all_of_the_disk(path: Path) -> None:
     }  # fmt: skip
     with opened(path) as disk:
         assert measure({"key-secret": "s"}, disk.bs)["required"] == PAYLOAD + SIZE
+
+
+def test_an_open_volume_becomes_read_only_and_writable_again(path: Path) -> None:
+    with opened(path) as disk:
+        assert disk.bs is not None
+        assert disk.bs.file is not None
+        disk.pwrite(0, b"x" * 512)
+        disk.set_perm(f.BLK_PERM_CONSISTENT_READ, f.BLK_PERM_ALL)
+        set_read_only(disk.bs, True)
+        assert (disk.bs.read_only, disk.bs.file.bs.read_only) == (True, True)
+        assert disk.pread(0, 512) == b"x" * 512
+        set_read_only(disk.bs, False)
+        disk.set_perm(f.BLK_PERM_CONSISTENT_READ | f.BLK_PERM_WRITE, f.BLK_PERM_ALL)
+        disk.pwrite(512, b"y" * 512)
+    with opened(path, read_only=True) as disk:
+        assert disk.pread(0, 1024) == b"x" * 512 + b"y" * 512
 
 
 def test_two_nodes_share_one_volume_as_they_share_a_raw_file(path: Path) -> None:
