@@ -2,8 +2,7 @@
 """Many requests of one size, so many at once (BenchData, bench_cb of qemu-img.c).
 
 R1  The callback of each request submits the next. The offset goes on by `step`, and from the end
-    of the image back to its beginning.
-    All share one buffer, as QEMU's do.
+    of the image back to its beginning. All share one buffer, as QEMU's do.
 R2  After every `flush_interval` requests there is a flush. With `drain` it waits for all that is
     in flight, and nothing new begins before it has ended.
 Called in the main thread.
@@ -23,7 +22,11 @@ if TYPE_CHECKING:
 
 
 class Bench:
-    """The requests of one run; set the fields, then `run`."""
+    """The requests of one run; set the fields, then `run`.
+
+    `count` requests of `size` bytes, `depth` of them at once: the first at `offset`, each `step`
+    bytes behind the one before. What `writes` is full of `pattern`.
+    """
 
     def __init__(self, blk: BlockBackend, count: int, depth: int, size: int) -> None:
         self.blk = blk

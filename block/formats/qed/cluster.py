@@ -9,8 +9,7 @@
 
 R1  Neighbours with the same answer are taken together, up to the end of a slice.
 R2  An entry is not believed: it must be the start of a cluster, between the header and the end of
-    the file. Otherwise EINVAL, as QEMU has it; a
-    run is cut where the file ends.
+    the file. Otherwise EINVAL, as QEMU has it. A run is cut where the file ends.
 Who may call it: anyone at home.
 """
 
