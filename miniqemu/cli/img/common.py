@@ -104,11 +104,14 @@ def add_options(options: list[str], text: str) -> None:
 
 
 def has_help_option(options: list[str]) -> bool:
-    """Whether one of the options is a cry for help (has_help_option)."""
-    from block.core.keyval import is_help, split_opts
+    """Whether one of the options is a cry for help; 'help=on' is none (has_help_option)."""
+    from block.core.keyval import is_help, split_value
 
-    pairs = split_opts(",".join(options))
-    return any(is_help(name) for name, value in pairs if value == "on")
+    text, at, found = ",".join(options), 0, False
+    while at < len(text) and not found:
+        word, at = split_value(text, at)
+        found = is_help(word)
+    return found
 
 
 def cache_flags(mode: str, what: str = "cache", status: int = 1) -> tuple[int, bool]:
