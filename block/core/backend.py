@@ -21,6 +21,7 @@ from block.core import context, edge, graph
 from block.core import flags as f
 from block.core.backend_io import BackendRequests
 from block.core.error import BlockError
+from block.core.options import is_identifier
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -143,7 +144,7 @@ class BlockBackend(BackendRequests):
 
     def set_name(self, name: str) -> None:
         """Gives it the id that a person uses (monitor_add_blk)."""
-        if not graph.well_formed(name):
+        if not is_identifier(name):
             raise BlockError(errno.EINVAL, "Invalid device name")
         if graph.find_backend(name) is not None:
             raise BlockError(errno.EINVAL, f"Device with id '{name}' already exists")

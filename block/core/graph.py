@@ -16,6 +16,7 @@ import sys
 
 from block.core.error import BlockError
 from block.core.flags import MAX_DEPTH
+from block.core.options import is_identifier
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,19 +37,13 @@ NAME_MAX = 31
 _FRAMES_PER_NODE = 12
 
 
-def well_formed(name: str) -> bool:
-    """Says whether a person may use this as an id (id_wellformed)."""
-    rest = name.replace("-", "").replace(".", "").replace("_", "")
-    return name.isascii() and name[:1].isalpha() and rest.isalnum()
-
-
 def assign_node_name(bs: BlockDriverState, name: str | None) -> None:
     """Names a node, or finds a name for it (bdrv_assign_node_name)."""
     global _counter
     if not name:
         name = f"#block{_counter:03d}"
         _counter += 1
-    elif not well_formed(name):
+    elif not is_identifier(name):
         raise BlockError(errno.EINVAL, f"Invalid node-name: '{name}'")
     if find_backend(name) is not None:
         raise BlockError(errno.EINVAL, f"node-name={name} is conflicting with a device id")

@@ -42,13 +42,13 @@ def split_value(text: str, start: int) -> tuple[str, int]:
 def split_opts(
     text: str,
     implied: str | None = None,
-    on_flag: Callable[[str, str], None] | None = None,
+    on_flag: Callable[[str, str, str], None] | None = None,
 ) -> list[tuple[str, str]]:
     """Splits QemuOpts text into (name, value) pairs, in order (get_opt_name_value).
 
     `implied` names the first value when it has no '='. Elsewhere a bare 'foo' means foo=on
-    and 'nofoo' means foo=off; `on_flag(name, value)` hears of each such flag, so that a
-    program can warn as QEMU does.
+    and 'nofoo' means foo=off; `on_flag(word, name, value)` hears of each such flag, so that
+    a program can warn as QEMU does.
     """
     pairs: list[tuple[str, str]] = []
     at = 0
@@ -68,12 +68,12 @@ def split_opts(
     return pairs
 
 
-def _flag(word: str, on_flag: Callable[[str, str], None] | None) -> tuple[str, str]:
+def _flag(word: str, on_flag: Callable[[str, str, str], None] | None) -> tuple[str, str]:
     if is_help(word):
         return word, "on"
     name, value = (word[2:], "off") if word.startswith("no") else (word, "on")
     if on_flag is not None:
-        on_flag(name, value)
+        on_flag(word, name, value)
     return name, value
 
 
@@ -85,7 +85,7 @@ def is_help(word: str) -> bool:
 def parse_opts(
     text: str,
     implied: str | None = None,
-    on_flag: Callable[[str, str], None] | None = None,
+    on_flag: Callable[[str, str, str], None] | None = None,
 ) -> dict[str, object]:
     """QemuOpts text as a flat dictionary; of two settings of one name the later wins
     (qemu_opts_parse)."""

@@ -64,6 +64,13 @@ def invalid(message: str, hint: str = "") -> BlockError:
     return BlockError(errno.EINVAL, message, hint=hint)
 
 
+def is_identifier(name: str) -> bool:
+    """Whether a person may use this as an id: a letter, then letters, digits, '-', '.' and '_'
+    (id_wellformed)."""
+    rest = name.replace("-", "").replace(".", "").replace("_", "")
+    return name.isascii() and name[:1].isalpha() and rest.isalnum()
+
+
 def parse_string(name: str, value: object) -> str:
     """The text of a value; JSON numbers and booleans become what a user would have typed."""
     if isinstance(value, bool):

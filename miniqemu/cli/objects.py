@@ -6,7 +6,7 @@ The text is key=value or JSON. QEMU complains of the two in different words, and
 
 from __future__ import annotations
 
-from .options import is_identifier
+from block.core.options import is_identifier
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -9,6 +9,7 @@ exists is seen when the machine is made. What QEMU has beyond these rows is refu
 from __future__ import annotations
 
 from block.core import keyval
+from block.core.options import is_identifier
 
 from .config import CliError, Config, Item
 
@@ -197,12 +198,6 @@ def check_id(item: Item, kind: str, others: list[Item]) -> None:
         raise item.error("Parameter 'id' expects an identifier")
     if any(other.values.get("id") == name for other in others):
         raise item.error(f"Duplicate ID '{name}' for {kind}")
-
-
-def is_identifier(name: str) -> bool:
-    """A letter, then letters, digits, '-', '.' and '_' (id_wellformed)."""
-    rest = name.replace("-", "").replace(".", "").replace("_", "")
-    return name[:1].isalpha() and name.isascii() and rest.isalnum()
 
 
 def take_global(config: Config, item: Item) -> None:

@@ -6,7 +6,6 @@ from __future__ import annotations
 from block.core import flags as f
 from block.core.cache import parse_cache_mode
 from block.core.error import BlockError
-from block.core.keyval import parse_opts
 from block.core.open import open_backend
 from block.core.options import c_integer, size_of_text
 from miniqemu.cli.getopt import Words
@@ -143,7 +142,9 @@ def img_open(
     if image_opts:
         if fmt is not None:
             raise Failure("--image-opts and --format are mutually exclusive", status=status)
-        options, name = parse_opts(filename, "file"), None
+        from miniqemu.cli.image_opts import parse_image_opts
+
+        options, name = parse_image_opts(filename, "file"), None
         if force_share and options.get("force-share", "on") != "on":
             raise Failure("--force-share/-U conflicts with image options", status=status)
     elif fmt is not None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from block.core import snapshot
 from block.core.error import BlockError
-from block.core.keyval import parse_opts
+from miniqemu.cli.image_opts import parse_image_opts
 
 from .errors import Failure
 
@@ -34,9 +34,10 @@ class SnapshotOption:
     def _parse(self) -> None:
         complaint = f"Failed in parsing snapshot param '{self.text}'"
         try:
-            options = parse_opts(self.text)
+            options = parse_image_opts(self.text)
         except BlockError as error:
-            raise Failure(str(error), complaint) from error
+            told = "\n".join(filter(None, (str(error), error.hint)))
+            raise Failure(told, complaint) from error
         for name in options:
             if name not in (ID, NAME):
                 raise Failure(f"Invalid parameter '{name}'", complaint)

@@ -20,10 +20,11 @@ from block.core import report
 from block.core.error import BlockError
 from miniqemu.chardev.stdio import fill_standard_descriptors
 from miniqemu.cli.getopt import MissingArgument, UnknownOption, Words
+from miniqemu.cli.image_opts import parse_image_opts
 from miniqemu.cli.output import nobody_reads, program_name
 from miniqemu.cli.signals import end_by_ctrl_c
 
-from .opening import MODE_OPTIONS, Mode, open_file, parse_options
+from .opening import MODE_OPTIONS, Mode, open_file
 from .session import Failed, Session
 
 TYPE_CHECKING = False
@@ -201,7 +202,7 @@ class Plan:
         options: dict[str, object] = {}
         name: str | None = self.filename
         if self.session.image_opts:
-            options, name = parse_options(self.session, self.filename), None
+            options, name = parse_image_opts(self.filename), None
         elif self.format is not None:
             options["driver"] = self.format
         open_file(self.session, name, self.mode, options)

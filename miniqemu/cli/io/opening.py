@@ -7,10 +7,9 @@ from block.core import flags as f
 from block.core import reopen
 from block.core.cache import parse_aio, parse_cache_mode, parse_discard
 from block.core.error import BlockError
-from block.core.keyval import split_opts
 from block.core.open import open_backend
-from block.core.options import invalid
 from block.lean import partial
+from miniqemu.cli.image_opts import parse_image_opts
 
 from .session import Failed
 
@@ -63,7 +62,6 @@ FLAGS = {
     "C": f.BDRV_O_COPY_ON_READ,
     "k": f.BDRV_O_NATIVE_AIO,
 }
-ID_HINT = "Identifiers consist of letters, digits, '-', '.', '_', starting with a letter."
 MODE_OPTIONS = "snCrktidU"
 
 
@@ -73,26 +71,6 @@ def _parse(session: Session, what: str, parse: Callable[[str], T], value: str) -
     except BlockError:
         session.report(f"Invalid {what} option: {value}")
         raise Failed from None
-
-
-def parse_options(session: Session, text: str) -> dict[str, object]:
-    """Options of an image from 'a=b,c.d=e' (qemu_opts_parse_noisily). Raises BlockError."""
-
-    def warn(name: str, value: str) -> None:
-        session.report(f"warning: short-form boolean option '{name}' deprecated")
-        session.complain(f"Please use {name}={value} instead")
-
-    options: dict[str, object] = dict(split_opts(text, None, warn))
-    if "id" in options:
-        _refuse_bad_id(str(options["id"]))
-    return options
-
-
-def _refuse_bad_id(name: str) -> None:
-    from miniqemu.cli.options import is_identifier
-
-    if not is_identifier(name):
-        raise invalid("Parameter 'id' expects an identifier", ID_HINT)
 
 
 def open_file(
@@ -137,7 +115,7 @@ def do_open(session: Session, argv: list[str]) -> None:
     given = session.options(argv, convert, operands=(0, 1))
     filename = given.words[0] if given.words else None
     if session.image_opts and filename is not None:
-        options.update(parse_options(session, filename))
+        options.update(parse_image_opts(filename))
         filename = None
     open_file(session, filename, mode, options)
 
@@ -145,7 +123,7 @@ def do_open(session: Session, argv: list[str]) -> None:
 def _add_options(session: Session, options: dict[str, object], text: str) -> None:
     if session.image_opts:
         raise Failed("--image-opts and 'open -o' are mutually exclusive")
-    options.update(parse_options(session, text))
+    options.update(parse_image_opts(text))
 
 
 def do_close(session: Session, argv: list[str]) -> None:
@@ -190,7 +168,7 @@ class Change:
 
     def more(self, text: str) -> None:
         """-o."""
-        self.options.update(parse_options(self.session, text))
+        self.options.update(parse_image_opts(text))
 
     def read_only(self, _: str) -> None:
         """-r."""

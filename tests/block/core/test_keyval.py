@@ -24,15 +24,15 @@ def test_the_first_value_may_leave_its_name_out() -> None:
 
 
 def test_a_bare_word_is_a_flag_and_the_program_hears_of_it() -> None:
-    heard: list[tuple[str, str]] = []
-    pairs = keyval.split_opts("id=x,noreadonly,snapshot", None, lambda n, v: heard.append((n, v)))
+    heard: list[tuple[str, ...]] = []
+    pairs = keyval.split_opts("id=x,noreadonly,snapshot", None, lambda *flag: heard.append(flag))
     assert pairs == [("id", "x"), ("readonly", "off"), ("snapshot", "on")]
-    assert heard == [("readonly", "off"), ("snapshot", "on")]
+    assert heard == [("noreadonly", "readonly", "off"), ("snapshot", "snapshot", "on")]
 
 
 def test_a_request_for_help_is_no_flag() -> None:
-    heard: list[tuple[str, str]] = []
-    assert keyval.split_opts("help", None, lambda n, v: heard.append((n, v))) == [("help", "on")]
+    heard: list[tuple[str, ...]] = []
+    assert keyval.split_opts("help", None, lambda *flag: heard.append(flag)) == [("help", "on")]
     assert heard == []
 
 
