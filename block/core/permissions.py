@@ -187,7 +187,7 @@ def check_perm(bs: BlockDriverState, perm: int, shared: int, ignore: Ignore = _N
 
 def _check_writes(bs: BlockDriverState, perm: int) -> None:
     if not is_writable(bs):
-        raise BlockError(errno.EPERM, "Block node is read-only", bs.node_name)
+        raise BlockError(errno.EPERM, _why_not_writable(bs), bs.node_name)
     length = bs.total_sectors * f.SECTOR_SIZE
     if not perm & f.BLK_PERM_RESIZE and length % bs.bl.request_alignment:
         message = (
@@ -195,6 +195,13 @@ def _check_writes(bs: BlockDriverState, perm: int) -> None:
             "of request alignment"
         )
         raise BlockError(errno.EPERM, message, bs.node_name)
+
+
+def _why_not_writable(bs: BlockDriverState) -> str:
+    """A node that is writable as yet, and not by its flags, is being reopened."""
+    if bs.read_only or bs.open_flags & f.BDRV_O_INACTIVE:
+        return "Block node is read-only"
+    return f"Read-only block node '{bs.node_name}' cannot support read-write users"
 
 
 def set_perm(bs: BlockDriverState) -> None:
