@@ -2,8 +2,9 @@
 """Changing the options of an open tree: read-only and back, cache mode, discard (bdrv_reopen).
 
 R1  All or nothing: every node is made ready first; where one cannot, all stay as they were.
-R2  Nodes that were made for their parent (inherits_from) follow it; what was said for them
-    explicitly stays.
+R2  Nodes that were made for their parent (inherits_from) follow it, and can be spoken to through
+    it ('file.cache.direct'). What is said now goes before what was said when they were opened,
+    that before what they inherit, and that before what they had.
 R3  Only the common options can change, and those that the driver names (mutable_opts). Another
     value for any other option is refused by name.
 R4  Nothing is in flight meanwhile: the whole subtree is drained.
@@ -20,7 +21,7 @@ from block.core import permissions
 from block.core.cache import parse_detect_zeroes, parse_discard
 from block.core.error import BlockError
 from block.core.inherit import COMMON_OPTS, flags_from_options, inherit_options
-from block.core.options import flatten, invalid, take_options
+from block.core.options import flatten, invalid, take_options, take_sub_options
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,7 +30,11 @@ if TYPE_CHECKING:
     from block.core.driver import BlockDriver
     from block.core.node import BlockDriverState
 
-CHANGEABLE = frozenset(option.name for option in COMMON_OPTS) - {"driver", "node-name"}
+CHANGEABLE = frozenset(option.name for option in COMMON_OPTS) - {
+    "driver",
+    "node-name",
+    "force-share",
+}
 
 
 class Change:
@@ -80,7 +85,7 @@ class Change:
 
 
 def reopen(bs: BlockDriverState, options: Mapping[str, object]) -> None:
-    """Changes common options of a node and of all that inherit from it (bdrv_reopen).
+    """Changes options of a node, and of those below that inherit from it (bdrv_reopen).
 
     Raises BlockError, and changes nothing: an option that cannot change, a device that
     still writes where the node would become read-only, a file that cannot be opened so.
@@ -100,31 +105,37 @@ def set_read_only(bs: BlockDriverState, read_only: bool) -> None:
     reopen(bs, {"read-only": read_only})
 
 
-def plan(bs: BlockDriverState, options: dict[str, object]) -> list[Change]:
-    """What a node and those below it would become; parents come first (bdrv_reopen_queue)."""
+def plan(
+    bs: BlockDriverState, options: dict[str, object], parent: Change | None = None, role: int = 0
+) -> list[Change]:
+    """What a node and those below it would become; parents come first (bdrv_reopen_queue_child).
+
+    `parent` is the change of the node above, whose child in that role this one is (R2).
+    """
+    own = dict(options)
+    heirs = [child for child in bs.children if child.bs.inherits_from is bs]
+    below = [(child, take_sub_options(own, child.name)) for child in heirs]
+    _refuse_unchangeable(bs, own)
+    own = {name: value for name, value in own.items() if bs.child(name) is None}
+    explicit = {**bs.explicit_options, **own}
+    said = dict(explicit)
+    if parent is not None:
+        inherit_options(said, role, parent.options)
+    change = Change(bs, {**bs.options, **said}, explicit)
+    changes = [change]
+    for child, given in below:
+        changes += plan(child.bs, given, change, child.role)
+    return changes
+
+
+def _refuse_unchangeable(bs: BlockDriverState, options: dict[str, object]) -> None:
+    """Raises where an option would get another value and cannot (R3)."""
     mutable = bs.drv.mutable_opts if bs.drv is not None else ()
     for name, value in options.items():
-        if name in CHANGEABLE or name in mutable:
-            continue
-        if bs.options.get(name) != value:
+        child = bs.child(name)
+        now = bs.options.get(name) if child is None else child.bs.node_name
+        if name not in CHANGEABLE and name not in mutable and now != value:
             raise invalid(f"Cannot change the option '{name}'")
-    explicit = {**bs.explicit_options, **options}
-    change = Change(bs, {**bs.options, **options}, explicit)
-    return [change, *_plan_children(change)]
-
-
-def _plan_children(parent: Change) -> list[Change]:
-    changes = []
-    for child in parent.bs.children:
-        if child.bs.inherits_from is not parent.bs:
-            continue
-        inherited = dict(child.bs.explicit_options)
-        inherit_options(inherited, child.role, parent.options)
-        change = Change(
-            child.bs, {**child.bs.options, **inherited}, dict(child.bs.explicit_options)
-        )
-        changes += [change, *_plan_children(change)]
-    return changes
 
 
 def _apply(bs: BlockDriverState, changes: list[Change]) -> None:

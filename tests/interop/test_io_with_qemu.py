@@ -37,7 +37,8 @@ SCRIPTS = {
     " aio_read -P 9 0 4 | aio_flush | aio_read -q 0 1 | aio_flush | aio_read 9M 1 | aio_flush |"
     " aio_write 9M 1 | aio_flush | aio_read -i 0 1 | aio_write -i 0 1 | length",
     "about the image": "info | length | l | i | map | reopen -r | write 0 512 | reopen -w |"
-    " write 0 512 | reopen -c none | read 0 1 | reopen -c writethrough | write 0 1",
+    " write 0 512 | reopen -c none | read 0 1 | reopen -c writethrough | write 0 1 |"
+    " reopen -o file.cache.no-flush=on,file.detect-zeroes=on | write 0 512",
     "mistakes": "write 0 3G | write -z 0 3G | truncate 5 6 7 |"
     " read | read 0 | read 0 1 2 | read -x 0 1 | read -P | read -P 300 0 1 |"
     " read -P 0x 0 1 | read -s 1 0 1 | read -P 0 -s 513 0 512 | read 1z 2 | read 9E 3 | read 0 3G |"
@@ -49,6 +50,7 @@ SCRIPTS = {
     "more mistakes": "alloc x | alloc 0 y | alloc | alloc 1 2 3 | map x | truncate | truncate 2x |"
     " truncate -m foo 1 | truncate -k 1 | reopen -r -w | reopen -w -w | reopen -c foo |"
     " reopen -c none -o cache.direct=on | reopen -r -o read-only=on | reopen -o foo=1 | reopen x |"
+    " reopen -o file.foo=1 | reopen -o file.locking=off | reopen -o force-share=on |"
     " break a | break a b | remove_break a | resume a | sigraise 100 | sigraise x | sleep x |"
     " sleep | help foo | help a b | open | open a | open -x | nosuch | close 1 | quit 1 | read 0 1",
     "help": "help | ? | help map | help length | help wait_break | help a",

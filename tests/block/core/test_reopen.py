@@ -129,6 +129,10 @@ def test_discard_and_zero_detection_can_change(disk: BlockBackend) -> None:
     [
         ({"driver": "qcow2"}, "Cannot change the option 'driver'"),
         ({"size": 512}, "Cannot change the option 'size'"),
+        ({"force-share": "on"}, "Cannot change the option 'force-share'"),
+        ({"file": "another"}, "Cannot change the option 'file'"),
+        ({"file": {"filename": "/x"}}, "Cannot change the option 'filename'"),
+        ({"file.x": 1, "cache.no-flush": True}, "Cannot change the option 'x'"),
         ({"read-only": "maybe"}, "Parameter 'read-only' expects 'on' or 'off'"),
         ({"discard": "x"}, "Invalid discard option"),
     ],
@@ -140,6 +144,23 @@ def test_what_cannot_change_is_refused_by_name(
     with pytest.raises(BlockError) as caught:
         reopen(nodes(disk)[0], options)
     assert str(caught.value) == message
+    assert state(disk) == before
+
+
+def test_a_child_can_be_spoken_to_through_its_parent(disk: BlockBackend) -> None:
+    raw, file = nodes(disk)
+    reopen(raw, {"file": {"cache": {"no-flush": True}}})
+    assert file.open_flags & f.BDRV_O_NO_FLUSH
+    assert not raw.open_flags & f.BDRV_O_NO_FLUSH
+    assert file.explicit_options == {"cache.no-flush": True}
+    reopen(raw, {"cache.no-flush": False})
+    assert file.open_flags & f.BDRV_O_NO_FLUSH, "what was said for it stays"
+
+
+def test_a_child_may_be_named_as_what_it_is(disk: BlockBackend) -> None:
+    raw, file = nodes(disk)
+    before = state(disk)
+    reopen(raw, {"file": file.node_name})
     assert state(disk) == before
 
 
