@@ -178,6 +178,11 @@ class BdrvChild:
         """Writes (bdrv_co_pwritev)."""
         return io.co_pwritev(self, offset, nbytes, qiov, flags)
 
+    def co_pwritev_new(self, offset: int, nbytes: int, qiov: Iov) -> Awaitable[None]:
+        """Writes where nothing has been stored yet (REQ_ALLOCATING, if the child knows it)."""
+        flags = f.REQ_ALLOCATING & self.bs.supported_write_flags
+        return io.co_pwritev(self, offset, nbytes, qiov, flags)
+
     def co_pwrite_zeroes(self, offset: int, nbytes: int, flags: int = 0) -> Awaitable[None]:
         """Writes zeroes (bdrv_co_pwrite_zeroes)."""
         return zero.co_pwrite_zeroes(self, offset, nbytes, flags)

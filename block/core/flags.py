@@ -53,6 +53,8 @@ REQ_SERIALISING = 0x80
 REQ_NO_FALLBACK = 0x100
 REQ_PREFETCH = 0x200
 REQ_NO_WAIT = 0x400
+# Ours alone: an allocating write. Nothing has been stored there yet; room may be had beforehand.
+REQ_ALLOCATING = 0x10000
 
 
 # Block status (BDRV_BLOCK_*); the table of combinations stands in block/core/status.py.

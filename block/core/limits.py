@@ -70,12 +70,13 @@ def _merge(into: BlockLimits, other: BlockLimits) -> None:
     into.max_iov = min_non_zero(into.max_iov, other.max_iov)
 
 
+_WRITE_FLAGS = f.REQ_FUA | f.REQ_ALLOCATING
 _ZERO_FLAGS = f.REQ_FUA | f.REQ_MAY_UNMAP | f.REQ_NO_FALLBACK
 
 
 def inherit_supported_flags(bs: BlockDriverState, below: BlockDriverState) -> None:
     """Lets a node that hands requests on support the flags that the child supports."""
-    bs.supported_write_flags = f.REQ_WRITE_UNCHANGED | f.REQ_FUA & below.supported_write_flags
+    bs.supported_write_flags = f.REQ_WRITE_UNCHANGED | _WRITE_FLAGS & below.supported_write_flags
     bs.supported_zero_flags = f.REQ_WRITE_UNCHANGED | _ZERO_FLAGS & below.supported_zero_flags
     bs.supported_truncate_flags = f.REQ_ZERO_WRITE & below.supported_truncate_flags
 

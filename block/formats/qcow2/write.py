@@ -299,7 +299,11 @@ async def _write_with_edges(
         await debug.debug_event(s.file.bs, debug.WRITE_AIO)
         if run.copies:
             await debug.debug_event(s.file.bs, debug.COW_WRITE)
-    await _put(s, host, run.start + host - run.host, sum(map(len, part)), part)
+    nbytes = sum(map(len, part))
+    if s.crypto is None and not run.keeps:
+        await s.data.co_pwritev_new(host, nbytes, part)
+    else:
+        await _put(s, host, run.start + host - run.host, nbytes, part)
 
 
 async def _edge(s: Qcow2State, run: Allocation, zero: bool, start: int, nbytes: int) -> Iov:

@@ -140,7 +140,7 @@ async def _write_with_edges(
         if head or tail:
             await debug.debug_event(s.file.bs, debug.COW_WRITE)
         await debug.debug_event(s.file.bs, debug.WRITE_AIO)
-    await s.file.co_pwritev(host, head + nbytes + tail, [*before, *part, *behind])
+    await s.file.co_pwritev_new(host, head + nbytes + tail, [*before, *part, *behind])
     if s.bs.backing is not None:
         await s.file.co_flush()
 

@@ -116,7 +116,7 @@ async def _write_new(s: VmdkState, extent: Extent, position: int, nbytes: int, p
         *await _edge(s, extent, position + size, tail, copies),
     ]
     await debug.debug_event(extent.file.bs, debug.WRITE_AIO)
-    await extent.file.co_pwritev(sector * SECTOR, count * extent.grain, whole)
+    await extent.file.co_pwritev_new(sector * SECTOR, count * extent.grain, whole)
     await extent.file.co_flush()
     step = extent.grain_sectors
     await set_entries(extent, start, array("I", range(sector, sector + count * step, step)))

@@ -100,6 +100,7 @@ class FileDriver(BlockDriver):
         if flags & f.BDRV_O_TEMPORARY:
             os.unlink(state.filename)
         bs.opaque = state
+        bs.supported_write_flags = state.engine.supported_write_flags
         bs.supported_zero_flags = f.REQ_MAY_UNMAP | f.REQ_NO_FALLBACK
         bs.supported_truncate_flags = f.REQ_ZERO_WRITE
 
@@ -201,7 +202,8 @@ class FileDriver(BlockDriver):
         self, bs: BlockDriverState, offset: int, nbytes: int, qiov: list[memoryview], flags: int
     ) -> Awaitable[None]:
         engine = bs.opaque.engine
-        done: Awaitable[None] = engine.co_pwritev(offset, nbytes, qiov)
+        write = engine.co_pwritev_new if flags & f.REQ_ALLOCATING else engine.co_pwritev
+        done: Awaitable[None] = write(offset, nbytes, qiov)
         return done
 
     def co_copy_range_from(self, bs: BlockDriverState, copy: CopyRange) -> Awaitable[None]:

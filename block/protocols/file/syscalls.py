@@ -83,19 +83,19 @@ def _read_bounced(fd: int, offset: int, nbytes: int, qiov: Vector) -> int:
     return 0
 
 
-HUGE = 2 << 20
+LARGE_FOLIO = 1 << 20
 
 
 def write_all(fd: int, offset: int, nbytes: int, qiov: Vector, direct: bool = False) -> int:
     """Writes the vector to the file (handle_aiocb_rw). Raises OSError. Returns 0.
 
-    Into the page cache no 2 MiB at a multiple of 2 MiB go at once: for these, ext4 wants memory in
-    one piece, which takes five times as long on a machine that has run for a while (Linux 6.18).
+    Into the page cache no MiB at a multiple of a MiB goes at once: for it, ext4 wants memory in one
+    piece, which takes two to five times as long on a machine that has run for a while (Linux 6.18).
     """
-    if not direct and -offset % HUGE + HUGE <= nbytes:
+    if not direct and -offset % LARGE_FOLIO + LARGE_FOLIO <= nbytes:
         at = 0
         while at < nbytes:
-            size = min(nbytes - at, -(offset + at) % HUGE + HUGE // 2)
+            size = min(nbytes - at, -(offset + at) % LARGE_FOLIO + LARGE_FOLIO // 2)
             write_all(fd, offset + at, size, iov_slice(qiov, at, size))
             at += size
         return 0

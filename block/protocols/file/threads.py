@@ -10,6 +10,10 @@ R3  Small aligned writes into the page cache that arrive in one pass of the loop
 R4  Within a batch, writes that continue one another in file and order become one pwritev. Where
     that fails or ends short, each is done again by itself and gets its own outcome.
 
+R5  A long write where nothing has been stored yet (REQ_ALLOCATING) first gets its room in one piece
+    (fallocate). Otherwise the file system looks for room block by block as the pages come, and once
+    more when they go to the disk: 2 MiB take it 480 us so, and 290 with their room (ext4).
+
 Discussion: measured on ext4, 4 KiB: one pwritev 3.8 us, 32 of them joined 0.24 us each; a hop to a
 worker and back 30 to 40 us, and more when a worker and the loop want the interpreter at once, as
 they do when each write completes by itself. A page that is not cached needs no read when it is
@@ -25,7 +29,7 @@ import os
 
 from block.aio.coroutine import current
 from block.core.error import BlockError
-from block.core.flags import IOV_MAX
+from block.core.flags import IOV_MAX, REQ_ALLOCATING
 from block.protocols.file.near import NearWorker
 from block.protocols.file.state import Engine
 from block.protocols.file.syscalls import read_all, write_all
@@ -45,6 +49,7 @@ SMALL_WRITE = 65536
 BATCH_WRITES = 64
 BATCH_BYTES = 1 << 20
 NEAR_BYTES = 128 << 10
+ALLOCATED_FIRST = 256 << 10  # shorter writes gain nothing by it
 
 
 async def in_pool(bs: BlockDriverState, func: Callable[[], int]) -> None:
@@ -92,6 +97,8 @@ class PendingWrite:
 class ThreadsEngine(Engine):
     """The default engine; works on any file and any system."""
 
+    supported_write_flags = REQ_ALLOCATING
+
     def __init__(self, bs: BlockDriverState, state: FileState) -> None:
         super().__init__(bs, state)
         self.pending: list[PendingWrite] = []
@@ -113,6 +120,13 @@ class ThreadsEngine(Engine):
             self.schedule_batch()
         self.pending.append(write)
         return write
+
+    def co_pwritev_new(self, offset: int, nbytes: int, qiov: list[memoryview]) -> Awaitable[None]:
+        state = self.state
+        if nbytes < ALLOCATED_FIRST or state.direct or not state.has_fallocate:
+            return self.co_pwritev(offset, nbytes, qiov)
+        fd = state.fd
+        return in_pool(self.bs, lambda: write_new(state, fd, offset, nbytes, qiov))
 
     def schedule_batch(self) -> None:
         """Sees to it that what comes in this pass is submitted at its end."""
@@ -213,6 +227,14 @@ def _write_alone(fd: int, write: PendingWrite) -> int:
         return write_all(fd, write.offset, write.nbytes, write.qiov)
     except OSError as error:
         return -(error.errno or errno.EIO)
+
+
+def write_new(state: FileState, fd: int, offset: int, nbytes: int, qiov: list[memoryview]) -> int:
+    """Gets room and fills it, in a worker thread (R5). Returns 0; raises OSError."""
+    from block.protocols.file.zero import allocate
+
+    allocate(state, fd, offset, nbytes)
+    return write_all(fd, offset, nbytes, qiov)
 
 
 def flush(state: FileState, fd: int) -> int:

@@ -54,7 +54,7 @@ def write_zeroes(state: FileState, fd: int, offset: int, nbytes: int) -> int:
     if (
         state.has_fallocate
         and offset >= os.fstat(fd).st_size
-        and _allocate(state, fd, offset, nbytes)
+        and allocate(state, fd, offset, nbytes)
     ):
         return 0
     raise not_supported()
@@ -81,10 +81,12 @@ def _punch_and_allocate(state: FileState, fd: int, offset: int, nbytes: int) -> 
             raise
         state.has_discard = False
         return False
-    return _allocate(state, fd, offset, nbytes)
+    return allocate(state, fd, offset, nbytes)
 
 
-def _allocate(state: FileState, fd: int, offset: int, nbytes: int) -> bool:
+def allocate(state: FileState, fd: int, offset: int, nbytes: int) -> bool:
+    """Gets room for a range; what lies behind the end of the file becomes zeroes. False: the file
+    system cannot. Raises OSError."""
     try:
         fallocate(fd, 0, offset, nbytes)
     except OSError as error:

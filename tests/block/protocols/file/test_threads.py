@@ -18,7 +18,7 @@ from block.core.error import BlockError
 from block.core.wait import poll_while
 from block.protocols.file import align, syscalls
 from block.protocols.file.near import NearWorker
-from block.protocols.file.syscalls import HUGE, write_all
+from block.protocols.file.syscalls import LARGE_FOLIO, write_all
 from block.protocols.file.threads import PendingWrite, contiguous_run, write_batch
 from tests.block.protocols.file.conftest import SIZE, Opener
 from tests.support import needs
@@ -301,9 +301,11 @@ def test_a_vector_can_begin_anywhere(count: int) -> None:
     assert b"".join(syscalls.skip_bytes(views, count)) == data[count:]
 
 
-@pytest.mark.parametrize("offset", [0, 512, HUGE // 2, HUGE - 512])
-@pytest.mark.parametrize("nbytes", [HUGE - 3, HUGE, HUGE + 512, 4 * HUGE + 3])
-def test_no_huge_page_of_the_page_cache_is_written_at_once(
+@pytest.mark.parametrize("offset", [0, 512, LARGE_FOLIO // 2, LARGE_FOLIO - 512])
+@pytest.mark.parametrize(
+    "nbytes", [LARGE_FOLIO - 3, LARGE_FOLIO, LARGE_FOLIO + 512, 4 * LARGE_FOLIO + 3]
+)
+def test_no_large_folio_of_the_page_cache_is_written_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, offset: int, nbytes: int
 ) -> None:
     calls: list[tuple[int, int]] = []
@@ -323,5 +325,5 @@ def test_no_huge_page_of_the_page_cache_is_written_at_once(
     finally:
         os.close(fd)
     assert path.read_bytes()[offset:] == data
-    assert all(-start % HUGE + start + HUGE > end for start, end in calls)
-    assert len(calls) <= 2 + nbytes // HUGE
+    assert all(-start % LARGE_FOLIO + start + LARGE_FOLIO > end for start, end in calls)
+    assert len(calls) <= 2 + nbytes // LARGE_FOLIO
