@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 Iov: TypeAlias = "list[memoryview]"
 
-_ZEROES = bytes(64 * 1024)
+MANY_ZEROES = bytes(64 * 1024)
 
 
 def iov_size(iov: Iterable[memoryview]) -> int:
@@ -64,9 +64,9 @@ def iov_memset_zero(iov: Iov, offset: int = 0, nbytes: int | None = None) -> Non
     if nbytes is None:
         nbytes = iov_size(iov) - offset
     for view in iov_slice(iov, offset, nbytes):
-        for start in range(0, len(view), len(_ZEROES)):
-            part = view[start : start + len(_ZEROES)]
-            part[:] = _ZEROES[: len(part)]
+        for start in range(0, len(view), len(MANY_ZEROES)):
+            part = view[start : start + len(MANY_ZEROES)]
+            part[:] = MANY_ZEROES[: len(part)]
 
 
 def iov_from_bytes(iov: Iov, offset: int, data: ReadableBuffer) -> int:
@@ -90,12 +90,20 @@ def iov_is_zero(iov: Iov, offset: int = 0, nbytes: int | None = None) -> bool:
     """Says whether a range holds nothing but zeroes (qemu_iovec_is_zero)."""
     if nbytes is None:
         nbytes = iov_size(iov) - offset
-    for view in iov_slice(iov, offset, nbytes):
-        for start in range(0, len(view), len(_ZEROES)):
-            part = view[start : start + len(_ZEROES)]
-            if bytes(part) != _ZEROES[: len(part)]:
-                return False
-    return True
+    return all(map(is_zero, iov_slice(iov, offset, nbytes)))
+
+
+def is_zero(view: memoryview) -> bool:
+    """Says whether bytes are nothing but zeroes (buffer_is_zero).
+
+    By bytes.startswith: that is memcmp, and takes a memoryview as it is, while two memoryviews are
+    compared byte by byte.
+    """
+    while len(view) > len(MANY_ZEROES):
+        if not MANY_ZEROES.startswith(view[: len(MANY_ZEROES)]):
+            return False
+        view = view[len(MANY_ZEROES) :]
+    return MANY_ZEROES.startswith(view)
 
 
 def iov_difference(a: Iov, b: Iov) -> int:
@@ -103,8 +111,8 @@ def iov_difference(a: Iov, b: Iov) -> int:
     (qemu_iovec_compare)."""
     position = 0
     for view in a:
-        for start in range(0, len(view), len(_ZEROES)):
-            mine = bytes(view[start : start + len(_ZEROES)])
+        for start in range(0, len(view), len(MANY_ZEROES)):
+            mine = bytes(view[start : start + len(MANY_ZEROES)])
             other = iov_to_bytes(b, position, len(mine))
             if mine != other:
                 return position + next(i for i in range(len(mine)) if mine[i] != other[i])
@@ -114,8 +122,8 @@ def iov_difference(a: Iov, b: Iov) -> int:
 
 def zero_iov(nbytes: int) -> Iov:
     """Returns a read-only vector of zeroes without allocating them all."""
-    whole, rest = divmod(nbytes, len(_ZEROES))
-    views = [memoryview(_ZEROES)] * whole
+    whole, rest = divmod(nbytes, len(MANY_ZEROES))
+    views = [memoryview(MANY_ZEROES)] * whole
     if rest:
-        views.append(memoryview(_ZEROES)[:rest])
+        views.append(memoryview(MANY_ZEROES)[:rest])
     return views

@@ -11,10 +11,12 @@ Pure functions; any thread.
 Discussion: Python takes some 0.3 us for each block that it looks at by itself, and 2 MiB are 512.
 So it looks at all of them at once: strided copies of a few of their bytes. Few data have a block
 where all of these are 0: 13 us for a MiB of programs, 45 with the first and last bytes only. What
-has is compared, by memcmp and hence as a copy: memoryviews are compared byte by byte.
+has is compared with zeroes.
 """
 
 from __future__ import annotations
+
+from block.core.iov import MANY_ZEROES, is_zero
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,7 +26,6 @@ if TYPE_CHECKING:
 
 ZEROES, DATA = b"\0", b"\1"
 TO_MARKS = ZEROES + 255 * DATA
-COPIED_AT_ONCE = 65536  # larger copies would be new pages each time
 
 
 def runs(view: memoryview, offset: int, least: int, block: int) -> Iterator[Run]:
@@ -54,9 +55,9 @@ def _block_runs(view: memoryview, offset: int, block: int) -> Iterator[Run]:
     last = first + whole * block
     marks = _marks(view[first:last], block)
     if first:
-        marks = (ZEROES if is_zero(view, 0, first) else DATA) + marks
+        marks = (ZEROES if is_zero(view[:first]) else DATA) + marks
     if last < size:
-        marks += ZEROES if is_zero(view, last, size) else DATA
+        marks += ZEROES if is_zero(view[last:]) else DATA
     start = at = 0
     while at < len(marks):
         is_data = marks[at] != 0
@@ -73,21 +74,14 @@ def _marks(view: memoryview, block: int) -> bytes:
     for at in (0, block // 4, block // 2, block - 1):
         samples |= int.from_bytes(bytes(view[at::block]), "little")
     marks = bytearray(samples.to_bytes(len(view) // block, "little").translate(TO_MARKS))
-    together = max(1, COPIED_AT_ONCE // block)
+    together = max(1, len(MANY_ZEROES) // block)
     at = marks.find(0)
     while at >= 0:  # blocks that may hold zeroes: first all neighbours, then each
         stop = marks.find(DATA, at, at + together)
         stop = stop if stop >= 0 else min(len(marks), at + together)
-        if not is_zero(view, at * block, stop * block):
+        if not is_zero(view[at * block : stop * block]):
             for number in range(at, stop):
-                marks[number] = not is_zero(view, number * block, (number + 1) * block)
+                marks[number] = not is_zero(view[number * block : (number + 1) * block])
         at = marks.find(0, stop)
     return bytes(marks)
 
-
-def is_zero(view: memoryview, start: int, end: int) -> bool:
-    """Whether a range holds nothing but zeroes (buffer_is_zero)."""
-    if view[start] or view[end - 1]:
-        return False
-    data = bytes(view[start:end])
-    return data == bytes(len(data))
