@@ -82,6 +82,11 @@ class AioContext(BhQueues):
     def __repr__(self) -> str:
         return f"<AioContext {self.name}>"
 
+    @property
+    def n_passes(self) -> int:
+        """How often `poll` has looked for work. What ends in the pass it began in did not wait."""
+        return self.fds.pass_number
+
     def poll(self, blocking: bool) -> bool:
         """Waits if it may, runs what is ready, and says whether anything ran (aio_poll)."""
         current, bhs, fds = self._current, self._bhs, self.fds

@@ -17,7 +17,10 @@ R4  Several workers read at once. They write in the order of the image, unless `
 R5  The first failure ends all workers. The sources are never written.
 R6  Compressed, whole clusters are written, or none: an extent that is shorter than a cluster of
     the target counts as data with all that is beside it. Some targets take nothing else.
-R7  With `offload` data are copied by whoever has both ends (copy_range.py), mostly the kernel. When
+R7  What the source has in memory is read no further ahead than one buffer: what has just been read
+    is still in the processor's cache when it is written. A source that must wait for its data (a
+    disk, a network, unpacking) is read by all workers at once.
+R8  With `offload` data are copied by whoever has both ends (copy_range.py), mostly the kernel. When
     this fails, for whatever reason, no more are begun: reads and writes tell the error.
 Called in the main thread.
 """
@@ -46,8 +49,9 @@ if TYPE_CHECKING:
     from block.core.node import BlockDriverState
     from block.ops.sparse import Run
 
-DATA, ZERO, BACKING = range(3)
-BUFFER_SIZE = 2 << 20
+DATA, PACKED, ZERO, BACKING = range(4)
+HOLDS_DATA = (DATA, PACKED)
+BUFFER_SIZE = 4 << 20
 MAX_BUFFER_SIZE = 16 << 20
 MAX_WORKERS = 16
 # The second write is with the kernel when the first is through; a third would only be in their way.
@@ -69,7 +73,7 @@ class ConvertFailed(Exception):
 class Source:
     """One of the images that are put one behind the other."""
 
-    __slots__ = ("alignment", "blk", "bs", "length", "start")
+    __slots__ = ("alignment", "blk", "bs", "length", "piece", "start")
 
     def __init__(self, blk: BlockBackend, start: int) -> None:
         assert blk.bs is not None
@@ -80,6 +84,7 @@ class Source:
         info = self.bs.get_info()
         cluster_size = info.cluster_size if info is not None else 0
         self.alignment = max(self.bs.bl.request_alignment, cluster_size, SECTOR)
+        self.piece = read_at_once(self.bs) or MAX_BUFFER_SIZE
 
 
 class Convert:
@@ -120,6 +125,8 @@ class Convert:
         self.progress = progress
         self.warn = warn
         self.turns = Turns(WRITES_AT_ONCE)
+        self.buffers: list[memoryview] = []  # those that no worker has
+        self.in_memory = False  # the last read waited for nothing (R7)
         self.cluster = self._cluster_to_compress(compressed)  # 0: nothing is compressed
         self._look_at_target(target_is_new, target_is_zero)
         self.position = 0  # what has been given to workers
@@ -157,6 +164,9 @@ class Convert:
         self.reads_as_zero = is_zero
         if is_new and self.min_sparse and not self.target_has_backing:
             self.reads_as_zero = is_zero or has_zero_init(bs)
+        self.write_flags = f.REQ_WRITE_COMPRESSED if self.cluster else 0
+        if self.reads_as_zero:  # then nothing is stored there yet
+            self.write_flags |= f.REQ_ALLOCATING & bs.supported_write_flags
         self.backing_length = -1  # unknown
         if self.target_has_backing and is_new and bs.backing is not None:
             self.backing_length = bs.backing.bs.getlength()
@@ -179,7 +189,7 @@ class Convert:
             await self.target.co_pwritev(0, 0, [], f.REQ_WRITE_COMPRESSED)  # that was all
 
     def _is_copied(self, kind: int) -> bool:
-        return kind == DATA or (kind == ZERO and not self.min_sparse)
+        return kind in HOLDS_DATA or (kind == ZERO and not self.min_sparse)
 
     # -- what there is
 
@@ -193,7 +203,7 @@ class Convert:
             kind, nbytes = await self._ask(offset)
             self.known = (kind, offset, end := offset + nbytes)
         nbytes = end - offset
-        if kind == DATA:  # as much as fits, and then from a multiple of that on
+        if kind in HOLDS_DATA:  # as much as fits, and then from a multiple of that on
             nbytes = min(nbytes, self.buffer_size - offset % self.buffer_size)
         if self.cluster:
             return self._whole_clusters(kind, offset, nbytes)
@@ -221,7 +231,7 @@ class Convert:
         if status & f.BDRV_BLOCK_ZERO:
             return BACKING if behind_backing else ZERO, nbytes
         if status & f.BDRV_BLOCK_DATA or not self.target_has_backing:
-            return DATA, nbytes
+            return DATA if status & f.BDRV_BLOCK_OFFSET_VALID else PACKED, nbytes
         return BACKING, nbytes
 
     async def _status(self, source: Source, offset: int, nbytes: int) -> tuple[int, int]:
@@ -253,10 +263,11 @@ class Convert:
 
     async def _work(self) -> None:
         """Copies extent after extent (convert_co_do_copy)."""
-        buffer = blockalign(self.buffer_size)
         try:
             while (found := await self._take()) is not None:
+                buffer = self.buffers.pop() if self.buffers else blockalign(self.buffer_size)
                 await self._copy(*found, buffer)
+                self.buffers.append(buffer)
         except BaseException:
             self.turns.stop()  # R5
             raise
@@ -264,6 +275,8 @@ class Convert:
     async def _take(self) -> tuple[int, int, int] | None:
         """The next extent for a worker: (kind, offset, bytes), or None."""
         async with self.lock:
+            if self.in_memory:
+                await self.turns.caught_up()
             if self.turns.stopped or self.position >= self.total:
                 return None
             offset = self.position
@@ -279,10 +292,10 @@ class Convert:
 
     async def _copy(self, kind: int, offset: int, nbytes: int, buffer: memoryview) -> None:
         view = buffer[:nbytes]
-        offload = kind == DATA and self.offload
+        offload = kind in HOLDS_DATA and self.offload
         parts: list[Run] = []
-        if kind == DATA and not offload:
-            parts = await self._read_parts(offset, view)
+        if kind in HOLDS_DATA and not offload:
+            parts = await self._read_parts(offset, view, kind == PACKED)
         elif kind == ZERO and not self.min_sparse:
             view[:] = bytes(nbytes)
             parts = [(True, 0, nbytes)]
@@ -297,7 +310,7 @@ class Convert:
             self.turns.pass_on(offset + nbytes)
         try:
             if offload and not (self.offload and await self._is_copied_by_others(offset, nbytes)):
-                parts = await self._read_parts(offset, view)
+                parts = await self._read_parts(offset, view, kind == PACKED)
             for part in parts:
                 await self._write(offset, view, *part)
         except OSError as error:
@@ -321,27 +334,32 @@ class Convert:
         aligned = offset % info.cluster_size == 0
         return aligned and len(parts) <= 1 and info.cluster_size >= least
 
-    async def _read_parts(self, offset: int, view: memoryview) -> list[Run]:
+    async def _read_parts(self, offset: int, view: memoryview, packed: bool) -> list[Run]:
         """Fills a buffer, and tells its data from its zeroes."""
-        await self._read(offset, view)
+        ctx = self.target.aio_context
+        before = ctx.n_passes
+        await self._read(offset, view, packed)
+        self.in_memory = ctx.n_passes == before
         if not self.min_sparse:
             return [(True, 0, len(view))]
         least, block = self.cluster or self.min_sparse, self.cluster or self.alignment
         return list(runs(view, offset, least, block))
 
-    async def _read(self, offset: int, view: memoryview) -> None:
-        """Fills a buffer from the sources that have the bytes (convert_co_read)."""
+    async def _read(self, offset: int, view: memoryview, packed: bool) -> None:
+        """Fills a buffer from the sources that have the bytes (convert_co_read); what is not
+        packed in pieces that are read at once if they are in memory (R7)."""
         done = 0
         while done < len(view):
             source = self._source_at(offset + done)
             start = offset + done - source.start
-            part = view[done : done + source.length - start]
+            size = source.length - start if packed else min(source.piece, source.length - start)
+            part = view[done : done + size]
             await self._read_from(source, start, part)
             done += len(part)
 
     async def _is_copied_by_others(self, offset: int, nbytes: int) -> bool:
         """Copies without reading (convert_co_copy_range). False: that cannot be done, and will
-        not be tried again (R7)."""
+        not be tried again (R8)."""
         done = 0
         while done < nbytes:
             source = self._source_at(offset + done)
@@ -378,10 +396,19 @@ class Convert:
     ) -> None:
         """Writes a part of what begins at `offset`, or its zeroes (convert_co_write)."""
         if is_data:
-            flags = f.REQ_WRITE_COMPRESSED if self.cluster else 0
-            await self.target.co_pwritev(offset + start, end - start, [view[start:end]], flags)
+            part = [view[start:end]]
+            await self.target.co_pwritev(offset + start, end - start, part, self.write_flags)
         elif not self.reads_as_zero:  # R2
             await self.target.co_pwrite_zeroes(offset + start, end - start, f.REQ_MAY_UNMAP)
+
+
+def read_at_once(bs: BlockDriverState) -> int:
+    """The longest read that nobody below has to wait for, if all is in memory; 0: there is none."""
+    longest = bs.bl.fast_read
+    while bs.file is not None:
+        bs = bs.file.bs
+        longest = min(longest, bs.bl.fast_read)
+    return longest
 
 
 def cow_bs(bs: BlockDriverState) -> BlockDriverState | None:

@@ -11,7 +11,10 @@ from pathlib import Path
 import pytest
 
 from block.aio.co_lock import CoQueue
+from block.aio.co_sleep import co_sleep_ns
+from block.aio.world import ClockType
 from block.core import flags as f
+from block.core.align import blockalign
 from block.core.backend import BlockBackend
 from block.core.error import BlockError
 from block.core.open import open_backend
@@ -52,14 +55,14 @@ class Writes:
 @pytest.fixture
 def writes(monkeypatch: pytest.MonkeyPatch) -> Writes:
     found = Writes()
-    real = ThreadsEngine.co_pwritev
+    real = ThreadsEngine.co_pwritev_new
 
-    def co_pwritev(
+    def co_pwritev_new(
         engine: ThreadsEngine, offset: int, nbytes: int, qiov: list[memoryview]
     ) -> Awaitable[None]:
         return found.watch(offset // BUFFER_SIZE, real(engine, offset, nbytes, qiov))
 
-    monkeypatch.setattr(ThreadsEngine, "co_pwritev", co_pwritev)
+    monkeypatch.setattr(ThreadsEngine, "co_pwritev_new", co_pwritev_new)
     return found
 
 
@@ -123,6 +126,76 @@ def test_clusters_come_in_the_order_of_the_disk_wherever_data_begin(
     placed = [entry for entry in found if entry.offset is not None]
     assert sum(entry.length for entry in placed) > 15 << 20
     assert placed == sorted(placed, key=lambda entry: entry.offset or 0)
+
+
+class Buffers:
+    """How many buffers were full, whenever one had been filled."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.full = 0
+        self.most = 0
+        real_read, real_write = Convert._read, ThreadsEngine.co_pwritev_new
+
+        async def read(work: Convert, offset: int, view: memoryview, packed: bool) -> None:
+            await real_read(work, offset, view, packed)
+            self.full += 1
+            self.most = max(self.most, self.full)
+
+        async def write(
+            engine: ThreadsEngine, offset: int, nbytes: int, qiov: list[memoryview]
+        ) -> None:
+            await real_write(engine, offset, nbytes, qiov)
+            self.full -= 1
+
+        monkeypatch.setattr(Convert, "_read", read)
+        monkeypatch.setattr(ThreadsEngine, "co_pwritev_new", write)
+
+
+def test_what_is_in_memory_is_read_no_further_ahead_than_one_buffer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    buffers = Buffers(monkeypatch)
+    assert convert(tmp_path) == content()
+    assert buffers.most <= WRITES_AT_ONCE + 1
+
+
+def test_a_source_that_must_wait_for_its_data_is_read_by_all_workers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also while full buffers wait for room. The first write ends when all buffers are full, and
+    the next two when they are full again."""
+    monkeypatch.setattr("block.ops.convert.read_at_once", lambda bs: 0)  # so the pool reads
+    workers = 4
+    buffers = Buffers(monkeypatch)
+    at_once = ThreadsEngine.co_pwritev_new
+    ended: list[int] = []
+    fullest: dict[int, int] = {}
+
+    async def slow(engine: ThreadsEngine, offset: int, nbytes: int, qiov: list[memoryview]) -> None:
+        number = offset // BUFFER_SIZE
+        for _ in range(1000 if number <= 2 else 0):
+            if buffers.full == workers and (number == 0 or ended):
+                break
+            await co_sleep_ns(ClockType.REALTIME, 1_000_000)
+        fullest[number] = buffers.full
+        await at_once(engine, offset, nbytes, qiov)
+        ended.append(number)
+
+    monkeypatch.setattr(ThreadsEngine, "co_pwritev_new", slow)
+    assert convert(tmp_path, workers=workers) == content()
+    assert fullest[0] == fullest[1] == workers
+
+
+def test_a_buffer_that_is_free_is_used_before_a_new_one_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[int] = []
+    real = blockalign
+    monkeypatch.setattr(
+        "block.ops.convert.blockalign", lambda size: made.append(size) or real(size)
+    )
+    assert convert(tmp_path) == content()
+    assert made == [BUFFER_SIZE] * (WRITES_AT_ONCE + 1)
 
 
 def test_without_an_order_all_workers_write_at_once(tmp_path: Path, writes: Writes) -> None:

@@ -43,6 +43,13 @@ class Workers:
         for offset in offsets:
             Coroutine(self.work(offset), ctx=self.ctx).enter()
 
+    async def read_on(self) -> None:
+        await self.turns.caught_up()
+        self.log.append("reads on")
+
+    def reader(self) -> None:
+        Coroutine(self.read_on(), ctx=self.ctx).enter()
+
     def through(self, offset: int) -> None:
         self.writing.pop(offset).wake()
 
@@ -126,4 +133,60 @@ def test_stop_lets_all_go_that_wait(ctx: AioContext) -> None:
     assert sorted(workers.told()) == ["10 is let go", "20 is let go"]
     workers.come(30)
     assert workers.told() == ["30 is let go"]
+    workers.through(0)
+
+
+def test_who_reads_ahead_waits_while_the_next_one_waits_for_room(ctx: AioContext) -> None:
+    workers = Workers(ctx, at_once=1)
+    workers.come(0)
+    workers.reader()
+    assert workers.told() == ["0 begins", "reads on"]  # nobody waits
+    workers.come(10, 20)
+    workers.reader()
+    assert workers.told() == []
+    workers.through(0)
+    assert workers.told() == ["0 ends", "10 begins"]  # now 20 waits
+    workers.through(10)
+    assert workers.told() == ["10 ends", "20 begins", "reads on"]
+    workers.through(20)
+
+
+def test_who_reads_ahead_does_not_wait_for_those_whose_turn_it_is_not_yet(ctx: AioContext) -> None:
+    workers = Workers(ctx, at_once=1)
+    workers.come(20, 30)
+    workers.reader()
+    assert workers.told() == ["reads on"]
+
+
+def test_who_reads_ahead_waits_while_others_wait_for_one_who_writes_alone(ctx: AioContext) -> None:
+    workers = Workers(ctx, at_once=2, alone=True)
+    workers.come(0)
+    workers.reader()
+    assert workers.told() == ["0 begins", "reads on"]
+    workers.come(20)
+    workers.reader()
+    assert workers.told() == []
+    workers.through(0)
+    assert workers.told() == ["0 ends", "reads on"]  # 10 has still to come
+
+
+def test_who_reads_ahead_is_woken_where_the_turn_goes_to_one_who_is_not_there_yet(
+    ctx: AioContext,
+) -> None:
+    workers = Workers(ctx, at_once=2, alone=True)
+    workers.turns.begun = 2
+    workers.come(0)
+    workers.reader()
+    assert workers.told() == []
+    workers.turns.pass_on(50)
+    assert workers.told() == ["reads on"]
+
+
+def test_stop_lets_the_one_who_reads_ahead_go(ctx: AioContext) -> None:
+    workers = Workers(ctx, at_once=1)
+    workers.come(0, 10)
+    workers.reader()
+    assert workers.told() == ["0 begins"]
+    workers.turns.stop()
+    assert workers.told() == ["10 is let go", "reads on"]
     workers.through(0)
