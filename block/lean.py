@@ -8,7 +8,8 @@ and cost nothing. So what is needed before the first byte comes from here, and i
 
     from block.lean import deque, partial        # not: from collections import deque
 
-R1  Only what every start uses is here. What runs later takes the library's own modules.
+R1  Only what starts use is here: of every command, or of one that works with qcow2. What runs later
+    takes the library's own modules.
 R2  Enum and IntEnum are ours: as much of the library's `enum` as a table of names needs. For
     mypy they are the library's.
 
@@ -24,9 +25,9 @@ if TYPE_CHECKING:
     from collections import deque
     from collections.abc import Iterator
     from enum import Enum, IntEnum
-    from functools import partial
+    from functools import partial, reduce
     from heapq import heapify, heappop, heappush
-    from operator import attrgetter, length_hint
+    from operator import attrgetter, length_hint, ne, or_
     from struct import Struct
     from types import MethodType, coroutine
     from typing import Any
@@ -34,9 +35,9 @@ else:
     import _signal as signal
     from _bisect import bisect_right
     from _collections import deque
-    from _functools import partial
+    from _functools import partial, reduce
     from _heapq import heapify, heappop, heappush
-    from _operator import attrgetter, length_hint
+    from _operator import attrgetter, length_hint, ne, or_
     from _struct import Struct
 
 __all__ = [
@@ -52,7 +53,10 @@ __all__ = [
     "heappop",
     "heappush",
     "length_hint",
+    "ne",
+    "or_",
     "partial",
+    "reduce",
     "signal",
 ]
 

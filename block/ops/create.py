@@ -12,7 +12,6 @@ Called in the main thread; blocks.
 from __future__ import annotations
 
 import errno
-from operator import itemgetter
 
 from block.core.error import BlockError
 from block.core.filename import full_backing_filename
@@ -55,7 +54,7 @@ class Request:
 def img_create(request: Request, say: Callable[[str], None]) -> None:
     """Makes the image. Raises BlockError."""
     driver, values = prepare(request)
-    if request.size is not None and "size" in map(itemgetter(0), split_opts(request.options)):
+    if request.size is not None and "size" in dict(split_opts(request.options)):
         raise invalid("The image size must be specified only once")
     if "backing_file" in values:
         _look_at_backing(request, values)

@@ -18,7 +18,6 @@ Coroutines hold the image's lock, or are alone with the image.
 from __future__ import annotations
 
 import errno
-import struct
 
 from block.core.error import BlockError
 from block.core.report import warn_report
@@ -29,6 +28,7 @@ from block.formats.qcow2.layout import (
     EXT_BITMAPS,
     OFFSET_MASK,
 )
+from block.lean import Struct
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,9 +36,9 @@ if TYPE_CHECKING:
 
     from block.formats.qcow2.state import Qcow2State
 
-EXTENSION = struct.Struct(">IIQQ")
+EXTENSION = Struct(">IIQQ")
 """nb_bitmaps, reserved, bitmap_directory_size, bitmap_directory_offset."""
-ENTRY = struct.Struct(">QIIBBHI")
+ENTRY = Struct(">QIIBBHI")
 """bitmap_table_offset, bitmap_table_size, flags, type, granularity_bits, name_size,
 extra_data_size; then the extra data and the name, padded to 8 bytes."""
 DIRTY_TRACKING = 1

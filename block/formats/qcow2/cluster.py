@@ -39,6 +39,7 @@ from block.formats.qcow2.layout import (
     OFLAG_COPIED,
     OFLAG_ZERO,
 )
+from block.formats.qcow2.runs import goes_on
 from block.formats.qcow2.state import COMPRESSED, NORMAL, UNALLOCATED, ZERO_ALLOC
 
 TYPE_CHECKING = False
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
 Extent: TypeAlias = "tuple[int, int, int]"
 
 SAME = OFFSET_MASK | NOT_PLAIN
+MANY = 8  # entries that are compared at once rather than one by one
 
 
 def extent_in(s: Qcow2State, table: Table, offset: int, nbytes: int) -> Extent:
@@ -71,6 +73,8 @@ def extent_in(s: Qcow2State, table: Table, offset: int, nbytes: int) -> Extent:
     placed = kind in (NORMAL, ZERO_ALLOC)
     expected, step = first & SAME, s.cluster_size if placed else 0
     at = index + 1
+    if end - at >= MANY and goes_on(cells, index, end, step):
+        at = end
     while at < end and cells[at] & SAME == expected + step:
         expected += step
         at += 1

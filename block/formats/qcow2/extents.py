@@ -9,14 +9,13 @@ Who may call it: coroutines in the node's context.
 
 from __future__ import annotations
 
-import functools
 from itertools import compress
-from operator import or_
 
 from block.core import flags as f
 from block.formats.qcow2.cluster import bytes_without_table, load_slice
 from block.formats.qcow2.layout import NOT_PLAIN, OFFSET_MASK, OFLAG_COMPRESSED, OFLAG_ZERO
 from block.formats.qcow2.read import looks_hollow
+from block.lean import or_, reduce
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -56,7 +55,7 @@ async def co_block_statuses(bs: BlockDriverState, offset: int, nbytes: int) -> l
 
 def _possible(s: Qcow2State, used: list[int]) -> bool:
     """Whether all entries can be; what cannot, is complained about elsewhere (check_entry)."""
-    bits = functools.reduce(or_, used, 0)
+    bits = reduce(or_, used, 0)
     if bits & OFLAG_COMPRESSED or (bits & OFLAG_ZERO and s.version < 3):
         return False
     return not bits & OFFSET_MASK & s.cluster_mask

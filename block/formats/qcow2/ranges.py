@@ -6,7 +6,7 @@ However many there are: one bisection answers, and ranges that overlap take no m
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from block.lean import bisect_right
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
