@@ -3,9 +3,7 @@
 
 from __future__ import annotations
 
-import sys
-
 from .main import console
 
 if __name__ == "__main__":
-    sys.exit(console())
+    console()

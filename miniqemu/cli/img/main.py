@@ -17,10 +17,14 @@ from block.core import report
 from block.core.error import BlockError
 from miniqemu.chardev.stdio import fill_standard_descriptors
 from miniqemu.cli.getopt import MissingArgument, UnknownOption, Words
-from miniqemu.cli.output import program_name, write
+from miniqemu.cli.output import leave, program_name, write
 from miniqemu.cli.signals import end_by_ctrl_c
 
 from .errors import Failure, Stop, because, misused, usage_error
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
 
 COMMANDS = (
     "amend", "bench", "bitmap", "check", "commit", "compare", "convert", "create", "dd", "info",
@@ -29,7 +33,7 @@ COMMANDS = (
 LONG = {"help": ("h", False), "version": ("V", False), "trace": ("T", True)}
 
 
-def console() -> int:
+def console() -> NoReturn:
     """The entry point of the command.
 
     Nearly all that it drops goes by itself, when nothing refers to it any more. So the collector
@@ -37,7 +41,7 @@ def console() -> int:
     """
     gc.set_threshold(50_000, 20, 20)
     end_by_ctrl_c()
-    return main(sys.argv)
+    leave(main(sys.argv))
 
 
 def main(argv: list[str]) -> int:

@@ -21,7 +21,7 @@ from block.core.error import BlockError
 from miniqemu.chardev.stdio import fill_standard_descriptors
 from miniqemu.cli.getopt import MissingArgument, UnknownOption, Words
 from miniqemu.cli.image_opts import parse_image_opts
-from miniqemu.cli.output import nobody_reads, program_name
+from miniqemu.cli.output import leave, nobody_reads, program_name
 from miniqemu.cli.signals import end_by_ctrl_c
 
 from .opening import MODE_OPTIONS, Mode, open_file
@@ -29,6 +29,8 @@ from .session import Failed, Session
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import NoReturn
+
     from miniqemu.cli.user_objects import Made
 
 SHORT = "hVc:d:f:rsnCmki:t:T:U"
@@ -49,13 +51,13 @@ class Asked(Exception):
     """The person asked for a text, which is the argument."""
 
 
-def console() -> int:
+def console() -> NoReturn:
     """The entry point of the command."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="surrogateescape")  # names of files are any bytes
     end_by_ctrl_c()
-    return main(sys.argv)
+    leave(main(sys.argv))
 
 
 def main(argv: list[str]) -> int:
