@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from block.aio.context import AioContext
@@ -210,6 +210,7 @@ def test_a_deleted_timer_is_not_to_be_touched(virtual_ctx: AioContext) -> None:
     virtual_ctx.poll(False)
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.tuples(st.integers(0, 30), st.integers(-1, 50)), max_size=200))
 def test_any_sequence_of_changes_fires_as_a_simple_table_says(
     changes: list[tuple[int, int]],

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import errno
 
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from block.aio.world import the_world
@@ -67,7 +67,7 @@ def salvage(disk: BadDisk, first: int, count: int) -> tuple[bytearray, list[int]
     return data, told
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.integers(0, LENGTH - 1), st.integers(1, LENGTH), st.sets(st.integers(0, LENGTH), max_size=9)
 )
