@@ -87,6 +87,19 @@ def test_an_amended_image_is_what_qemu_makes_of_it(
     holds(mine, plain.read_bytes(), "qcow2")
 
 
+def test_bitmaps_that_version_2_has_not_are_dropped_without_leaks(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    image = filled(tmp_path, "")
+    for name in ("a", "b"):
+        qemu_done("qemu-img", "bitmap", "--add", image, name)
+    theirs, ours, mine = both(image, "-o compat=0.10", capfd)
+    assert ours == theirs == (0, "", "")
+    assert info(mine) == info(image)
+    is_clean(mine, "qcow2")
+    assert qemu("qemu-img", "check", "-q", image).returncode == 3, "QEMU has leaked them"
+
+
 MISTAKES = (
     ("", "-o backing_file=x"),
     ("backing_file=old,backing_fmt=raw", "-o backing_file=old"),

@@ -5,7 +5,11 @@ R1  All that is asked for is checked before anything is changed. QEMU finds some
     its messages are the same.
 R2  An upgrade comes first: what else is asked for may need version 3.
     A downgrade comes last: what version 2 has not may have been removed before.
-R3  Backing files are not amended, they are rebased; naming the present one is no mistake.
+R3  Version 2 has no bitmaps. Their extension leaves the header in the same write that makes it one
+    of version 2; only then are their clusters free. A kill before leaves them all, one after it
+    leaves leaks. (QEMU leaves the extension and the clusters, and whoever opens the image next is
+    told of bitmaps that are no good.)
+R4  Backing files are not amended, they are rebased; naming the present one is no mistake.
 Who may call it: the main thread; it blocks.
 """
 
@@ -78,7 +82,7 @@ class Wanted:
 
 
 def _check_backing(s: Qcow2State, options: dict[str, Any]) -> None:
-    """Raises where another backing file is named, or only half of the present one (R3)."""
+    """Raises where another backing file is named, or only half of the present one (R4)."""
     if "backing_file" not in options and "backing_fmt" not in options:
         return
     present = s.backing_name.decode(errors="surrogateescape"), s.backing_format.decode()
@@ -180,7 +184,7 @@ def _downgrade(s: Qcow2State, version: int, progress: Progress) -> None:
     s.lazy_refcounts = False
     _set_features(s, (version, 0, 0, 0, COMPRESSION_ZLIB))
     try:
-        _update_header(s)
+        _update_header_without_bitmaps(s)
     except OSError:
         _set_features(s, before)
         raise
@@ -245,6 +249,16 @@ def _update_header(s: Qcow2State) -> None:
         header_update.update_header(s, s.bs.total_sectors << f.SECTOR_BITS)
     except OSError as error:
         raise failed("Failed to update the image header", error, s.bs.node_name, "qcow2") from error
+
+
+def _update_header_without_bitmaps(s: Qcow2State) -> None:
+    """R3."""
+    if s.nb_bitmaps or any(bitmap.persistent for bitmap in s.bs.dirty_bitmaps):
+        from block.formats.qcow2 import bitmaps
+
+        run_sync(s.bs.aio_context, partial(bitmaps.co_remove_all, s.bs))
+    else:
+        _update_header(s)
 
 
 def _resize(bs: BlockDriverState, size: int) -> None:

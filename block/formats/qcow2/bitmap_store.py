@@ -84,6 +84,17 @@ async def remove(s: Qcow2State, gone: BitmapEntry) -> None:
     await _free_entry(s, gone)
 
 
+async def remove_all(s: Qcow2State) -> None:
+    """Writes a header that knows of no bitmaps, then frees what they had. Raises BlockError.
+
+    The caller may have set other fields of the header, which change in the same moment.
+    """
+    gone = s.bitmaps
+    await _switch(s, [], 0, 0)
+    for entry in gone:
+        await _free_entry(s, entry)
+
+
 async def _store_one(s: Qcow2State, bitmap: BdrvDirtyBitmap) -> BitmapEntry:
     """Writes the bits of one bitmap, and its table (store_bitmap)."""
     assert bitmap.name is not None

@@ -239,6 +239,18 @@ async def co_remove(bs: BlockDriverState, name: str) -> None:
             await bitmap_store.remove(s, gone[0])
 
 
+async def co_remove_all(bs: BlockDriverState) -> None:
+    """Leaves the image without any; writes the header. Raises BlockError: then it keeps them.
+
+    Those in memory go, too: where there is no room for them, none shall be saved again.
+    """
+    s: Qcow2State = bs.opaque
+    async with s.lock:
+        await bitmap_store.remove_all(s)
+    for bitmap in [each for each in bs.dirty_bitmaps if each.persistent]:
+        bitmap.release()
+
+
 def check_can_store(bs: BlockDriverState, name: str, granularity: int) -> None:
     """Raises unless one more bitmap can be saved (qcow2_co_can_store_new_dirty_bitmap)."""
     s: Qcow2State = bs.opaque

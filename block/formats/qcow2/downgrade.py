@@ -8,8 +8,8 @@ Version 2 has no zero entries. So each of them becomes
     its own cluster, kept           that cluster, filled with zeroes
 
 R1  What version 2 cannot say is refused before anything is changed: other widths of refcounts, a
-    data file, subclusters, clusters compressed by zstd, bitmaps (QEMU leaks those), snapshots of a
-    disk of another length.
+    data file, subclusters, clusters compressed by zstd, snapshots of a disk of another length.
+    Bitmaps are not refused, they go (amend.py); one that somebody works with cannot.
 R2  Zeroes are in the file, flushed, before an entry says that they are data.
     Where the guest's data are encrypted, zeroes in the file are none: they are written as the guest
     would write them, or the cluster is let go.
@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import errno
 
+from block.core.dirty_bitmap import BUSY
 from block.core.error import BlockError
 from block.core.iov import zero_iov
 from block.formats.qcow2 import layout as lay
@@ -59,8 +60,9 @@ async def co_check(s: Qcow2State, refcount_bits: int) -> None:
     if incompatible:
         what = f"incompatible features {incompatible:#x} set"
         raise _refuse(s, f"Cannot downgrade an image with {what}")
-    if s.nb_bitmaps:
-        raise _refuse(s, "Cannot downgrade an image with persistent bitmaps")
+    for bitmap in s.bs.dirty_bitmaps:
+        if bitmap.persistent:
+            bitmap.check(BUSY)
     if s.compression_type != lay.COMPRESSION_ZLIB and await _has_compressed(s):
         what = "zstd compression type and existing compressed clusters"
         raise _refuse(s, f"Cannot downgrade an image with {what}")

@@ -17,11 +17,14 @@ from block.core import flags as f
 from block.core import snapshot
 from block.core.backend import BlockBackend
 from block.core.error import BlockError
+from block.formats.qcow2 import bitmap_store
 from block.formats.qcow2.dirty import is_dirty
 from block.formats.qcow2.refcount import get_refcount
+from block.ops import bitmap as bitmaps
 from block.ops.amend import amend
 from tests.block.formats.qcow2.conftest import CLUSTER, SIZE, Opener, state_of
 from tests.support.luks_images import make_qcow2, opened_qcow2, secret
+from tests.support.qcow2_bitmaps import stored
 from tests.support.qcow2_cuts import CLEAN, LEAKS, check, new_image, plain
 from tests.support.qcow2_cuts import SIZE as TAPE_SIZE
 from tests.support.qcow2_disk import Tape, open_on
@@ -236,6 +239,89 @@ def test_a_power_cut_while_it_is_downgraded_leaves_leaks_at_most(
     with open_on(tape, **{"l2-cache-size": 1024, "l2-cache-entry-size": 512}) as disk:
         fill(disk, TAPE_SIZE)
         disk.flush()
+        seen = disk.pread(0, TAPE_SIZE)
+        start = len(tape.writes)
+        change(disk, compat="0.10")
+    cut_all(tape, start, 20, shuffle, tmp_path, seen)
+
+
+# -- bitmaps, which version 2 has not
+
+
+def with_bitmaps(path: Path, opener: Opener) -> BlockBackend:
+    """An open image with two bitmaps that it keeps, and one that is in memory so far."""
+    disk = opener(path)
+    assert disk.bs is not None
+    for name in ("a", "b"):
+        bitmaps.add(disk.bs, name, persistent=True)
+    disk.pwrite(0, b"x" * 3 * CLUSTER)
+    disk.close()
+    disk = opener(path)
+    assert disk.bs is not None
+    bitmaps.add(disk.bs, "new", persistent=True)
+    bitmaps.add(disk.bs, "not kept")
+    return disk
+
+
+def test_bitmaps_go_with_version_3_and_leave_nothing_behind(image: Path, opener: Opener) -> None:
+    disk = with_bitmaps(image, opener)
+    assert disk.bs is not None
+    change(disk, compat="0.10")
+    assert [bitmap.name for bitmap in disk.bs.dirty_bitmaps] == ["not kept"]
+    disk.pwrite(CLUSTER, b"y")
+    bitmaps.remove(disk.bs, "not kept")
+    disk.close()
+    assert check(image) == CLEAN
+    disk = opener()
+    assert disk.bs is not None
+    assert not disk.bs.dirty_bitmaps
+    assert disk.pread(0, 3 * CLUSTER) == b"x" * CLUSTER + b"y" + b"x" * (2 * CLUSTER - 1)
+
+
+def test_a_bitmap_that_somebody_works_with_stands_in_the_way(image: Path, opener: Opener) -> None:
+    disk = with_bitmaps(image, opener)
+    assert disk.bs is not None
+    backup = bitmaps.lookup(disk.bs, "a")
+    backup.create_successor()
+    with pytest.raises(BlockError, match="Bitmap 'a' is currently in use by another operation"):
+        change(disk, compat="0.10", size=2 * SIZE)
+    assert disk.length == SIZE, "nothing was begun"
+    backup.reclaim()
+    bitmaps.remove(disk.bs, "not kept")
+    disk.close()
+    assert sorted(stored(image)) == ["a", "b", "new"]
+
+
+def test_where_the_header_cannot_be_written_the_bitmaps_stay(
+    image: Path, opener: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fails(*args: object) -> None:
+        raise BlockError(errno.EIO, "bad sector")
+
+    disk = with_bitmaps(image, opener)
+    with monkeypatch.context() as patch:
+        patch.setattr(bitmap_store, "co_update_header", fails)
+        with pytest.raises(BlockError, match="bad sector"):
+            change(disk, compat="0.10")
+    assert disk.bs is not None
+    assert state_of(disk).version == 3
+    bitmaps.remove(disk.bs, "not kept")
+    disk.close()
+    assert check(image) == CLEAN
+    assert sorted(stored(image)) == ["a", "b", "new"]
+
+
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_a_power_cut_while_bitmaps_go_leaves_leaks_at_most(tmp_path: Path, shuffle: bool) -> None:
+    path = tmp_path / "start.qcow2"
+    path.write_bytes(new_image(tmp_path, cluster_size=4096))
+    with block.open(os.fspath(path), format="qcow2") as disk:
+        assert disk.bs is not None
+        for name in ("a", "b"):
+            bitmaps.add(disk.bs, name, persistent=True)
+        fill(disk, TAPE_SIZE)
+    tape = Tape(path.read_bytes())
+    with open_on(tape) as disk:
         seen = disk.pread(0, TAPE_SIZE)
         start = len(tape.writes)
         change(disk, compat="0.10")
