@@ -100,7 +100,7 @@ class BackendRequests:
         root = self.root
         if root is None or root.bs.drv is None:
             raise BlockError(errno.ENOMEDIUM, "No medium inserted", self.name)
-        if not 0 <= nbytes <= f.INT_MAX or offset < 0:
+        if nbytes < 0 or offset < 0:
             message = f"Request of {nbytes} bytes at offset {offset}"
             raise BlockError(errno.EIO, message, root.bs.node_name, offset=offset)
         if not self.allow_write_beyond_eof and offset + nbytes > root.bs.getlength():

@@ -10,7 +10,7 @@
       zeroes beyond the end         grow the node, tell parents, count the generation,
                                     note it in dirty bitmaps
 
-R1  A request is bounded: 0 <= offset, at most REQUEST_MAX_BYTES; else EIO.
+R1  A request is bounded: 0 <= offset, at most REQUEST_MAX_BYTES of a buffer; else EIO.
 R2  A write needs permission on its edge, a writable node, and the resize permission where
     it goes beyond the end; else EPERM. A driver that breaks this has a bug.
 R3  What lies beyond the end of a node reads as zeroes.
@@ -45,8 +45,15 @@ _NO_WRITES = f.BDRV_O_INACTIVE | f.BDRV_O_NO_IO
 
 
 def check_request(bs: BlockDriverState, offset: int, nbytes: int) -> None:
-    """Raises unless the request is within what a node takes (bdrv_check_byte_request, R1)."""
-    if not 0 <= nbytes <= f.REQUEST_MAX_BYTES:
+    """Raises unless the request is within what a node takes (bdrv_check_request32, R1)."""
+    if nbytes > f.REQUEST_MAX_BYTES:
+        raise BlockError(errno.EIO, f"Request of {nbytes} bytes", bs.node_name, offset=offset)
+    check_range(bs, offset, nbytes)
+
+
+def check_range(bs: BlockDriverState, offset: int, nbytes: int) -> None:
+    """The same for a request without a buffer, which may be of any length (bdrv_check_request)."""
+    if nbytes < 0:
         raise BlockError(errno.EIO, f"Request of {nbytes} bytes", bs.node_name, offset=offset)
     if bs.drv is None:
         raise BlockError(errno.ENOMEDIUM, "No medium inserted", bs.node_name)

@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 
 
 async def co_pwrite_zeroes(child: BdrvChild, offset: int, nbytes: int, flags: int) -> None:
-    """Makes a range read as zeroes (bdrv_co_pwrite_zeroes)."""
+    """Makes a range read as zeroes, however long it is (bdrv_co_pwrite_zeroes)."""
     bs = child.bs
-    io.check_request(bs, offset, nbytes)
+    io.check_range(bs, offset, nbytes)
     flags |= f.REQ_ZERO_WRITE
     if not bs.open_flags & f.BDRV_O_UNMAP:
         flags &= ~f.REQ_MAY_UNMAP

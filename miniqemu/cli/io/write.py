@@ -22,9 +22,11 @@ def do_write(session: Session, argv: list[str]) -> None:
     """Writes a pattern, the content of a file (-s) or zeroes (-z); with -c compressed."""
     given = session.options(argv, {"P": parse_pattern}, operands=(2, 2))
     _refuse_contradictions(given)
-    # QEMU has no limit with -n. Here there is one, as for all requests.
-    hint = "" if "n" in given else " without -n"
-    offset, count = cvtnum(given.words[0]), request_length(given.words[1], hint)
+    offset = cvtnum(given.words[0])
+    if "n" in given:  # no buffer is needed, and none will be
+        count = cvtnum(given.words[1])
+    else:
+        count = request_length(given.words[1], " without -n")
     if "b" in given or "c" in given:
         refuse_part_of_sector(offset, count)
     flags = request_flags(given)
