@@ -69,7 +69,7 @@ def parse_discard(mode: str) -> int:
 def parse_detect_zeroes(mode: str, flags: int) -> str:
     """Checks a detect-zeroes mode against the open flags (bdrv_parse_detect_zeroes)."""
     if mode not in DETECT_ZEROES_MODES:
-        raise BlockError(errno.EINVAL, f"Parameter 'detect-zeroes' does not accept value '{mode}'")
+        raise BlockError(errno.EINVAL, f"invalid parameter value: {mode}")
     if mode == "unmap" and not flags & BDRV_O_UNMAP:
         raise BlockError(
             errno.EINVAL,

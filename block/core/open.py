@@ -70,11 +70,14 @@ def blockdev_add(options: Mapping[str, object]) -> BlockDriverState:
 
     The defaults are -blockdev's own: nothing is probed, everything is writable.
     """
+    from block.core import members
+
     flat = flatten(options)
     if "driver" not in flat:
         raise invalid("Parameter 'driver' is missing")
     if registry.find_row(parse_string("driver", flat["driver"])) is None:
         raise invalid(f"Parameter 'driver' does not accept value '{flat['driver']}'")
+    members.check(flat)
     if not flat.get("node-name"):
         raise invalid("'node-name' must be specified for the root node")
     for name in ("cache.direct", "cache.no-flush", "read-only", "auto-read-only"):
