@@ -123,6 +123,7 @@ class BdrvChild:
 
     `parent` is the node above (`user` the BlockBackend or job, where it is none), `bs` the
     node below. An edge that has been taken away has no `bs`: to use it is UsedAfterFree.
+    A `frozen` one keeps its node (frozen.py).
     Requests: offsets and lengths in bytes; failure is a BlockError.
     """
 
@@ -131,6 +132,7 @@ class BdrvChild:
         "attached",
         "backup_perm",
         "bs",
+        "frozen",
         "klass",
         "name",
         "parent_quiesce_counter",
@@ -150,6 +152,7 @@ class BdrvChild:
         self.perm = perm
         self.shared_perm = shared
         self.attached = False
+        self.frozen = False
         self.backup_perm: tuple[int, int] | None = None
         self.parent_quiesce_counter = 0
         self.user = user
@@ -343,6 +346,7 @@ def unref_child(parent: BlockDriverState, child: BdrvChild | None) -> None:
     """Takes away an edge of a node and its reference (bdrv_unref_child)."""
     if child is None:
         return
+    assert not child.frozen, f"{child!r} is frozen"
     _unset_inherits_from(parent, child)
     parent.children.remove(child)
     if parent.file is child:
@@ -364,8 +368,13 @@ def _unset_inherits_from(root: BlockDriverState, child: BdrvChild) -> None:
 def set_backing_hd(bs: BlockDriverState, backing: BlockDriverState | None) -> None:
     """Makes `backing` the node that `bs` reads from where it holds nothing (bdrv_set_backing_hd).
 
-    Takes a reference of its own to `backing`. None takes the backing file away.
+    Takes a reference of its own to `backing`. None takes the backing file away. Raises BlockError,
+    also where the present edge is frozen.
     """
+    if bs.backing is not None and bs.backing.frozen:
+        from block.core.frozen import refuse
+
+        raise refuse(bs.backing)
     if backing is not None:
         backing.ref()
     if bs.backing is not None:

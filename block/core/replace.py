@@ -8,8 +8,11 @@ Who may call it: the main thread, holding the context of the tree.
 
 from __future__ import annotations
 
+import errno
+
 from block.core import drain, edge, graph, permissions
 from block.core import flags as f
+from block.core.error import BlockError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,11 +24,14 @@ def replace_node(old: BlockDriverState, new: BlockDriverState) -> None:
     """Lets all parents of `old` point to `new` (bdrv_replace_node).
 
     Edges that stay (klass.stay_at_node), and edges from below `new` itself, do not move.
-    Raises BlockError, and changes nothing, where permissions forbid it.
+    Raises BlockError, and changes nothing, where permissions forbid it or an edge is frozen.
     """
+    edges = [c for c in old.parents if _should_move(c, new)]
+    for child in edges:
+        if child.frozen:
+            raise _refuse_frozen(child)
     old.ref()
     drain.drained_begin(old)
-    edges = [c for c in old.parents if _should_move(c, new)]
     try:
         perm, shared = 0, f.BLK_PERM_ALL
         for child in edges:
@@ -48,6 +54,11 @@ def replace_node(old: BlockDriverState, new: BlockDriverState) -> None:
     finally:
         drain.drained_end(old)
         old.unref()
+
+
+def _refuse_frozen(child: BdrvChild) -> BlockError:
+    message = f"Cannot change '{child.name}' link to '{child.bs.node_name}'"
+    return BlockError(errno.EPERM, message, child.bs.node_name)
 
 
 def _should_move(child: BdrvChild, new: BlockDriverState) -> bool:

@@ -9,7 +9,8 @@ it, or in it, is copied; what lies deeper is read, and stays there.
 
 R1  Copying changes no content, so the filter takes WRITE_UNCHANGED on its child whatever its
     parents do; they may be mere readers.
-R2  The bottom node lives as long as the filter: it holds a reference.
+R2  The bottom node lives as long as the filter, and stays below it: the filter holds a reference,
+    and freezes the edges down to there.
 Who may call it: block.core.
 """
 
@@ -18,6 +19,7 @@ from __future__ import annotations
 from block.core import flags as f
 from block.core import graph, io, status
 from block.core.filter import FilterDriver, filtered
+from block.core.frozen import freeze_backing_chain, unfreeze_backing_chain
 from block.core.iov import iov_memset_zero, iov_slice
 from block.core.options import Option, invalid, take_options
 from block.core.status import filter_or_cow_bs
@@ -52,12 +54,18 @@ class CopyOnReadDriver(FilterDriver):
         name = take_options(options, self.runtime_opts)["bottom"]
         super().open(bs, options, flags)
         bs.supported_read_flags = f.REQ_PREFETCH
-        bottom = None if name is None else _find_bottom(filtered(bs).bs, name).ref()
+        bottom = None
+        if name is not None:
+            bottom = _find_bottom(filtered(bs).bs, name)
+            freeze_backing_chain(bs, bottom)
+            bottom.ref()
         bs.opaque = CopyOnReadState(bottom)
 
     def close(self, bs: BlockDriverState) -> None:
-        if bs.opaque.bottom is not None:
-            bs.opaque.bottom.unref()
+        bottom = bs.opaque.bottom
+        if bottom is not None:
+            unfreeze_backing_chain(bs, bottom)
+            bottom.unref()
 
     def child_perm(
         self, bs: BlockDriverState, child: BdrvChild | None, role: int, perm: int, shared: int

@@ -12,6 +12,7 @@ import pytest
 import block
 from block.aio.context import AioContext
 from block.aio.iothread import IOThread
+from block.core import edge, frozen, graph, replace
 from block.core import flags as f
 from block.core.backend import BlockBackend
 from block.core.error import BlockError
@@ -101,6 +102,34 @@ def test_bottom_says_how_deep_it_copies_from(images: Images) -> None:
     with images.open(bottom="middle") as disk:
         assert disk.pread(0, 4 * CLUSTER) == images.content[: 4 * CLUSTER]
     assert images.held() == {1}
+
+
+def test_the_chain_down_to_the_bottom_stays_as_it_is(images: Images) -> None:
+    """A bottom that were taken out of the chain would be looked for in vain."""
+    with images.open(bottom="middle", **{"node-name": "copies"}) as disk:
+        assert disk.bs is not None
+        top, middle = graph.lookup_bs("top"), graph.lookup_bs("middle")
+        with pytest.raises(BlockError) as error:
+            edge.set_backing_hd(top, None)
+        assert str(error.value) == "Cannot change 'backing' link from 'top' to 'middle'"
+        with block.open(options={"driver": "null-co", "node-name": "other"}) as other:
+            assert other.bs is not None
+            for node, link in ((middle, "backing"), (top, "file")):
+                refusal = f"Cannot change '{link}' link to '{node.node_name}'"
+                with pytest.raises(BlockError, match=refusal):
+                    replace.replace_node(node, other.bs)
+        with pytest.raises(BlockError, match="Cannot change 'file' link from 'copies' to 'top'"):
+            frozen.freeze_backing_chain(disk.bs, top)
+        edge.set_backing_hd(middle, None)  # below the bottom, nobody minds
+        assert disk.pread(0, 2 * CLUSTER) == bytes(CLUSTER) + b"m" * CLUSTER
+
+
+def test_without_the_filter_the_chain_is_free_again(images: Images) -> None:
+    disk = images.open(bottom="middle")
+    top = graph.lookup_bs("top").ref()
+    disk.close()
+    edge.set_backing_hd(top, None)
+    top.unref()
 
 
 def test_with_the_top_as_bottom_nothing_is_copied(images: Images) -> None:
