@@ -6,7 +6,7 @@ R2  Nodes that were made for their parent (inherits_from) follow it, and can be 
     it ('file.cache.direct'). What is said now goes before what was said when they were opened,
     that before what they inherit, and that before what they had.
 R3  Only the common options can change, and those that the driver names (mutable_opts). Another
-    value for any other option is refused by name.
+    value for any other option is refused by name, when the driver has found no fault with its own.
 R4  Nothing is in flight meanwhile: the whole subtree is drained.
 
 Called in the main thread. Source: block.c (bdrv_reopen_queue, _prepare, _commit).
@@ -17,7 +17,7 @@ from __future__ import annotations
 import errno
 
 from block.core import flags as f
-from block.core import permissions
+from block.core import graph, permissions
 from block.core.cache import parse_detect_zeroes, parse_discard
 from block.core.error import BlockError
 from block.core.inherit import COMMON_OPTS, flags_from_options, inherit_options
@@ -38,12 +38,17 @@ CHANGEABLE = frozenset(option.name for option in COMMON_OPTS) - {
 
 
 class Change:
-    """What one node is about to become (BDRVReopenState)."""
+    """What one node is about to become (BDRVReopenState); `given` is what was asked of it."""
 
     def __init__(
-        self, bs: BlockDriverState, options: dict[str, object], explicit: dict[str, object]
+        self,
+        bs: BlockDriverState,
+        options: dict[str, object],
+        explicit: dict[str, object],
+        given: dict[str, object],
     ) -> None:
         self.bs = bs
+        self.given = given
         self.options = options
         self.explicit = explicit
         taken = take_options(dict(options), COMMON_OPTS)
@@ -115,23 +120,25 @@ def plan(
     own = dict(options)
     heirs = [child for child in bs.children if child.bs.inherits_from is bs]
     below = [(child, take_sub_options(own, child.name)) for child in heirs]
-    _refuse_unchangeable(bs, own)
+    given = own
     own = {name: value for name, value in own.items() if bs.child(name) is None}
     explicit = {**bs.explicit_options, **own}
     said = dict(explicit)
     if parent is not None:
         inherit_options(said, role, parent.options)
-    change = Change(bs, {**bs.options, **said}, explicit)
+    change = Change(bs, {**bs.options, **said}, explicit, given)
     changes = [change]
-    for child, given in below:
-        changes += plan(child.bs, given, change, child.role)
+    for child, of_child in below:
+        changes += plan(child.bs, of_child, change, child.role)
     return changes
 
 
-def _refuse_unchangeable(bs: BlockDriverState, options: dict[str, object]) -> None:
+def _refuse_unchangeable(change: Change) -> None:
     """Raises where an option would get another value and cannot (R3)."""
-    mutable = bs.drv.mutable_opts if bs.drv is not None else ()
-    for name, value in options.items():
+    bs, mutable = change.bs, change.driver.mutable_opts
+    for name, value in change.given.items():
+        if name in ("backing", "file") and isinstance(value, str) and not graph.find_node(value):
+            raise invalid(f"Cannot find device='' nor node-name='{value}'")
         child = bs.child(name)
         now = bs.options.get(name) if child is None else child.bs.node_name
         if name not in CHANGEABLE and name not in mutable and now != value:
@@ -145,6 +152,7 @@ def _apply(bs: BlockDriverState, changes: list[Change]) -> None:
         for change in changes:
             change.prepare()
             prepared.append(change)
+            _refuse_unchangeable(change)
         for change in changes:
             change.bs.open_flags = change.flags
         permissions.check_perm(bs, *permissions.cumulative_perm(bs))

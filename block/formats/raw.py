@@ -68,6 +68,7 @@ class RawDriver(BlockDriver):
     )
     create_opts = (Option("size", "size", "Virtual disk size"),)
     strong_runtime_opts = ("offset", "size")
+    mutable_opts = ("offset", "size")
 
     def open(self, bs: BlockDriverState, options: dict[str, object], flags: int) -> None:
         taken = take_options(options, self.runtime_opts)
@@ -102,8 +103,20 @@ class RawDriver(BlockDriver):
         changes = f.BLK_PERM_WRITE | f.BLK_PERM_RESIZE
         return new_perm & ~changes | perm & changes, new_shared
 
-    def reopen_prepare(self, bs: BlockDriverState, options: dict[str, object], flags: int) -> None:
-        """Nothing of its own changes: the file below does all (raw_reopen_prepare)."""
+    def reopen_prepare(
+        self, bs: BlockDriverState, options: dict[str, object], flags: int
+    ) -> RawState:
+        """Looks whether another part of the file could be the image (raw_reopen_prepare)."""
+        taken = take_options(options, self.runtime_opts)
+        _check_range(bs, taken["offset"], taken["size"], _file(bs).bs.getlength())
+        return RawState(taken["offset"], taken["size"])
+
+    def reopen_commit(self, bs: BlockDriverState, prepared: object) -> None:
+        """From now on it is (raw_reopen_commit)."""
+        assert isinstance(prepared, RawState), "as reopen_prepare made it"
+        before, bs.opaque = bs.opaque, prepared
+        if (before.offset, before.size) != (prepared.offset, prepared.size):
+            bs.length_changed()
 
     def refresh_limits(self, bs: BlockDriverState) -> None:
         bs.bl.fast_read = _file(bs).bs.bl.fast_read
@@ -218,9 +231,9 @@ def _check_range(bs: BlockDriverState, offset: int, size: int | None, file_lengt
     if size is None:
         return
     if file_length - offset < size:
-        message = (
+        message = (  # with QEMU's two spaces
             f"The sum of offset ({offset}) and size ({size}) has to be smaller or equal to the "
-            f"actual size of the containing file ({file_length})"
+            f" actual size of the containing file ({file_length})"
         )
         raise _refused(bs, errno.EINVAL, message)
     if size % f.SECTOR_SIZE:

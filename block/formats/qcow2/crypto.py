@@ -80,18 +80,11 @@ def open_crypto(s: Qcow2State, taken: dict[str, Any], flags: int) -> None:
 
     Raises BlockError in QEMU's words where options, header and password do not fit.
     """
-    method, wanted = s.crypt_method, taken["encrypt.format"]
+    method = s.crypt_method
     place = _header_place(s)
+    check_format(s, taken["encrypt.format"])
     if method == lay.CRYPT_NONE:
-        if wanted is not None:
-            message = f"No encryption in image header, but options specified format '{wanted}'"
-            raise invalid(message)
         return
-    name = NAMES.get(method)
-    if name is None:
-        raise header.refuse(s, f"Unsupported encryption method {method}", "header.crypt_method")
-    if wanted not in (None, name):
-        raise invalid(f"Header reported '{name}' encryption format but options specify '{wanted}'")
     s.bs.encrypted = True
     s.plain = False
     no_io = bool(flags & f.BDRV_O_NO_IO)
@@ -99,6 +92,21 @@ def open_crypto(s: Qcow2State, taken: dict[str, Any], flags: int) -> None:
         s.crypto = _open(s, taken["encrypt.key-secret"], no_io)
     elif not no_io:
         raise header.refuse(s, f"Missing CRYPTO header for crypt method {method}")
+
+
+def check_format(s: Qcow2State, wanted: str | None) -> None:
+    """Raises where the options name another encryption than the header (in
+    qcow2_update_options_prepare)."""
+    method = s.crypt_method
+    if method == lay.CRYPT_NONE and wanted is None:
+        return
+    if method == lay.CRYPT_NONE:
+        raise invalid(f"No encryption in image header, but options specified format '{wanted}'")
+    name = NAMES.get(method)
+    if name is None:
+        raise header.refuse(s, f"Unsupported encryption method {method}", "header.crypt_method")
+    if wanted not in (None, name):
+        raise invalid(f"Header reported '{name}' encryption format but options specify '{wanted}'")
 
 
 def _open(s: Qcow2State, key_secret: str | None, no_io: bool) -> CryptoBlock:

@@ -13,7 +13,7 @@ from __future__ import annotations
 from block.core import debug
 from block.core import flags as f
 from block.core.wait import run_sync
-from block.formats.qcow2 import cache_clean, corrupt, dirty, header, options
+from block.formats.qcow2 import cache_clean, corrupt, crypto, dirty, header, options
 from block.formats.qcow2.cache import TableCache
 from block.formats.qcow2.refcount import TYPECODES
 from block.lean import partial
@@ -35,6 +35,7 @@ def prepare(bs: BlockDriverState, taken: dict[str, Any], flags: int) -> options.
     """Checks the options, and makes the image ready for them. Raises BlockError."""
     s: Qcow2State = bs.opaque
     settings = options.Settings(s, taken, flags, bs.total_sectors << f.SECTOR_BITS)
+    crypto.check_format(s, taken["encrypt.format"])
     if bs.read_only and flags & f.BDRV_O_RDWR:
         header.check_writable(s)
         header.check_autoclear(s)

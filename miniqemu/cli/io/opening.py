@@ -8,6 +8,7 @@ from block.core import reopen
 from block.core.cache import parse_aio, parse_cache_mode, parse_discard
 from block.core.error import BlockError
 from block.core.open import open_backend
+from block.core.options import invalid
 from block.lean import partial
 from miniqemu.cli.image_opts import parse_image_opts
 
@@ -168,7 +169,10 @@ class Change:
 
     def more(self, text: str) -> None:
         """-o."""
-        self.options.update(parse_image_opts(text))
+        options = parse_image_opts(text)
+        if "id" in options:
+            raise invalid("Invalid parameter 'id'")
+        self.options.update(options)
 
     def read_only(self, _: str) -> None:
         """-r."""

@@ -128,9 +128,9 @@ def test_discard_and_zero_detection_can_change(disk: BlockBackend) -> None:
     ("options", "message"),
     [
         ({"driver": "qcow2"}, "Cannot change the option 'driver'"),
-        ({"size": 512}, "Cannot change the option 'size'"),
+        ({"nosuch": 512}, "Cannot change the option 'nosuch'"),
         ({"force-share": "on"}, "Cannot change the option 'force-share'"),
-        ({"file": "another"}, "Cannot change the option 'file'"),
+        ({"file": "another"}, "Cannot find device='' nor node-name='another'"),
         ({"file": {"filename": "/x"}}, "Cannot change the option 'filename'"),
         ({"file.x": 1, "cache.no-flush": True}, "Cannot change the option 'x'"),
         ({"read-only": "maybe"}, "Parameter 'read-only' expects 'on' or 'off'"),
@@ -174,3 +174,26 @@ def test_what_was_said_for_a_child_stays(tmp_path: Path) -> None:
     assert raw.open_flags & f.BDRV_O_NO_FLUSH
     assert not file.open_flags & f.BDRV_O_NO_FLUSH
     blk.close()
+
+
+def test_another_node_does_not_take_a_child_s_place(disk: BlockBackend) -> None:
+    raw, _ = nodes(disk)
+    before = state(disk)
+    with (
+        open_backend(options={"driver": "null-co", "node-name": "other"}),
+        pytest.raises(BlockError, match="Cannot change the option 'file'"),
+    ):
+        reopen(raw, {"file": "other"})
+    assert state(disk) == before
+
+
+def test_another_part_of_the_file_becomes_the_image(disk: BlockBackend) -> None:
+    raw, _ = nodes(disk)
+    disk.pwrite(512, b"part")
+    reopen(raw, {"offset": "512", "size": 1024})
+    assert disk.length == 1024
+    assert disk.pread(0, 4) == b"part"
+    reopen(raw, {"offset": 1024})
+    assert (disk.length, disk.pread(0, 4)) == (1024, b"data")
+    with pytest.raises(BlockError, match="cannot be greater than size of the containing"):
+        reopen(raw, {"offset": "1G"})

@@ -69,7 +69,7 @@ def test_with_an_offset_alone_the_disk_reaches_to_the_end(image: str) -> None:
         ),
         (
             {"offset": 512, "size": 65536},
-            "The sum of offset (512) and size (65536) has to be smaller or equal to the actual "
+            "The sum of offset (512) and size (65536) has to be smaller or equal to the  actual "
             "size of the containing file (65536)",
         ),
         ({"size": 1000}, "Specified size is not multiple of 512"),
