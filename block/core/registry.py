@@ -123,6 +123,12 @@ QCOW_MAGIC = b"QFI\xfb"
 TABLE: list[Row] = [
     Row("raw", "block.formats.raw", "RawDriver", magic=((0, b"", 1),)),
     Row("file", "block.protocols.file.driver", "FileDriver", protocol="file"),
+    Row(
+        "host_device",
+        "block.protocols.file.host_device",
+        "HostDeviceDriver",
+        protocol="host_device",
+    ),
     Row("null-co", "block.protocols.null", "NullCoDriver", protocol="null-co"),
     Row("null-aio", "block.protocols.null", "NullAioDriver", protocol="null-aio"),
     Row("copy-on-read", "block.filters.copy_on_read", "CopyOnReadDriver"),
@@ -185,11 +191,10 @@ def find_protocol(filename: str, allow_prefix: bool = True) -> BlockDriver:
     """The protocol driver that opens a name: by 'prefix:', else `file` (bdrv_find_protocol).
 
     `allow_prefix=False` takes 'a:b' as a plain path. Raises BlockError(EINVAL):
-    "Unknown protocol 'x'", or ENOTSUP for a device of this machine.
+    "Unknown protocol 'x'". A name that belongs to a device of this machine is that device.
     """
     if is_host_device(filename):
-        message = f"'file' driver requires '{filename}' to be a regular file"
-        raise BlockError(errno.ENOTSUP, message)
+        return find_format("host_device")
     if not allow_prefix or not path_has_protocol(filename):
         return find_format("file")
     prefix = filename.partition(":")[0]

@@ -105,6 +105,7 @@ def create(filename: str, options: dict[str, object]) -> None:
 
 
 def _write(blk: BlockBackend, plan: Plan) -> None:
+    blk.truncate(0, exact=True)  # it grows from its begin on, which a disk of this machine cannot
     blk.allow_write_beyond_eof = True
     blk.pwrite(0, plan.header())
     offset, end = plan.cluster_size, plan.cluster_size * (1 + plan.table_size)

@@ -9,6 +9,8 @@ kernel.py      the engines aio=native and aio=io_uring
 syscalls.py    preadv and pwritev until all is done, fallocate, ioctls
 align.py       which alignment O_DIRECT wants
 zero.py        discard and zero writes
+host_device.py the driver for disks of this machine, where they differ from files
+device.py      what the kernel says of such disks, and does with them
 status.py      data and holes by SEEK_DATA and SEEK_HOLE
 truncate.py    resizing, preallocation, creating a file
 locks.py       the byte locks that keep two writers apart

@@ -8,7 +8,7 @@ R1  try_preadv answers from the page cache with RWF_NOWAIT, at most what the eng
     answer is declined: co_preadv tries again, and its engine goes on.
 R2  With O_DIRECT, RWF_NOWAIT waits all the same, so there it is off.
 R3  The file may change behind our back: reads behind its end are zeroes, the status is asked anew.
-R4  Devices, FIFOs and directories are refused by name.
+R4  Devices, FIFOs and directories are refused by name. Devices have a driver (host_device.py).
 
 Requests run in the thread of the node's context, opening and closing in the main thread.
 """
@@ -30,18 +30,21 @@ from block.protocols.file.threads import in_pool
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Generator
+    from collections.abc import Awaitable, Callable, Generator
+    from typing import TypeAlias
 
     from block.aio.context import AioContext
     from block.core.copy_range import CopyRange
     from block.core.node import BlockDriverState
+
+    Discard: TypeAlias = Callable[[FileState, int, int, int], int]
 
 RUNTIME_OPTS = (
     Option("filename", "string", "File name of the image"),
     Option("aio", "string", "host AIO implementation (threads, native, io_uring)"),
     Option("locking", "string", "file locking mode (on/off/auto, default: auto)"),
 )
-CREATE_OPTS = (
+CREATE_OPTS: tuple[Option, ...] = (
     Option("size", "size", "Virtual disk size", 0),
     Option("nocow", "bool", "Turn off copy-on-write (valid only on btrfs)", False),
     Option("preallocation", "string", "Preallocation mode (allowed values: off, falloc, full)"),
@@ -76,6 +79,7 @@ class FileDriver(BlockDriver):
     format_name = "file"
     protocol_name = "file"
     needs_filename = True
+    is_device = False  # what is opened: host_device.py
     runtime_opts = RUNTIME_OPTS
     create_opts = CREATE_OPTS
     strong_runtime_opts = ("filename",)
@@ -89,9 +93,9 @@ class FileDriver(BlockDriver):
         opts = take_options(options, self.runtime_opts)
         aio = parse_enum("aio", opts["aio"], ENGINES, default_aio(flags))
         locking = parse_enum("locking", opts["locking"], ("auto", "on", "off"), "auto")
-        state = FileState(opts["filename"], wants_locks(locking))
+        state = FileState(opts["filename"], wants_locks(locking), self.is_device)
         open_flags = perm.os_flags(flags, has_writers=False)
-        state.set_fd(perm.open_regular_file(state.filename, open_flags), open_flags)
+        state.set_fd(perm.open_file(state, open_flags), open_flags)
         try:
             state.engine = make_engine(aio, bs, state)
         except BlockError:
@@ -226,15 +230,7 @@ class FileDriver(BlockDriver):
     async def co_pdiscard(self, bs: BlockDriverState, offset: int, nbytes: int) -> None:
         from block.protocols.file import zero
 
-        state = bs.opaque
-        fd = state.fd
-        try:
-            await in_pool(bs, lambda: zero.discard(state, fd, offset, nbytes))
-        except BlockError:
-            state.discard_nb_failed += 1
-            raise
-        state.discard_nb_ok += 1
-        state.discard_bytes_ok += nbytes
+        await co_discard(bs, zero.discard, offset, nbytes)
 
     async def co_pwrite_zeroes(
         self, bs: BlockDriverState, offset: int, nbytes: int, flags: int
@@ -270,6 +266,19 @@ class FileDriver(BlockDriver):
 
     def attach_aio_context(self, bs: BlockDriverState, ctx: AioContext) -> None:
         bs.opaque.engine.attach(ctx)
+
+
+async def co_discard(bs: BlockDriverState, how: Discard, offset: int, nbytes: int) -> None:
+    """Discards in the pool, and counts it (raw_do_pdiscard)."""
+    state = bs.opaque
+    fd = state.fd
+    try:
+        await in_pool(bs, lambda: how(state, fd, offset, nbytes))
+    except BlockError:
+        state.discard_nb_failed += 1
+        raise
+    state.discard_nb_ok += 1
+    state.discard_bytes_ok += nbytes
 
 
 def not_cached(state: FileState, error: OSError) -> None:

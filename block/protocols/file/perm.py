@@ -42,12 +42,13 @@ def os_flags(bdrv_flags: int, has_writers: bool) -> int:
     return flags | O_DIRECT if bdrv_flags & f.BDRV_O_NOCACHE else flags
 
 
-def open_regular_file(filename: str, flags: int) -> int:
-    """Opens a regular file, close-on-exec; returns the descriptor.
+def open_file(state: FileState, flags: int) -> int:
+    """Opens the regular file or the device, close-on-exec; returns the descriptor.
 
     Raises BlockError: "Could not open 'x': No such file or directory", "'file' driver
     requires 'x' to be a regular file".
     """
+    filename = state.filename
     try:
         # Without O_NONBLOCK the open of a FIFO waits for its other end.
         fd = os.open(filename, flags | os.O_CLOEXEC | os.O_NONBLOCK)
@@ -56,12 +57,24 @@ def open_regular_file(filename: str, flags: int) -> int:
         reason = os.strerror(code)
         code = errno.EACCES if code == errno.EROFS else code
         raise BlockError(code, f"Could not open '{filename}': {reason}") from None
-    if not stat.S_ISREG(os.fstat(fd).st_mode):
+    try:
+        _check_kind(state, fd, flags)
+    except BlockError:
         os.close(fd)
-        message = f"'file' driver requires '{filename}' to be a regular file"
-        raise BlockError(errno.EINVAL, message)
+        raise
     os.set_blocking(fd, True)
     return fd
+
+
+def _check_kind(state: FileState, fd: int, flags: int) -> None:
+    """Raises BlockError where something else was opened than the driver is for."""
+    if state.is_device:
+        from block.protocols.file import device
+
+        device.check(fd, state.filename, bool(flags & os.O_RDWR))
+    elif not stat.S_ISREG(os.fstat(fd).st_mode):
+        message = f"'file' driver requires '{state.filename}' to be a regular file"
+        raise BlockError(errno.EINVAL, message)
 
 
 def another_fd(bs: BlockDriverState, state: FileState, flags: int, perm: int) -> tuple[int, int]:
@@ -70,7 +83,7 @@ def another_fd(bs: BlockDriverState, state: FileState, flags: int, perm: int) ->
     wanted = os_flags(flags, bool(perm & WRITERS))
     if wanted == state.open_flags:
         return state.fd, wanted
-    return open_regular_file(state.filename, wanted), wanted
+    return open_file(state, wanted), wanted
 
 
 def check_perm(bs: BlockDriverState, state: FileState, perm: int, shared: int) -> None:

@@ -78,7 +78,7 @@ class Engine:
 
 
 class FileState:
-    """bs.opaque of a `file` node (BDRVRawState)."""
+    """bs.opaque of a `file` node, or, if `is_device`, of a `host_device` (BDRVRawState)."""
 
     __slots__ = (
         "direct",
@@ -92,6 +92,7 @@ class FileState:
         "has_discard",
         "has_fallocate",
         "has_write_zeroes",
+        "is_device",
         "locked",
         "new_fd",
         "new_fd_locked",
@@ -105,8 +106,9 @@ class FileState:
     )
     engine: Engine
 
-    def __init__(self, filename: str, use_lock: bool) -> None:
+    def __init__(self, filename: str, use_lock: bool, is_device: bool = False) -> None:
         self.filename = filename
+        self.is_device = is_device
         self.fd = -1
         self.open_flags = 0
         # O_DIRECT with rules about alignment.

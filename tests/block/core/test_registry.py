@@ -96,9 +96,9 @@ def test_an_unknown_protocol_is_named() -> None:
         registry.find_protocol("a:b")
 
 
-def test_a_device_is_refused_by_name() -> None:
-    with pytest.raises(BlockError, match=r"^'file' driver requires '/dev/null' to be a regular"):
-        registry.find_protocol("/dev/null")
+def test_a_name_that_belongs_to_a_device_is_that_device() -> None:
+    assert registry.find_protocol("/dev/null").format_name == "host_device"
+    assert registry.find_protocol("host_device:x").format_name == "host_device"
 
 
 def test_a_name_that_cannot_be_a_path_is_no_device(tmp_path: Path) -> None:
