@@ -83,7 +83,7 @@ def object_help(kind: str) -> str:
 
     of_kind = {
         "iothread": [f"{name}=<int>" for name in iothreads.POLLING],
-        "secret": [f"{name}=<string>" for name in secrets.PROPERTIES],
+        "secret": [f"{name}=<{secrets.TYPES.get(name, 'string')}>" for name in secrets.PROPERTIES],
         "throttle-group": ["limits=<ThrottleLimits>"]
         + [f"{name}=<int>" for name in throttling.PROPERTIES],
     }

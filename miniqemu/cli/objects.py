@@ -18,6 +18,13 @@ INT64 = 1 << 63
 INTEGER = r"\s*[+-]?(0[xX][0-9a-fA-F]+|0[0-7]*|[1-9][0-9]*)"
 
 
+def split_settings(text: str) -> list[str]:
+    """The parts of key=value,...; a doubled comma is one within a value, and stays. JSON is one."""
+    if text.startswith("{"):
+        return [text]
+    return [part.replace("\0", ",,") for part in text.replace(",,", "\0").split(",")]
+
+
 def of_tool(item: Item) -> bool:
     """Whether it is a tool's --object. QEMU's tools read key=value as they read JSON."""
     return item.where == "--object"

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .config import Item
 
 PROPERTIES = ("data", "file", "format", "keyid", "iv")
+TYPES = {"format": "QCryptoSecretFormat"}  # of those that are no plain text
 
 
 def make_secret(item: Item, taken: Container[str]) -> Secret:

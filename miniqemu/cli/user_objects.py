@@ -2,14 +2,17 @@
 """`--object` of the tools: what images refer to by its id (user_creatable_process_cmdline).
 
 R1  An object lives until the command line is done: whoever runs it calls `drop`.
+R2  A cry for help among the settings is answered, and nothing is made: with the properties of the
+    object's type, or with the types that there are.
 Called in the main thread.
 """
 
 from __future__ import annotations
 
-from block.core.keyval import parse_either
+from block.core.keyval import is_help, parse_either
 
 from .config import CliError, Item
+from .objects import split_settings
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
 
     Made: TypeAlias = dict[str, Secret | ThrottleGroup]
 
+KINDS = ("secret", "throttle-group")
 # What QEMU's tools have, and ours do not yet.
 OTHERS = ("secret_keyring", "tls-cipher-suites", "tls-creds-anon", "tls-creds-psk",
           "tls-creds-x509", "authz-list", "authz-list-file", "authz-simple", "main-loop",
@@ -27,14 +31,34 @@ OTHERS = ("secret_keyring", "tls-cipher-suites", "tls-creds-anon", "tls-creds-ps
 NOT_FOR_TOOLS = ("iothread",)
 
 
+class Asked(Exception):
+    """A text that the person asked for, instead of an object (R2)."""
+
+
 def create(text: str, made: Made) -> None:
     """Makes an object, and keeps it in `made` under its id. Raises CliError: a line for the
-    person, without the program's name."""
+    person, without the program's name; or Asked."""
     item = Item("--object", text)
     try:
+        words = split_settings(text)
+        settings = [word for word in words if not is_help(word)]
+        if settings != words:
+            raise Asked(_help(Item("--object", ",".join(settings))))
         _create(item, made)
     except CliError as error:
         raise CliError(str(error).removeprefix("--object: ")) from None
+
+
+def _help(item: Item) -> str:
+    """What 'help' among these settings is answered with (user_creatable_print_help)."""
+    if item.text:
+        item.read(parse_either, "qom-type")
+    kind = item.text_of("qom-type")
+    if kind not in KINDS:
+        return "\n".join(("List of user creatable objects:", *(f"  {name}" for name in KINDS), ""))
+    from .help import object_help
+
+    return object_help(kind)
 
 
 def _create(item: Item, made: Made) -> None:

@@ -45,10 +45,12 @@ def options_of(program: str, words: Words) -> Iterator[tuple[str, str]]:
 
 def _make_object(text: str) -> None:
     from miniqemu.cli.config import CliError
-    from miniqemu.cli.user_objects import create
+    from miniqemu.cli.user_objects import Asked, create
 
     try:
         create(text, objects)
+    except Asked as answer:
+        raise Stop(str(answer)) from None
     except CliError as error:
         raise Failure(str(error)) from None
 

@@ -179,11 +179,13 @@ class Plan:
             self._standard(option)
 
     def _make_object(self, text: str) -> None:
+        from miniqemu.cli import user_objects
         from miniqemu.cli.config import CliError
-        from miniqemu.cli.user_objects import create
 
         try:
-            create(text, self.objects)
+            user_objects.create(text, self.objects)
+        except user_objects.Asked as answer:
+            raise Asked(str(answer).rstrip("\n")) from None
         except CliError as error:
             self.session.report(str(error))
             raise Failed from None
