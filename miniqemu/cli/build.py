@@ -66,7 +66,7 @@ class Emulator:
         for item in self.config.blockdevs:
             self._add_node(item)
         for number, item in enumerate(self.config.drives):
-            self._add_drive(Drive(item, number))
+            self._add_drive(Drive(item, number, self.config.snapshot))
         self._make_board()
         globals = global_properties(self.config)
         for item in self.config.devices:
@@ -155,19 +155,11 @@ class Emulator:
         self.nodes.append(item.check(blockdev_add, item.values))
 
     def _add_drive(self, drive: Drive) -> None:
-        from block.core.open import open_backend
-
         self.drives[drive.id] = drive
         if drive.is_empty:
             return
         try:
-            blk = open_backend(
-                drive.filename,
-                options=drive.options,
-                flags=drive.flags,
-                name=drive.id,
-                writethrough=drive.writethrough,
-            )
+            blk = _open_drive(drive)
         except BlockError as error:
             raise drive.item.error(message_of(error)) from None
         if drive.throttling is not None:
@@ -327,6 +319,25 @@ class Emulator:
             except OSError:
                 pass  # somebody was quicker
         debug.disable()
+
+
+def _open_drive(drive: Drive) -> BlockBackend:
+    """Opens what a -drive names (blockdev_init). Raises BlockError."""
+    if drive.snapshot:
+        from block.ops.snapshot_overlay import open_with_overlay
+
+        return open_with_overlay(
+            drive.filename, drive.options, drive.flags, drive.writethrough, drive.id
+        )
+    from block.core.open import open_backend
+
+    return open_backend(
+        drive.filename,
+        options=drive.options,
+        flags=drive.flags,
+        name=drive.id,
+        writethrough=drive.writethrough,
+    )
 
 
 def _flush(blk: BlockBackend) -> None:

@@ -81,6 +81,7 @@ class Config:
         self.objects: list[Item] = []
         self.blockdevs: list[Item] = []
         self.drives: list[Item] = []
+        self.snapshot = False
         self.devices: list[Item] = []
         self.globals: list[Item] = []
         self.serials: list[Item] = []

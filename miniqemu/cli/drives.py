@@ -6,6 +6,7 @@
     throttling.*=, and their older names    limits of the backend (throttling.py)
     readonly=, aio=, detect-zeroes=         are translated
     rerror=, werror=, id=                   belong to the backend
+    snapshot=                               puts an overlay between (block/ops/snapshot_overlay.py)
     if=, bus=, unit=, index=, media=        say where a board should plug it in: only if=none here
 
 What is left after that is the driver's, which refuses what it does not know.
@@ -47,12 +48,13 @@ WRITE_ERROR_ACTIONS = ("report", "ignore", "stop", "enospc")
 
 
 class Drive:
-    """One -drive, understood but not opened (DriveInfo)."""
+    """One -drive, understood but not opened (DriveInfo); `snapshot` is the option -snapshot."""
 
-    def __init__(self, item: Item, number: int) -> None:
+    def __init__(self, item: Item, number: int, snapshot: bool = False) -> None:
         self.item = item
         self.options = dict(item.values)
         self.flags = 0
+        self.snapshot = snapshot
         self.blk: BlockBackend | None = None
         self._rename()
         self.writethrough = self._take_cache()
@@ -73,8 +75,8 @@ class Drive:
         self.options.pop(name, None)
         return text
 
-    def _take_bool(self, name: str) -> bool:
-        return bool(self.item.check(parse_bool, name, self.options.pop(name, False)))
+    def _take_bool(self, name: str, default: bool = False) -> bool:
+        return bool(self.item.check(parse_bool, name, self.options.pop(name, default)))
 
     def _rename(self) -> None:
         for old, new in RENAMED.items():
@@ -137,8 +139,7 @@ class Drive:
 
     def _take_common(self) -> None:
         """What blockdev_init looks at before it opens anything."""
-        if self._take_bool("snapshot"):
-            raise self.item.error("snapshot=on is not supported by miniqemu")
+        self.snapshot = self._take_bool("snapshot", self.snapshot)
         if self._take_bool("copy-on-read"):
             self._enable_copy_on_read()
         aio = self._take("aio")

@@ -151,7 +151,9 @@ def take_enable_kvm(config: Config, item: Item) -> None:
 
 def take_object(config: Config, item: Item) -> None:
     """-object: key=value or JSON, the type first; 'TYPE,help' lists the type's properties."""
-    kind, *settings = item.text.split(",")
+    from .objects import split_settings
+
+    kind, *settings = split_settings(item.text)
     if kind in OBJECTS and any(keyval.is_help(word) for word in settings):
         from .help import object_help
 
@@ -321,12 +323,13 @@ GROUPS: dict[str, tuple[Row, ...]] = {
             "open an image for a device to use\n"
             "[,cache=writethrough|writeback|none|directsync|unsafe]\n"
             "[,aio=threads|native|io_uring][,copy-on-read=on|off]\n"
-            "[,readonly=on|off][,node-name=name]\n"
+            "[,readonly=on|off][,snapshot=on|off][,node-name=name]\n"
             "[,discard=ignore|unmap][,detect-zeroes=on|off|unmap]\n"
             "[,rerror=ignore|stop|report][,werror=ignore|stop|report|enospc]\n"
             "[,throttling.iops-total=n][,throttling.bps-total=n][,throttling.group=name][,...]\n"
             "and the format's own options; 'format=help' lists the formats",
         ),
+        Row("snapshot", "", switch("snapshot", True), "as snapshot=on for each -drive"),
     ),
     "Display options": (
         Row("display", "none", take_display, "there is no display"),

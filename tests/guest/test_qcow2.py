@@ -57,3 +57,23 @@ def test_what_the_guest_wrote_is_there_for_the_other_program(vmm: Vmm, image: Pa
 
     assert "hello" in outcome.serial
     is_clean(path)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("vmm", [QEMU_KVM, MINIQEMU_KVM], ids=str)
+@pytest.mark.parametrize("format", ["raw", "qcow2"])
+def test_with_snapshot_on_what_the_guest_wrote_is_gone(
+    vmm: Vmm, image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, format: str
+) -> None:
+    path = image if format == "raw" else qcow2_of(image)
+    overlays = tmp_path / "overlays"
+    overlays.mkdir()
+    monkeypatch.setenv("TMPDIR", str(overlays))
+    before = path.read_bytes()
+
+    disk = Disk(path, format=format, iothread=True, drive=",snapshot=on")
+    outcome = boot(vmm, [disk], "write 1000 hello; read 1000; poweroff")
+
+    assert "hello" in outcome.serial
+    assert path.read_bytes() == before
+    assert not list(overlays.iterdir())

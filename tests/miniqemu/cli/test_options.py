@@ -222,6 +222,19 @@ def test_help_in_place_of_a_name_lists_the_names(line: str, names: str) -> None:
         assert name in str(stop.value)
 
 
+def test_a_snapshot_is_asked_for_by_drive_or_for_all_drives() -> None:
+    assert not drive("file=x").snapshot
+    assert drive("file=x,snapshot=on").snapshot
+    assert config("-snapshot").snapshot
+    assert Drive(config("-drive", "file=x").drives[0], 0, True).snapshot
+    assert not Drive(config("-drive", "file=x,snapshot=off").drives[0], 0, True).snapshot
+
+
+def test_a_password_may_have_a_cry_for_help_in_it() -> None:
+    (item,) = config("-object", "secret,id=s,data=a,,help").objects
+    assert item.values["data"] == "a,help"
+
+
 def test_the_objects_that_help_lists_are_those_that_can_be_made() -> None:
     for kind in OBJECTS:
         assert kind in SUPPORTED
