@@ -5,7 +5,8 @@ R1  Offsets and lengths are bytes, whole sectors of 512; offset 0 is where the p
 R2  An image that was opened to be asked about only (BDRV_O_NO_IO) has no key, and no cipher.
 R3  The header is read and written by functions that the driver hands in; what they raise goes
     through as it is.
-Who may call it: the thread of the node's context, one request at a time in it (aes.py, R2).
+Who may call it: the thread of the node's context, one request at a time in it (block_cipher.py,
+R2).
 """
 
 from __future__ import annotations

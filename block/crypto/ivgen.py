@@ -6,7 +6,8 @@
     essiv      plain64, encrypted with a hash of the key: nobody can tell it beforehand
 
 R1  Sectors count from the start of what is encrypted, in units of 512 bytes.
-Pure; called where the cipher is (aes.py, R2).
+R2  An IV is as long as a block of the cipher: 16 bytes, or 8, and then the zeroes fall away.
+Pure; called where the cipher is (block_cipher.py, R2).
 """
 
 from __future__ import annotations
@@ -14,13 +15,15 @@ from __future__ import annotations
 import sys
 from array import array
 
-from block.crypto.aes import BLOCK, Aes
-from block.crypto.hashes import digest
+from block.crypto.block_cipher import BLOCK
+from block.lean import partial
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import TypeAlias
+
+    from block.crypto.block_cipher import BlockCipher
 
     IvGen: TypeAlias = Callable[[int, int], bytes]
 
@@ -28,42 +31,44 @@ PLAIN_MASK = 0xFFFF_FFFF
 SECTOR_MASK = (1 << 64) - 1
 
 
-def plain64(sector: int, count: int) -> bytes:
-    """The IVs of `count` sectors from `sector` on, 16 bytes each."""
+def plain64(sector: int, count: int, width: int = BLOCK) -> bytes:
+    """The IVs of `count` sectors from `sector` on, `width` bytes each (R2)."""
     if count == 1:
-        return (sector & SECTOR_MASK).to_bytes(BLOCK, "little")
+        return (sector & SECTOR_MASK).to_bytes(width, "little")
     numbers = array("Q", range(sector, sector + count))
     if sys.byteorder == "big":
         numbers.byteswap()
-    ivs = array("Q", bytes(BLOCK * count))
-    memoryview(ivs)[::2] = memoryview(numbers)
+    ivs = array("Q", bytes(width * count))
+    memoryview(ivs)[:: width // 8] = memoryview(numbers)
     return ivs.tobytes()
 
 
-def plain(sector: int, count: int) -> bytes:
+def plain(sector: int, count: int, width: int = BLOCK) -> bytes:
     """As plain64, but the number is cut to 32 bits."""
     first = sector & PLAIN_MASK
     if first + count <= PLAIN_MASK + 1:
-        return plain64(first, count)
+        return plain64(first, count, width)
     before = PLAIN_MASK + 1 - first
-    return plain64(first, before) + plain(0, count - before)
+    return plain64(first, before, width) + plain(0, count - before, width)
 
 
 class Essiv:
-    """plain64, encrypted (crypto/ivgen-essiv.c); `key_length` is that of the cipher for it."""
+    """plain64, encrypted (crypto/ivgen-essiv.c); the cipher's key is a hash of the disk's."""
 
-    def __init__(self, key: bytes, hash_alg: str, key_length: int) -> None:
-        self._aes = Aes(digest(hash_alg, key)[:key_length])
+    def __init__(self, cipher: BlockCipher) -> None:
+        self._cipher = cipher
 
     def __call__(self, sector: int, count: int) -> bytes:
-        return self._aes.encrypt(plain64(sector, count))
+        return self._cipher.encrypt(plain64(sector, count, self._cipher.block))
 
 
-def new_ivgen(alg: str, key: bytes, hash_alg: str = "", key_length: int = 0) -> IvGen:
+def new_ivgen(alg: str, width: int = BLOCK, cipher: BlockCipher | None = None) -> IvGen:
     """The generator of that name: a function of (sector, count) (qcrypto_ivgen_new).
 
-    Only essiv looks at the other arguments.
+    `width` is R2's. essiv needs the cipher, and goes by its blocks.
     """
     if alg == "essiv":
-        return Essiv(key, hash_alg, key_length)
-    return plain if alg == "plain" else plain64
+        assert cipher is not None, "essiv without a cipher"
+        return Essiv(cipher)
+    generator = plain if alg == "plain" else plain64
+    return generator if width == BLOCK else partial(generator, width=width)

@@ -37,6 +37,14 @@ MODES = ("ecb", "cbc", "xts", "ctr")
 IVGENS = ("plain", "plain64", "essiv")
 
 
+SHORT_BLOCKS = ("des", "3des", "cast5-128")
+
+
+def block_length(alg: str) -> int:
+    """The bytes of a block, and so of an IV (qcrypto_cipher_get_block_len)."""
+    return 8 if alg in SHORT_BLOCKS else 16
+
+
 def key_length(alg: str, mode: str) -> int:
     """The bytes of a key for a cipher in a mode."""
     return KEY_LENGTHS[alg] * (2 if mode == "xts" else 1)

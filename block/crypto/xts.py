@@ -29,8 +29,8 @@ for 4 KiB, 190 for 1 MiB. Worker threads do not help, as the XORs hold the inter
 
 from __future__ import annotations
 
-from block.crypto.aes import BLOCK, Aes
-from block.crypto.modes import BLOCKS, SECTOR, WORDS, SectorCipher, sectors
+from block.crypto.block_cipher import BLOCK
+from block.crypto.modes import SECTOR, WORDS, SectorCipher, sectors
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,11 +38,13 @@ if TYPE_CHECKING:
 
     from _typeshed import ReadableBuffer
 
+    from block.crypto.block_cipher import BlockCipher
     from block.crypto.ivgen import IvGen
 
 AT_ONCE = 128 * SECTOR
 """Longer numbers do not fit the processor's cache."""
 PLACE = 8 * BLOCK  # bits
+BLOCKS = SECTOR // BLOCK
 WHOLE = (1 << PLACE) - 1
 
 
@@ -59,19 +61,19 @@ SHIFTED = _in_all_places(lambda j: WHOLE >> j << j if j else 0)
 
 
 class Xts(SectorCipher):
-    """The key is two keys, for the blocks and for the tweaks."""
+    """Two ciphers, for the blocks and for the tweaks, each with half of the key."""
 
-    def __init__(self, key: bytes, ivgen: IvGen) -> None:
-        half = len(key) // 2
-        self._aes = Aes(key[:half])
-        self._tweak_aes = Aes(key[half:])
+    def __init__(self, cipher: BlockCipher, tweak_cipher: BlockCipher, ivgen: IvGen) -> None:
+        assert cipher.block == BLOCK, "the tweaks are as long"
+        self._cipher = cipher
+        self._tweak_cipher = tweak_cipher
         self._ivgen = ivgen
 
     def encrypt(self, sector: int, data: ReadableBuffer) -> bytes:
-        return self._run(self._aes.encrypt, sector, data)
+        return self._run(self._cipher.encrypt, sector, data)
 
     def decrypt(self, sector: int, data: ReadableBuffer) -> bytes:
-        return self._run(self._aes.decrypt, sector, data)
+        return self._run(self._cipher.decrypt, sector, data)
 
     def _run(self, ecb: Callable[[bytes], bytes], sector: int, data: ReadableBuffer) -> bytes:
         view = memoryview(data).cast("B")
@@ -88,7 +90,7 @@ class Xts(SectorCipher):
 
     def _tweaks(self, sector: int, count: int) -> int:
         """The tweaks of all blocks of `count` sectors, side by side."""
-        heads = memoryview(self._tweak_aes.encrypt(self._ivgen(sector, count))).cast("Q")
+        heads = memoryview(self._tweak_cipher.encrypt(self._ivgen(sector, count))).cast("Q")
         spread = bytearray(count * SECTOR)
         words = memoryview(spread).cast("Q")
         words[::WORDS], words[1::WORDS] = heads[::2], heads[1::2]

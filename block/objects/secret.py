@@ -124,7 +124,7 @@ def base64_decode(text: bytes) -> bytes:
 
 def _decrypt(content: bytes, keyid: str, iv: str | None) -> bytes:
     """Decrypts with another secret (qcrypto_secret_decrypt, R2)."""
-    from block.crypto.aes import decrypt_cbc
+    from block.crypto.block_cipher import decrypt_cbc
 
     key = lookup(keyid)
     if len(key) != KEY_LENGTH:

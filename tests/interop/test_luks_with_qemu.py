@@ -38,6 +38,17 @@ KINDS: dict[str, dict[str, str]] = {
     "cbc-plain": {"cipher_mode": "cbc", "ivgen_alg": "plain", "hash_alg": "sha512"},
     "ctr": {"cipher_mode": "ctr", "hash_alg": "sha384"},
     "ecb": {"cipher_mode": "ecb", "cipher_alg": "aes-128", "hash_alg": "sha224"},
+    "serpent": {"cipher_alg": "serpent-256"},
+    "serpent-cbc-essiv": {"cipher_alg": "serpent-128", "cipher_mode": "cbc", "ivgen_alg": "essiv"},
+    "twofish": {"cipher_alg": "twofish-192", "hash_alg": "ripemd160"},
+    "twofish-ctr": {"cipher_alg": "twofish-256", "cipher_mode": "ctr", "ivgen_alg": "plain"},
+    "cast5-cbc": {"cipher_alg": "cast5-128", "cipher_mode": "cbc"},
+    "cast5-ctr-essiv": {
+        "cipher_alg": "cast5-128",
+        "cipher_mode": "ctr",
+        "ivgen_alg": "essiv",
+        "ivgen_hash_alg": "md5",
+    },
     "xts-essiv": {"ivgen_alg": "essiv", "ivgen_hash_alg": "sha256", "hash_alg": "md5"},
 }
 
@@ -67,7 +78,7 @@ def qemu_io(path: Path, *commands: str) -> str:
 
 BOTH = [
     *((kind, False) for kind in KINDS),
-    ("cbc-essiv", True),  # one only: QEMU takes a second and more to make it
+    *(("cbc-essiv", True), ("twofish", True)),  # few: QEMU takes a second and more to make one
 ]
 
 
@@ -99,6 +110,8 @@ QCOW2: dict[str, dict[str, str]] = {
     "luks": {},
     "luks, small clusters": {"cluster_size": "512", "compat": "0.10"},
     "luks, subclusters": {"extended_l2": "on"},
+    "luks, serpent": {"encrypt.cipher-alg": "serpent-192"},
+    "luks, cast5": {"encrypt.cipher-alg": "cast5-128", "encrypt.cipher-mode": "cbc"},
     "aes": {"encrypt.format": "aes"},
     "aes, old": {"encrypt.format": "aes", "compat": "0.10", "cluster_size": "4096"},
 }
@@ -220,6 +233,23 @@ LINES = [
     ("create", "-f", "luks", "-o", "key-secret=t", "{new}", "1M"),
     ("create", "-f", "luks", "-o", "key-secret=s,cipher-alg=3des", "{new}", "1M"),
     ("create", "-f", "luks", "-o", "key-secret=s,cipher-mode=foo", "{new}", "1M"),
+    ("create", "-f", "luks", "-o", "key-secret=s,cipher-alg=cast5-128", "{new}", "1M"),
+    *(
+        (
+            "create",
+            "-f",
+            "luks",
+            "-o",
+            f"key-secret=s,cipher-alg={alg},cipher-mode=cbc,ivgen-alg=essiv,ivgen-hash-alg={hash_alg}",
+            "{new}",
+            "1M",
+        )
+        for alg, hash_alg in (
+            ("cast5-128", "sha1"),
+            ("serpent-256", "sha1"),
+            ("twofish-128", "sha512"),
+        )
+    ),
     ("create", "-f", "luks", "-o", "help"),
     ("measure", "-O", "luks", "--size", "1M"),
     ("amend", "-o", "encrypt.state=active", "--image-opts", "{qcow2}"),

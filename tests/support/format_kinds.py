@@ -121,6 +121,9 @@ LUKS: Axes = {
     "resize": ("no", "yes"),
 }
 OTHER_HASHES = ("md5", "sha224", "sha384", "ripemd160")
+OTHER_CIPHERS = ("serpent-128", "serpent-192", "serpent-256", "twofish-128", "twofish-192",
+                 "twofish-256")  # fmt: skip
+LUKS_CAST5 = ("cbc", "ctr", "ecb")  # xts takes blocks of 16 bytes
 
 
 def can_be(fmt: str, row: Options) -> bool:
@@ -208,4 +211,6 @@ def kinds(every: bool = False) -> list[Kind]:
     for fmt, axes in tables:
         found += [kind_of(fmt, row) for row in choose(rows(fmt, axes))]
     found += [Kind("luks", {"hash-alg": name}) for name in OTHER_HASHES]
+    found += [Kind("luks", {"cipher-alg": name}) for name in OTHER_CIPHERS]
+    found += [Kind("luks", {"cipher-alg": "cast5-128", "cipher-mode": mode}) for mode in LUKS_CAST5]
     return [*found, Kind("vmdk", {"subformat": "streamOptimized"}, once=True)]

@@ -11,12 +11,15 @@ import errno
 
 from block.core.error import BlockError
 from block.core.options import invalid
+from block.crypto.block_cipher import new_block_cipher
 from block.crypto.cipher import check_supported, new_cipher
+from block.crypto.hashes import digest
 from block.crypto.ivgen import new_ivgen
-from block.crypto.names import DIGEST_LENGTHS, KEY_LENGTHS, key_length
+from block.crypto.names import DIGEST_LENGTHS, KEY_LENGTHS, block_length, key_length
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from block.crypto.block_cipher import BlockCipher
     from block.crypto.modes import SectorCipher
 
 FAMILIES = {"aes": "AES", "cast5": "", "serpent": "Serpent", "twofish": "Twofish"}
@@ -64,7 +67,7 @@ class LuksParams:
         self.essiv_key_length()
 
     def check_supported(self) -> None:
-        """Raises BlockError where this version has no such cipher."""
+        """Raises BlockError where the cipher or its mode is not there."""
         check_supported(self.cipher_alg, self.cipher_mode)
 
     def essiv_key_length(self) -> int:
@@ -85,7 +88,17 @@ class LuksParams:
             raise invalid(f"No {name} cipher with key size {length} available")
         return length
 
+    def _essiv_cipher(self, key: bytes) -> BlockCipher | None:
+        """The cipher for IVs, None where there is none; `key` is the disk's (R1)."""
+        length = self.essiv_key_length()
+        if not length:
+            return None
+        assert self.ivgen_hash_alg is not None, "essiv without a hash"
+        salt = digest(self.ivgen_hash_alg, key)
+        return new_block_cipher(f"{self.family}-{8 * length}", salt)
+
     def new_cipher(self, key: bytes) -> SectorCipher:
         """A key, ready to encrypt sectors."""
-        ivgen = new_ivgen(self.ivgen_alg, key, self.ivgen_hash_alg or "", self.essiv_key_length())
+        width = block_length(self.cipher_alg)
+        ivgen = new_ivgen(self.ivgen_alg, width, self._essiv_cipher(key))
         return new_cipher(self.cipher_alg, self.cipher_mode, key, ivgen)

@@ -11,7 +11,7 @@ import pytest
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from block.core.error import BlockError
-from block.crypto.aes import decrypt_cbc
+from block.crypto.block_cipher import decrypt_cbc, new_block_cipher
 from block.crypto.cipher import new_cipher
 from block.crypto.ivgen import new_ivgen, plain, plain64
 from block.crypto.names import key_length
@@ -99,8 +99,9 @@ def test_essiv_encrypts_the_number_with_a_hash_of_the_key() -> None:
     import hashlib
 
     key = bytes(range(16))
-    essiv = new_ivgen("essiv", key, "sha256", 32)
-    inner = Cipher(algorithms.AES(hashlib.sha256(key).digest()), modes.ECB()).encryptor()
+    salt = hashlib.sha256(key).digest()
+    essiv = new_ivgen("essiv", 16, new_block_cipher("aes-256", salt))
+    inner = Cipher(algorithms.AES(salt), modes.ECB()).encryptor()
     assert essiv(7, 3) == b"".join(inner.update(n.to_bytes(16, "little")) for n in (7, 8, 9))
 
 
@@ -110,9 +111,8 @@ def test_a_key_of_another_length_is_refused() -> None:
 
 
 def test_a_cipher_that_is_not_there_is_refused_by_name() -> None:
-    message = r"^Unsupported cipher algorithm serpent-256 with xts mode$"
-    with pytest.raises(BlockError, match=message):
-        new_cipher("serpent-256", "xts", bytes(64), plain64)
+    with pytest.raises(BlockError, match=r"^Unsupported cipher algorithm des$"):
+        new_cipher("des", "cbc", bytes(8), plain64)
 
 
 def test_without_the_library_the_error_says_what_to_install(
