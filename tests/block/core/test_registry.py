@@ -39,6 +39,7 @@ def needy() -> Iterator[Row]:
         (b"# Disk DescriptorFile\n", "raw"),
         (b"# Disk DescriptorFile\n\nversion=1\n", "raw"),
         (b"version=1", "raw"),
+        (b"#" * 502 + b"\nversion=1", "raw"),  # as far as the probe reads
         (b"version=1\n", "vmdk"),
         (b"version=3\r\n", "vmdk"),
         (b"version=4\n", "raw"),
