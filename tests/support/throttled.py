@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import pytest
+
 from block.aio.context import AioContext
 from block.aio.coroutine import Coroutine
 from block.aio.world import ClockType, set_world
@@ -39,6 +41,19 @@ def virtual_world() -> Iterator[VirtualWorld]:
         world.main_context.close()
     finally:
         set_world(before)
+
+
+@pytest.fixture(autouse=True)
+def world() -> Iterator[VirtualWorld]:
+    """The virtual World, in each test of a file that imports this."""
+    with virtual_world() as virtual:
+        yield virtual
+
+
+@pytest.fixture
+def main(world: VirtualWorld) -> AioContext:
+    """Its main loop."""
+    return world.main_context
 
 
 @contextmanager

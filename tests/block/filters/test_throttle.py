@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
@@ -18,26 +18,18 @@ from tests.support.throttled import (
     SECOND_NS,
     Load,
     group,
+    main,
     member_of,
     now_ns,
     rets,
     run,
     submit_both,
     throttled,
-    virtual_world,
+    world,
 )
 from tests.support.virtual_world import START_NS, VirtualWorld
 
-
-@pytest.fixture(autouse=True)
-def world() -> Iterator[VirtualWorld]:
-    with virtual_world() as virtual:
-        yield virtual
-
-
-@pytest.fixture
-def main(world: VirtualWorld) -> AioContext:
-    return world.main_context
+__all__ = ["main", "world"]
 
 
 def rate(direction: int, nbytes: int = 4096, minutes: int = 2, **limits: int) -> float:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,25 +20,16 @@ from tests.support.throttled import (
     PERM,
     Load,
     group,
+    main,
     member_of,
     rets,
     run,
     submit_both,
     throttled,
-    virtual_world,
+    world,
 )
-from tests.support.virtual_world import VirtualWorld
 
-
-@pytest.fixture(autouse=True)
-def world() -> Iterator[VirtualWorld]:
-    with virtual_world() as virtual:
-        yield virtual
-
-
-@pytest.fixture
-def main(world: VirtualWorld) -> AioContext:
-    return world.main_context
+__all__ = ["main", "world"]
 
 
 # -- reopen
