@@ -10,6 +10,7 @@ The image and its tables
     cache_clean       the timer that empties the caches of what nobody uses
     corrupt           what is done when an image contradicts itself
     dirty             the dirty bit: refcounts that may wait
+    switch            the write that makes other tables hold, and what becomes of it where it fails
 
 Clusters of the file
     refcount          how often each is in use

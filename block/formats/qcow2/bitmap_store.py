@@ -7,8 +7,9 @@
     4. what there was         is freed
 
 R1  Until step 3 the file is as it was; whatever fails before gives its clusters back.
-R2  Where step 3 fails nobody knows what the header says now. So nothing is freed, neither the old
-    nor the new: clusters leak, and a check finds them.
+R2  Where step 3 fails the header is written as it was (switch.py): bits may be out of date that it
+    would call right. But nobody knows what it says then. So nothing is freed, neither the old nor
+    the new: clusters leak, and a check finds them.
 R3  A cluster of bits that are all alike is not written: its table entry says so. A last one that
     the disk fills in part is: QEMU would believe the bits behind the end too, and they would come
     to light when the disk grows.
@@ -166,7 +167,6 @@ async def _switch(s: Qcow2State, entries: list[BitmapEntry], place: int, nbytes:
     _set_directory(s, (place, nbytes, len(entries), bit))
     try:
         await co_update_header(s)
-        await s.file.co_flush()
     except OSError as error:
         _set_directory(s, before)
         raise failed("Failed to update bitmap extension", error) from error

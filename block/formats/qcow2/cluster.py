@@ -41,6 +41,7 @@ from block.formats.qcow2.layout import (
 )
 from block.formats.qcow2.runs import goes_on
 from block.formats.qcow2.state import COMPRESSED, NORMAL, UNALLOCATED, ZERO_ALLOC
+from block.formats.qcow2.switch import switch
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -209,8 +210,7 @@ async def grow_l1_table(s: Qcow2State, entries: int) -> None:
     await s.file.co_flush()
     head = memoryview(L1_PLACE.build({"l1_size": entries, "l1_table_offset": place}))
     await debug.debug_event(s.file.bs, debug.L1_GROW_ACTIVATE_TABLE)
-    await s.file.co_pwritev(L1_SIZE_AT, len(head), [head])
-    await s.file.co_flush()
+    await switch(s, L1_SIZE_AT, head)
     old, old_size = s.l1_offset, 8 * len(s.l1_table)
     s.l1_table, s.l1_offset = table, place
     s.suspects = None

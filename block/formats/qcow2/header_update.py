@@ -20,6 +20,7 @@ from block.core.error import BlockError
 from block.formats.qcow2 import bitmap_directory, datafile
 from block.formats.qcow2 import layout as lay
 from block.formats.qcow2.header import refuse
+from block.formats.qcow2.switch import switch
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -93,9 +94,10 @@ def update_header(s: Qcow2State, size: int) -> None:
 
 
 async def co_update_header(s: Qcow2State) -> None:
-    """As update_header, in a coroutine, while the disk keeps its size."""
+    """As update_header, in a coroutine, while the disk keeps its size; durable, or as it was
+    (switch.py)."""
     data = build_header(s, s.bs.total_sectors << f.SECTOR_BITS)
-    await s.file.co_pwritev(0, len(data), [memoryview(data)])
+    await switch(s, 0, memoryview(data))
 
 
 def change_backing_file(s: Qcow2State, backing_file: str, backing_fmt: str) -> None:

@@ -9,7 +9,8 @@
 R1  The new blocks count all that the old ones count: the new ones, the new table, the old ones.
     To allocate a block may make another one necessary; so that is done until none is missing.
 R2  Nothing is changed where a refcount does not fit into the new width.
-R3  A crash before 3 leaks the new tables, a crash behind it the old ones.
+R3  A crash before 3 leaks the new tables, a crash behind it the old ones. So does a failure of 3
+    where nobody knows what the header says then (switch.py).
 Who may call it: coroutines in the node's context; it takes the image's lock.
 """
 
@@ -28,6 +29,7 @@ from block.formats.qcow2.layout import ENTRY_SIZE, MAX_REFTABLE_SIZE, REFTABLE_O
 from block.formats.qcow2.refcount import TYPECODES, load_block
 from block.formats.qcow2.refmap import pack, unpack
 from block.formats.qcow2.reopen import make_refcount_cache
+from block.formats.qcow2.switch import HeaderUnknown
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -48,6 +50,8 @@ async def change_refcount_order(
             await new.allocate()
             await new.write()
             await new.switch()
+        except HeaderUnknown:
+            raise
         except OSError:
             await new.give_up()
             raise
@@ -185,7 +189,6 @@ class NewTables:
         self._take_over(self.order, self.table_offset, self._table())
         try:
             await co_update_header(s)
-            await s.file.co_flush()
         except OSError:
             self._take_over(*old)
             raise

@@ -31,6 +31,7 @@ from block.formats.qcow2.layout import (
     REFTABLE_OFFSET_MASK,
 )
 from block.formats.qcow2.refcount import TYPECODES, change_refcounts, set_cell
+from block.formats.qcow2.switch import switch
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -122,8 +123,7 @@ async def _grow_table(s: Qcow2State, needed: int) -> None:
     where = {"refcount_table_offset": offset, "refcount_table_clusters": table_clusters}
     head = memoryview(REFCOUNT_PLACE.build(where))
     await debug.debug_event(s.file.bs, debug.REFBLOCK_ALLOC_SWITCH_TABLE)
-    await s.file.co_pwritev(REFCOUNT_TABLE_AT, len(head), [head])
-    await s.file.co_flush()
+    await switch(s, REFCOUNT_TABLE_AT, head)
     s.reftable, s.reftable_offset = table, offset
     s.refblock_clusters().update(places)
     s.suspects = None

@@ -10,6 +10,8 @@
 R1  L1 and L2 entries are in the file, flushed, before refcount blocks go; those before the file
     is cut. A crash in between leaves a disk of the old length whose end reads as unallocated.
 R2  L1 table and refcount table stay where they are, as long as they are: entries become 0.
+R3  Where the refcount table cannot be written, it is as it was (switch.py): blocks that are still
+    used here must not be missing there.
 Who may call it: coroutines in the node's context that hold the image's lock.
 """
 
@@ -27,6 +29,7 @@ from block.formats.qcow2.corrupt import (
 from block.formats.qcow2.free import free_clusters, pass_down
 from block.formats.qcow2.layout import OFFSET_MASK, REFTABLE_OFFSET_MASK
 from block.formats.qcow2.refcount import get_cell, last_used, load_block, set_cell
+from block.formats.qcow2.switch import switch
 from block.formats.qcow2.zero import forget
 
 TYPE_CHECKING = False
@@ -100,8 +103,7 @@ async def _drop_refblocks(s: Qcow2State) -> None:
         return
     data = to_disk(table)
     await check_overlap(s, s.reftable_offset, len(data), OL_REFTABLE)
-    await s.file.co_pwritev(s.reftable_offset, len(data), [data])
-    await s.file.co_flush()
+    await switch(s, s.reftable_offset, data)
     s.reftable = table
     s.refblock_clusters().difference_update(dropped.values())
     s.suspects = None

@@ -34,6 +34,7 @@ from block.formats.qcow2.layout import (
     SNAPSHOTS_AT,
 )
 from block.formats.qcow2.ranges import Ranges
+from block.formats.qcow2.switch import switch
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -304,8 +305,7 @@ async def write_new(s: Qcow2State, data: memoryview, what: str) -> int:
 async def switch_table(s: Qcow2State, snapshots: list[Snapshot], offset: int) -> None:
     """Lets the header point to the table with these snapshots, and frees the old one (R3)."""
     pointer = memoryview(POINTER.pack(len(snapshots), offset))
-    await s.file.co_pwritev(SNAPSHOTS_AT, len(pointer), [pointer])
-    await s.file.co_flush()
+    await switch(s, SNAPSHOTS_AT, pointer)
     old_offset, old_size = s.snapshots_offset, s.snapshots_size
     s.nb_snapshots, s.snapshots_offset = len(snapshots), offset
     s.snapshots_size = len(build_table(s, snapshots))

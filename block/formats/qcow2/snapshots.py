@@ -56,6 +56,7 @@ from block.formats.qcow2.snapshot_table import (
     switch_table,
     write_new,
 )
+from block.formats.qcow2.switch import switch
 from block.formats.qcow2.zero import discard
 
 TYPE_CHECKING = False
@@ -256,8 +257,7 @@ async def _switch_disk(s: Qcow2State, table: array[int], place: int, size: int) 
     await s.file.co_preadv(SIZE_AT, len(head), [memoryview(head)])
     fields = DISK_PLACE.parse(head)
     fields.update({"size": size, "l1_size": len(table), "l1_table_offset": place})
-    await s.file.co_pwritev(SIZE_AT, len(head), [memoryview(DISK_PLACE.build(fields.values()))])
-    await s.file.co_flush()
+    await switch(s, SIZE_AT, memoryview(DISK_PLACE.build(fields.values())))
     old_table, old_place = s.l1_table, s.l1_offset
     s.l1_table, s.l1_offset = table, place
     s.l2_places = s.suspects = None

@@ -35,6 +35,7 @@ from block.formats.qcow2.options import follow_size
 from block.formats.qcow2.shrink import shrink
 from block.formats.qcow2.state import COMPRESSED, NORMAL
 from block.formats.qcow2.subcluster import ALL_ALLOC
+from block.formats.qcow2.switch import switch
 from block.formats.qcow2.write import co_pwritev
 from block.formats.qcow2.zero import forget, zeroize
 
@@ -86,8 +87,7 @@ async def co_truncate(
 async def _write_size(s: Qcow2State, size: int) -> None:
     field = size.to_bytes(8, "big")
     try:
-        await s.file.co_pwritev(SIZE_AT, len(field), [memoryview(field)])
-        await s.file.co_flush()
+        await switch(s, SIZE_AT, memoryview(field))
     except OSError as error:
         raise failed("Failed to update the image size", error, s.bs.node_name) from error
 
