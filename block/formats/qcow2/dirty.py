@@ -14,6 +14,8 @@ R3  Only who set the bit, or has counted anew, takes it away. What was opened on
     could not be repaired, keeps it. (QEMU clears it all the same.)
 R4  Where the bit cannot be set, refcounts are written first, as without lazy_refcounts.
 R5  Clusters of metadata have their refcounts written before they are used, always.
+R6  Where it cannot be taken away, it may be gone from the disk all the same. So nobody relies on
+    it any more: the next one to need it sets it again.
 Who may call it: coroutines that hold the image's lock; `co_mark_clean` takes it.
 """
 
@@ -58,7 +60,11 @@ async def mark_clean(s: Qcow2State) -> None:
     await s.l2_cache.flush()
     await s.refcount_cache.flush()
     if s.owns_dirty_bit:
-        await write_incompatible(s, s.incompatible_features & ~INCOMPAT_DIRTY)
+        try:
+            await write_incompatible(s, s.incompatible_features & ~INCOMPAT_DIRTY)
+        except OSError:
+            s.incompatible_features &= ~INCOMPAT_DIRTY  # R6
+            raise
 
 
 async def co_mark_clean(s: Qcow2State) -> None:

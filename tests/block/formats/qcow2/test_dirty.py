@@ -156,6 +156,29 @@ def test_an_image_that_becomes_read_only_becomes_clean(opener: Opener) -> None:
     assert not is_dirty(state_of(disk))
 
 
+def test_a_bit_that_may_be_gone_is_set_again_before_it_is_relied_on(tmp_path: Path) -> None:
+    """The write that takes it away is on the disk; its flush fails, and the work goes on."""
+    tape = lazy_tape(tmp_path)
+    with open_on(tape) as disk:
+        assert disk.bs is not None
+        disk.pwrite(0, b"x" * 512)
+        real = tape.note
+
+        async def fail_behind_the_bit(name: str, *args: Any) -> None:
+            await real(name, *args)
+            if name == "flush" and not marked(tape.data):
+                raise BlockError(errno.EIO, "who knows")
+
+        tape.note = fail_behind_the_bit  # type: ignore[method-assign]  # a disk that fails once
+        with pytest.raises(BlockError, match="who knows"):
+            disk.bs.drv.amend_options(disk.bs, {"lazy_refcounts": False}, print, False)
+        tape.note = real  # type: ignore[method-assign]  # it is whole again
+        assert not marked(tape.data)
+        disk.pwrite(CLUSTER, b"y" * CLUSTER)
+        disk.flush()
+        assert marked(tape.data)
+
+
 def test_who_only_checks_leaves_the_bit_alone(tmp_path: Path, image: Path) -> None:
     data = bytearray(image.read_bytes())
     data[BIT_AT + 7] |= 1
