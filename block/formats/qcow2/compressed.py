@@ -18,6 +18,7 @@ Who may call it: coroutines in the node's context, without the lock.
 
 from __future__ import annotations
 
+from block.aio.co_lock import CoQueue
 from block.core.compress import Deflate, Zstd, co_in_workers
 from block.core.debug import READ_COMPRESSED, debug_event
 from block.core.iov import iov_from_bytes, iov_slice
@@ -62,8 +63,7 @@ async def co_preadv_compressed(
     start = run[0].place
     length = run[-1].place + run[-1].size - start
     data = memoryview(bytearray(length))
-    await debug_event(s.file.bs, READ_COMPRESSED)
-    await s.file.co_preadv(start, length, [data])
+    await _read(s, start, data)
 
     def work(part: Iterable[Packed]) -> None:
         codec = CODECS[s.compression_type]()
@@ -76,6 +76,18 @@ async def co_preadv_compressed(
         if packed.is_bad:
             raise error(s, f"Compressed cluster at {packed.place:#x} cannot be unpacked")
     return run[-1].at + run[-1].nbytes
+
+
+async def _read(s: Qcow2State, start: int, data: memoryview) -> None:
+    """Reads from the file; nobody writes over it meanwhile (let_go.py, R4)."""
+    through = CoQueue()
+    s.unpacking[through] = None
+    try:
+        await debug_event(s.file.bs, READ_COMPRESSED)
+        await s.file.co_preadv(start, len(data), [data])
+    finally:
+        del s.unpacking[through]
+        through.restart_all()
 
 
 def _unpack(s: Qcow2State, codec: Codec, packed: Packed, data: memoryview, qiov: Iov) -> bool:

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from array import array
 
-from block.aio.co_lock import CoMutex
+from block.aio.co_lock import CoMutex, CoQueue
 from block.formats.qcow2.cache import TableCache
 from block.formats.qcow2.layout import (
     COMPRESSION_ZLIB,
@@ -62,15 +62,15 @@ class Qcow2State:
         "cache_options", "clean_interval", "clean_timer", "cluster_bits", "cluster_mask",
         "cluster_size", "compatible_features", "compression_type", "corruption_told",
         "crypt_method", "crypto", "data", "entry_bits", "extended", "extensions", "external",
-        "file", "free_byte", "free_cluster", "inactive_l1", "incompatible_features",
-        "l1_offset", "l1_shift", "l1_table", "l2_bits", "l2_cache", "l2_places", "l2_size",
-        "lazy_refcounts", "leak_told", "let_go", "lock", "looks_hollow", "nb_bitmaps",
-        "nb_snapshots", "overlap_checks", "owns_dirty_bit", "pass_discard", "pass_other_discard",
+        "file", "free_byte", "free_cluster", "inactive_l1", "incompatible_features", "l1_offset",
+        "l1_shift", "l1_table", "l2_bits", "l2_cache", "l2_places", "l2_size", "lazy_refcounts",
+        "leak_told", "let_go", "lock", "looks_hollow", "nb_bitmaps", "nb_snapshots",
+        "overlap_checks", "owns_dirty_bit", "pass_discard", "pass_other_discard",
         "pass_snapshot_discard", "place_flags", "plain", "refblock_bits", "refblock_places",
         "refcount_bits", "refcount_cache", "refcount_max", "refcount_order", "reftable",
         "reftable_offset", "rewrites", "same_bits", "slice_bits", "slice_mask", "slice_shift",
         "slice_size_bits", "snapshots", "snapshots_offset", "snapshots_size", "subcluster_bits",
-        "subcluster_mask", "subcluster_size", "suspects", "unknown_fields", "version",
+        "subcluster_mask", "subcluster_size", "suspects", "unknown_fields", "unpacking", "version",
         "zero_flag",
     )
     # fmt: on
@@ -125,6 +125,7 @@ class Qcow2State:
         self.cache_options: dict[str, Any] = {}
         self.allocations: list[Allocation] = []
         self.rewrites: dict[Rewrite, None] = {}
+        self.unpacking: dict[CoQueue, None] = {}  # compressed reads in flight (let_go.py)
         self.looks_hollow: bool | None = None  # None: nobody has asked yet (read.py)
         self.l2_places: set[int] | None = None
         self.refblock_places: set[int] | None = None

@@ -214,6 +214,36 @@ def test_a_write_waits_for_a_compressed_one_to_its_cluster(image: Path) -> None:
         assert disk.pread(0, CLUSTER) == b"late" + text(1)[4:]
 
 
+def test_a_cluster_that_is_read_is_not_written_over(image: Path) -> None:
+    """A guest reads one part of it and writes another. Then the old one is free, and another write
+    would get its room."""
+    tape = Tape(image.read_bytes())
+    with open_on(tape) as disk:
+        s = state_of(disk)
+        disk.pwrite(0, text(1), COMPRESSED)
+        disk.pwrite(8 * CLUSTER, b"o" * CLUSTER)
+        disk.flush()
+        place = places(disk, 1)[0][0]
+        data, reader = bytearray(512), Outcome()
+        tape.parked = True
+        disk.aio_preadv(CLUSTER - 512, [memoryview(data)], reader)
+        tape.parked = False  # whatever comes later passes by
+        disk.pwrite(0, b"new")
+        disk.flush()
+        other = Outcome()
+        disk.aio_pwritev(9 * CLUSTER, [memoryview(b"p" * CLUSTER)], other)
+        while disk.aio_context.poll(False):
+            pass
+        assert reader.pending
+        assert other.pending, "it waits for the reader"
+        assert s.let_go == {place // CLUSTER}
+        tape.release()
+        disk.drain()
+        assert (reader.ret, other.ret) == (0, 0)
+        assert data == text(1)[-512:]
+        assert disk.pread(9 * CLUSTER, CLUSTER) == b"p" * CLUSTER
+
+
 def test_a_write_that_fails_leaves_the_cluster_as_it_was_and_no_leak(
     image: Path, tmp_path: Path
 ) -> None:

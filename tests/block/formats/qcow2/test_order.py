@@ -4,6 +4,7 @@ was flushed. A kill at any moment leaves no worse one."""
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import signal
@@ -16,6 +17,7 @@ import pytest
 
 import block
 from block.core import flags as f
+from block.core.error import BlockError
 from block.formats.qcow2 import let_go
 from tests.support.qcow2_cuts import CLEAN, LEAKS, SIZE, check, new_image, plain, record
 from tests.support.qcow2_disk import FLUSH, Tape, open_on
@@ -162,6 +164,35 @@ def test_nor_are_so_many_that_were_compressed(
             disk.pdiscard(number * 65536, 65536)
             most = max(most, len(remembered))
         assert 0 < most <= 3
+
+
+def test_a_write_that_has_let_go_of_too_many_is_done_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its entry is made; that the tables cannot be written now is the next flush's matter."""
+    monkeypatch.setattr(let_go, "MAX_LET_GO", 0)
+    tape = Tape(new_image(tmp_path))
+    with open_on(tape) as disk:
+        packed = random.Random(0).randbytes(30_000).ljust(65536, b"\0")
+        disk.pwrite(0, packed, f.REQ_WRITE_COMPRESSED)
+        disk.flush()
+        assert disk.bs is not None
+        s = disk.bs.opaque
+        real = s.l2_cache.flush
+
+        async def fail() -> None:
+            if s.let_go:
+                raise BlockError(errno.EIO, "not now")
+            await real()
+
+        s.l2_cache.flush = fail
+        disk.pwrite(0, b"n" * 65536)
+        s.l2_cache.flush = real
+        disk.pwrite(1 << 20, b"m" * 65536)
+        assert disk.pread(0, 65536) == b"n" * 65536
+    path = tmp_path / "worked.qcow2"
+    path.write_bytes(tape.data)
+    assert check(path) == CLEAN
 
 
 def test_copied_data_are_safe_before_an_entry_points_to_them(tmp_path: Path) -> None:
