@@ -3,7 +3,8 @@
 
 R1  A writable image is marked corrupt in its header, so that nobody opens it for writing before
     it is repaired; from then on the node reads and writes nothing. What the caches hold is
-    dropped: it may be wrong. An image opened read-only is only complained about.
+    dropped: it may be wrong; so no flush succeeds any more, if there was something. An image
+    opened read-only is only complained about.
 R2  Before anything is written, its place is compared with the places of metadata that are known
     without reading the disk (overlap-check=cached): the header, the L1 table, L2 tables,
     the refcount table, refcount blocks, the snapshot table, the L1 tables of snapshots. Their L2
@@ -57,6 +58,12 @@ def check_usable(s: Qcow2State) -> None:
         raise error(s, "Image is corrupt")
 
 
+def check_nothing_lost(s: Qcow2State) -> None:
+    """Raises where changes were dropped of which somebody has heard that they are done (R1)."""
+    if s.lost_changes:
+        raise error(s, "Image is corrupt")
+
+
 async def signal_corruption(s: Qcow2State, message: str, fatal: bool = True) -> BlockError:
     """Says what is wrong, marks the image, and returns the error to raise."""
     fatal = fatal and is_writable(s.bs)
@@ -83,6 +90,7 @@ def _tell(s: Qcow2State, message: str, fatal: bool) -> None:
 async def _mark_corrupt(s: Qcow2State) -> None:
     """Sets the bit on the disk; a failure of that changes nothing any more."""
     s.broken = True
+    s.lost_changes = s.l2_cache.dirty or s.refcount_cache.dirty
     s.l2_cache.drop_all()
     s.refcount_cache.drop_all()
     s.incompatible_features |= INCOMPAT_CORRUPT

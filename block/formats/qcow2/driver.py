@@ -23,6 +23,7 @@ from block.core.wait import run_sync
 from block.formats.qcow2 import (
     bitmap_directory,
     cache_clean,
+    corrupt,
     create,
     crypto,
     datafile,
@@ -302,6 +303,7 @@ class Qcow2Driver(BlockDriver):
 
     async def co_flush_to_os(self, bs: BlockDriverState) -> None:
         s: Qcow2State = bs.opaque
+        corrupt.check_nothing_lost(s)
         if s.l2_cache.dirty or s.refcount_cache.dirty or s.lock.locked:
             async with s.lock:
                 await truncate.write_caches(s)

@@ -64,7 +64,7 @@ class Qcow2State:
         "crypt_method", "crypto", "data", "entry_bits", "extended", "extensions", "external",
         "file", "free_byte", "free_cluster", "inactive_l1", "incompatible_features", "l1_offset",
         "l1_shift", "l1_table", "l2_bits", "l2_cache", "l2_places", "l2_size", "lazy_refcounts",
-        "leak_told", "let_go", "lock", "looks_hollow", "nb_bitmaps", "nb_snapshots",
+        "leak_told", "let_go", "lock", "looks_hollow", "lost_changes", "nb_bitmaps", "nb_snapshots",
         "overlap_checks", "owns_dirty_bit", "pass_discard", "pass_other_discard",
         "pass_snapshot_discard", "place_flags", "plain", "refblock_bits", "refblock_places",
         "refcount_bits", "refcount_cache", "refcount_max", "refcount_order", "reftable",
@@ -86,6 +86,7 @@ class Qcow2State:
         self.place_flags = OFFSET_MASK  # an L2 entry with any of these has a cluster
         self.lock = CoMutex()
         self.broken = False
+        self.lost_changes = False  # when it broke, tables waited to be written
         self.corruption_told = False
         self.leak_told = False
         self.let_go: set[int] = set()  # clusters that are free, but not yet to be taken

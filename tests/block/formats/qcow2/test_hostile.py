@@ -208,6 +208,23 @@ def test_a_write_never_hits_metadata(
     assert after[:l2] + after[l2 + 8 :] == before[:l2] + before[l2 + 8 :]
 
 
+def test_a_flush_fails_where_changes_were_dropped(
+    image: Path, opener: Opener, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Their writes have succeeded; so nobody may believe that they are safe."""
+    _, l2 = entry_place(image, opener)
+    set_entry(image, l2, COPIED | 0x200)
+    disk = opener()
+    disk.pwrite(CLUSTER, b"x" * 512)
+    with pytest.raises(BlockError, match="unaligned"):
+        disk.pwrite(0, b"x" * 512)
+    with pytest.raises(BlockError, match="Image is corrupt"):
+        disk.flush()
+    with pytest.raises(BlockError, match="Image is corrupt"):
+        disk.close()
+    capfd.readouterr()
+
+
 @pytest.mark.parametrize("value", [COPIED | 0x40200, COPIED | 1 << 50, (1 << 56) - 512, 1])
 def test_an_l1_entry_that_lies_is_found(image: Path, opener: Opener, value: int) -> None:
     l1, _ = entry_place(image, opener)
