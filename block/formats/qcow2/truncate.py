@@ -15,6 +15,9 @@ R3  The file is long enough before an entry points there.
 R4  A preallocation that fails gives back what it took. (QEMU keeps some of it.)
 R5  What a VM state has left behind the end of the disk is dropped first. (In QEMU it comes to
     light as the new part's content, and a shorter disk leaks it.)
+R6  A cluster that somebody had before is zeroed: with metadata free ones are taken first, and even
+    behind the end of the file one comes to those that a larger refcount table has left.
+    (In QEMU their old content comes to light.)
 Who may call it: coroutines in the node's context.
 """
 
@@ -188,8 +191,11 @@ async def _preallocate_slice(s: Qcow2State, offset: int, stop: int, prealloc: st
     else:
         host = await alloc_clusters(s, len(free), "data cluster")
         places = list(range(host, host + length, s.cluster_size))
+    used = min(places[0] + length, s.file_length()) - places[0]
     end = places[-1] + s.cluster_size
     try:
+        if used > 0 and not s.external and not s.extended:
+            await s.file.co_pwrite_zeroes(places[0], used)  # R6
         await _extend_file(s, min(end, stop) if s.external else end, prealloc)
     except OSError:
         if not s.external:

@@ -85,6 +85,18 @@ def test_what_was_cut_off_shows_no_backing_file(tmp_path: Path, compat: str) -> 
     clean(top)
 
 
+def test_what_clusters_held_before_does_not_come_to_light(image: Path, opener: Opener) -> None:
+    """Preallocated ones may have been somebody's; the new part of a disk reads as zeroes."""
+    disk = opener(options={"pass-discard-request": "off"})
+    disk.pwrite(0, b"x" * SIZE)
+    disk.pdiscard(0, SIZE)
+    disk.flush()
+    disk.truncate(2 * SIZE, prealloc="metadata")
+    assert disk.pread(0, 2 * SIZE) == bytes(2 * SIZE)
+    disk.close()
+    clean(image)
+
+
 def test_l2_tables_and_refcount_blocks_go(tmp_path: Path, opener: Opener) -> None:
     path = tmp_path / "small.qcow2"
     block.create(os.fspath(path), "qcow2", SIZE, cluster_size=512)
