@@ -247,8 +247,9 @@ class FileDriver(BlockDriver):
     ) -> tuple[int, int, int, BlockDriverState | None]:
         found, pnum = f.BDRV_BLOCK_DATA, nbytes
         if want_zero:
-            found, pnum = status_at(bs.opaque.fd, offset, nbytes)
-            pnum += -pnum % bs.bl.request_alignment
+            found, pnum = whole_blocks(
+                *status_at(bs.opaque.fd, offset, nbytes), bs.bl.request_alignment
+            )
         return found | f.BDRV_BLOCK_OFFSET_VALID, pnum, offset, bs
 
     async def co_truncate(
@@ -306,6 +307,14 @@ def wants_locks(locking: str) -> bool:
         )
         return True
     return locking == "on" or (locking == "auto" and locks.has_ofd_locks())
+
+
+def whole_blocks(found: int, pnum: int, align: int) -> tuple[int, int]:
+    """The same answer for whole blocks. Where data begin or end within one, it holds data."""
+    rest = pnum % align
+    if found & f.BDRV_BLOCK_ZERO and rest < pnum:
+        return found, pnum - rest
+    return (f.BDRV_BLOCK_DATA, pnum + align - rest) if rest else (found, pnum)
 
 
 def status_at(fd: int, offset: int, nbytes: int) -> tuple[int, int]:

@@ -13,7 +13,7 @@ import pytest
 from block.core import flags as f
 from block.core.error import BlockError
 from block.protocols.file import status, syscalls, zero
-from block.protocols.file.driver import status_at
+from block.protocols.file.driver import status_at, whole_blocks
 from block.protocols.file.state import FileState
 from tests.block.protocols.file.conftest import SIZE, Opener
 
@@ -204,6 +204,24 @@ def test_answers_that_do_not_fit_together_mean_data(
 
     monkeypatch.setattr(status.os, "lseek", lseek)  # type: ignore[attr-defined]
     assert status_at(-1, 100, 1000) == outcome
+
+
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [
+        ((ZERO, 8192), (ZERO, 8192)),
+        ((ZERO, 9216), (ZERO, 8192)),
+        ((ZERO, 1024), (DATA, 4096)),
+        ((DATA, 1024), (DATA, 4096)),
+        ((DATA, 8192), (DATA, 8192)),
+    ],
+    ids=str,
+)
+def test_a_block_that_is_a_hole_in_part_holds_data(
+    found: tuple[int, int], expected: tuple[int, int]
+) -> None:
+    """Where O_DIRECT wants larger blocks than the file system has."""
+    assert whole_blocks(*found, 4096) == expected
 
 
 def test_the_status_of_an_image_is_that_of_its_file(opener: Opener, image: Path) -> None:
