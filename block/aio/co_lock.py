@@ -6,6 +6,8 @@ R1  They are used within one context; threads do not share them. (QEMU's CoMutex
 R2  All are fair: first come, first served. A lock is handed over to the next in line, who
     holds it from that moment on, although it runs only later.
 R3  Only the coroutine that holds a lock lets it go.
+R4  One that is thrown away, because nobody will ever wake it, lets nothing go: Python does that in
+    whatever thread and moment it likes, and what the lock guards is in the middle of something.
 """
 
 from __future__ import annotations
@@ -60,8 +62,9 @@ class CoMutex:
     async def __aenter__(self) -> None:
         await self.lock()
 
-    async def __aexit__(self, *exc: object) -> None:
-        self.unlock()
+    async def __aexit__(self, kind: type[BaseException] | None, *exc: object) -> None:
+        if kind is not GeneratorExit:  # R4
+            self.unlock()
 
 
 class CoQueue:
@@ -191,8 +194,9 @@ class _Section:
     async def __aenter__(self) -> None:
         await self._take()
 
-    async def __aexit__(self, *exc: object) -> None:
-        self._lock.unlock()
+    async def __aexit__(self, kind: type[BaseException] | None, *exc: object) -> None:
+        if kind is not GeneratorExit:  # R4
+            self._lock.unlock()
 
 
 def _demo() -> None:

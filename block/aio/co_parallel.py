@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Doing several things at once inside a coroutine, and waiting for all of them.
+"""Doing several things inside a coroutine: at once, waiting for all, or one after the other.
 
     failures = await co_parallel(a.co_preadv(...), b.co_preadv(...))
+    await co_then(a_wait, a.co_preadv(...))
 
 QEMU's drivers write this out wherever they need it: quorum_co_preadv and blkverify_co_prwv
 count down in each coroutine, and the last one enters the first.
@@ -59,6 +60,22 @@ async def co_parallel(*works: Awaitable[object]) -> list[OSError | None]:
     if together.mistake is not None:
         raise together.mistake
     return together.failures
+
+
+async def co_then(first: Awaitable[object], then: Awaitable[None]) -> None:
+    """Awaits one thing, and then another, which is made already and has not begun.
+
+    Where it never comes to that (the first fails, or nobody wakes us any more), the other is taken
+    back: of a coroutine that was made and never awaited Python complains on stderr.
+    """
+    try:
+        await first
+    except BaseException:
+        take_back = getattr(then, "close", None)  # not every awaitable is a coroutine
+        if take_back is not None:
+            take_back()
+        raise
+    await then
 
 
 def _demo() -> None:

@@ -82,10 +82,10 @@ class BlkAIOCB(BottomHalf):
 
     async def _run(self) -> None:
         try:
-            request = self.work()
             if self.owner.limits is not None:
+                self.owner.check_request(self.offset, self.nbytes)  # refused without a wait
                 await self.owner.limits.co_wait(self.kind, self.nbytes)
-            await request
+            await self.work()
         except (OSError, MemoryError) as error:
             self.ret = -errno_of(error)
         except BaseException:

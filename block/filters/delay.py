@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import errno
 
+from block.aio.co_parallel import co_then
 from block.aio.co_sleep import co_sleep_ns
 from block.aio.world import ClockType
 from block.core import flags as f
@@ -93,7 +94,6 @@ def _latencies(taken: dict[str, int | None]) -> dict[str, int]:
     }
 
 
-async def _later(bs: BlockDriverState, latency_ns: int, request: Awaitable[None]) -> None:
+def _later(bs: BlockDriverState, latency_ns: int, request: Awaitable[None]) -> Awaitable[None]:
     """Does a request after its latency (R1)."""
-    await co_sleep_ns(ClockType.REALTIME, latency_ns, owner=bs)
-    await request
+    return co_then(co_sleep_ns(ClockType.REALTIME, latency_ns, owner=bs), request)

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import errno
 
+from block.aio.co_parallel import co_then
 from block.core import io
 from block.core.error import BlockError
 from block.core.filter import AroundDriver, filtered
@@ -99,7 +100,7 @@ class ThrottleDriver(AroundDriver):
         direction = DIRECTION.get(kind)
         if direction is None or member.passes(direction, nbytes):
             return request
-        return _wait_and_do(member, direction, nbytes, request)
+        return co_then(member.co_wait(direction, nbytes), request)
 
     # -- drained sections and moves
 
@@ -114,10 +115,3 @@ class ThrottleDriver(AroundDriver):
 
     def attach_aio_context(self, bs: BlockDriverState, ctx: AioContext) -> None:
         bs.opaque.attach(ctx)
-
-
-async def _wait_and_do(
-    member: ThrottleGroupMember, direction: int, nbytes: int, request: Awaitable[None]
-) -> None:
-    await member.co_wait(direction, nbytes)
-    await request

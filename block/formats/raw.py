@@ -215,10 +215,11 @@ GUESSED = (
 )
 
 
-async def _announced(child: BdrvChild, event: str, request: Awaitable[None]) -> None:
+def _announced(child: BdrvChild, event: str, request: Awaitable[None]) -> Awaitable[None]:
     """Tells the node below what a request is for before it begins (debug.py)."""
-    await debug_event(child.bs, event)
-    await request
+    from block.aio.co_parallel import co_then
+
+    return co_then(debug_event(child.bs, event), request)
 
 
 def _check_range(bs: BlockDriverState, offset: int, size: int | None, file_length: int) -> None:

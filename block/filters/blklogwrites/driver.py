@@ -117,7 +117,7 @@ class BlklogwritesDriver(FilterDriver):
 
     async def co_flush_to_disk(self, bs: BlockDriverState) -> None:
         """Flushes the disk, and says so; the core flushes both children afterwards all the same."""
-        await _log(bs).around_flush(filtered(bs).co_flush())
+        await _log(bs).around_flush(filtered(bs).co_flush)
 
 
 def _log(bs: BlockDriverState) -> WriteLog:

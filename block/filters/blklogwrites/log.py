@@ -26,7 +26,7 @@ from block.filters.blklogwrites.layout import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Iterable
+    from collections.abc import Awaitable, Callable, Iterable
 
     from block.core.edge import BdrvChild
     from block.core.iov import Iov
@@ -53,10 +53,10 @@ class WriteLog:
         async with self._lock:
             await self._append(offset, nbytes, flags, data)
 
-    async def around_flush(self, flush: Awaitable[None]) -> None:
+    async def around_flush(self, flush: Callable[[], Awaitable[None]]) -> None:
         """Flushes, and says so in the log (R3)."""
         async with self._lock:
-            await flush
+            await flush()
             await self._append(0, 0, FLUSH, [])
 
     async def _append(self, offset: int, nbytes: int, flags: int, data: Iov | None) -> None:

@@ -115,6 +115,27 @@ def test_only_the_holder_unlocks_a_mutex(start: Started) -> None:
         start(steal())
 
 
+@pytest.mark.parametrize("kind", ["mutex", "reader", "writer"])
+def test_a_coroutine_that_is_thrown_away_lets_nobody_in(start: Started, kind: str) -> None:
+    """Python does that in any thread, whenever it collects what nobody can wake any more."""
+    mutex, rwlock = CoMutex(), CoRwLock()
+    inside: list[str] = []
+
+    async def take(name: str) -> None:
+        async with {"mutex": mutex, "reader": rwlock.reading(), "writer": rwlock.writing()}[kind]:
+            inside.append(name)
+            await co_yield()
+
+    async def wait() -> None:
+        async with mutex if kind == "mutex" else rwlock.writing():
+            inside.append("the next")
+
+    holder = start(take("the first"))
+    start(wait())
+    holder._co.close()
+    assert inside == ["the first"]
+
+
 def test_a_queue_wakes_one_or_all(start: Started) -> None:
     queue = CoQueue()
     woken: list[int] = []

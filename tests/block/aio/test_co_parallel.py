@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""co_parallel: several pieces of work side by side, and their failures."""
+"""Several pieces of work side by side, or one after the other, and their failures."""
 
 from __future__ import annotations
 
 import errno
+import inspect
 
 import pytest
 
-from block.aio.co_parallel import co_parallel
+from block.aio.co_parallel import co_parallel, co_then
 from block.aio.context import AioContext
 from block.aio.coroutine import Coroutine, co_yield, current
 
@@ -93,3 +94,30 @@ def test_the_pieces_are_in_the_context_of_their_caller(pieces: Pieces) -> None:
     while len(pieces.log) < 5:
         pieces.ctx.poll(True)
     assert pieces.log[-1] == "all have ended"
+
+
+def test_one_piece_after_the_other(pieces: Pieces) -> None:
+    co = Coroutine(co_then(pieces.piece("a"), pieces.piece("b")), ctx=pieces.ctx)
+    co.enter()
+    pieces.waiting["a"].wake()
+    assert pieces.log == ["a begins", "a ends", "b begins"]
+    pieces.waiting["b"].wake()
+    assert co.done
+
+
+def test_the_second_never_begins_where_the_first_fails(pieces: Pieces) -> None:
+    second = pieces.piece("b")
+    co = Coroutine(co_then(pieces.at_once(OSError(errno.EIO, "broken")), second), ctx=pieces.ctx)
+    with pytest.raises(OSError, match="broken"):
+        co.enter()
+    assert inspect.getcoroutinestate(second) == inspect.CORO_CLOSED
+    assert pieces.log == []
+
+
+def test_the_second_is_taken_back_where_nobody_wakes_the_first(pieces: Pieces) -> None:
+    second = pieces.piece("b")
+    co = Coroutine(co_then(pieces.piece("a"), second), ctx=pieces.ctx)
+    co.enter()
+    co._co.close()
+    assert inspect.getcoroutinestate(second) == inspect.CORO_CLOSED
+    assert pieces.log == ["a begins"]
