@@ -7,6 +7,9 @@ R1  Who gets a free lock is a choice: whoever takes its next step first.
 R2  Descriptors are real, so that drivers can use them; but nobody ever waits in the kernel.
     The poller looks without waiting, and the scheduler lets others go on until it finds something.
 R3  Which of several ready descriptors is served first is a choice, too.
+R4  If time-outs may come early (scheduler.py, R6), a wait for a lock that is not for ever is a
+    try, too: whether it comes before the release or after it is a race. To begin such a wait is
+    to look whether the lock is free.
 """
 
 from __future__ import annotations
@@ -41,12 +44,12 @@ class Waiters:
         self.scheduler = scheduler
         self.threads: dict[FakeThread, None] = {}
 
-    def wait(self, what: str, access: int, deadline_ns: int = -1) -> bool:
+    def wait(self, what: str, access: int, deadline_ns: int = -1, early: bool = False) -> bool:
         """Blocks the running thread; False: its time is up."""
         scheduler, me = self.scheduler, self.scheduler.running
         self.threads[me] = None
         try:
-            scheduler.block(what, (access,), deadline_ns)
+            scheduler.block(what, (access,), deadline_ns, early=early)
         finally:
             woken = self.threads.pop(me, 0) == 0
         return woken
@@ -77,12 +80,21 @@ class FakeLock:
         if scheduler.closed:
             return True
         deadline_ns = deadline(scheduler, timeout)
+        early = scheduler.early_timeouts and deadline_ns >= 0
         while self.holder is not None:
             if not blocking or 0 <= deadline_ns <= scheduler.now_ns:
                 scheduler.touch(self._thing | TRY)
                 return False
-            self._waiters.wait(f"a lock of {self.holder.name}", self._thing | WRITE, deadline_ns)
+            what = f"a lock of {self.holder.name}"
+            if early:
+                scheduler.touch(self._thing | TRY)
+            woken = self._waiters.wait(what, self._thing | WRITE, deadline_ns, early)
+            if early and not woken:
+                scheduler.touch(self._thing | TRY)
+                return False
         self.holder = scheduler.running
+        if early:
+            scheduler.touch(self._thing | TRY)
         scheduler.touch(self._thing | WRITE)
         return True
 

@@ -22,7 +22,8 @@ R1  If the search is `complete`, each order with at most so many preemptions is 
     `steps` nor `watched` names touches things unseen: between two doors only, but races on
     them are not looked for.
 R2  Orders of whole steps are tried, not those of a weak memory model: Python has none. Time passes
-    only when nobody can go on: a time-out does not come early.
+    only when nobody can go on. With `early_timeouts` a lock's time-out may come before; that is
+    nothing one would expect, and counts as a preemption.
 R3  A descriptor or a clock that somebody outside changes makes runs diverge, which is reported.
 R4  What a scenario does `with world.in_one_order():` is not explored. To build up and to clear away
     takes most of its steps, and is the same in all of them.
@@ -36,6 +37,7 @@ import inspect
 import sys
 import threading
 import time
+import traceback
 import warnings
 
 from block.aio.world import set_world
@@ -58,7 +60,8 @@ if TYPE_CHECKING:
 STEPS_OF_A_RUN = 50_000
 COLLECT_EVERY = 100
 UNSEEN = ("block.aio.world", "block.aio.demo", "block.aio.audit", "block.aio.thread",
-          "block.aio.poller", "block.aio.notifier", "block.aio.gate")  # fmt: skip
+          "block.aio.poller", "block.aio.notifier", "block.aio.gate",
+          "block.aio.switch_interval")  # fmt: skip
 
 
 class Failure:
@@ -123,11 +126,19 @@ class Result:
 class Exploration:
     """One call of explore."""
 
-    def __init__(self, scenario: Scenario, lines: Lines, state: State, seconds: float) -> None:
+    def __init__(
+        self,
+        scenario: Scenario,
+        lines: Lines,
+        state: State,
+        seconds: float,
+        early_timeouts: bool = False,
+    ) -> None:
         self.scenario = scenario
         self.lines = lines
         self.state = state
         self.end = time.monotonic() + seconds
+        self.early_timeouts = early_timeouts
         self.search = Search()
         self.result = Result()
         self.reported: list[BaseException] = []
@@ -159,6 +170,7 @@ class Exploration:
         world = DeterministicWorld(search, search.names)
         search.begin(world.scheduler)
         world.scheduler.most_steps = STEPS_OF_A_RUN
+        world.scheduler.early_timeouts = self.early_timeouts
         before = set_world(world)
         self.state.names(search.names)
         self.lines.recorder.begin(world)
@@ -211,6 +223,16 @@ class Exploration:
         failure.all_rows, failure.rows = rows, rows_that_matter(rows)
         failure.threads = [thread.name for thread in search.scheduler.threads[1:]]
 
+    def forget(self) -> None:
+        """Lets go what the last run, and a failing one, have left."""
+        self.search.names.forget()
+        self.search = Search()
+        failure = self.result.failure
+        error = None if failure is None else failure.error
+        while error is not None:
+            traceback.clear_frames(error.__traceback__)
+            error = error.__cause__ or error.__context__
+
 
 def explore(
     scenario: Scenario,
@@ -220,14 +242,16 @@ def explore(
     steps: Iterable[str] = ("block.aio",),
     watched: Iterable[str] = (),
     shorten: float = 2.0,
+    early_timeouts: bool = False,
 ) -> Result:
     """Runs a scenario in every order that matters, up to so many preemptions.
 
-    preemptions  how often a thread may lose its turn in one run
-    seconds      when to give up; the result says whether it was `complete`
-    steps        modules, or packages, that have steps between lines; the scenario's is one of them
-    watched      modules in which nobody comes in between, but what they touch is noted
-    shorten      after a failure: how long to look for one with fewer steps, in seconds
+    preemptions     how often a thread may lose its turn in one run
+    seconds         when to give up; the result says whether it was `complete`
+    steps           modules, or packages, that have steps between lines; the scenario's is one
+    watched         modules in which nobody comes in between, but what they touch is noted
+    shorten         after a failure: how long to look for one with fewer steps, in seconds
+    early_timeouts  whether a wait for a lock may end before its time (R2)
     """
     recorder = Recorder()
     lines = Lines(recorder)
@@ -235,7 +259,7 @@ def explore(
     modules = dict.fromkeys(loaded(watched), False)
     modules |= dict.fromkeys([*loaded(steps), own], True)
     state = State(dict.fromkeys([*loaded(("block",)), *modules]))
-    exploration = Exploration(scenario, lines, state, seconds)
+    exploration = Exploration(scenario, lines, state, seconds, early_timeouts)
     start = time.monotonic()
     hook, threading.excepthook = (
         threading.excepthook,
@@ -255,7 +279,7 @@ def explore(
             exploration.result.seconds = time.monotonic() - start
             if exploration.result.failure is not None:
                 exploration.trace(exploration.result.failure)
-            exploration.search.names.forget()
+            exploration.forget()
             gc.collect()
     finally:
         gc.enable()

@@ -9,6 +9,8 @@ the end of threads), and with line steps also between two lines (lines.py).
     ready        those that can go on, as bits
     sleeping     those that wait for descriptors: whether they can go on must be asked
     deadlines    those that wait no longer than until then
+    hurried      those whose wait may end before its time, as bits (R6)
+    early        those of them that can go on at the present point for no other reason
     quiet        what happens now is not explored (DeterministicWorld.in_one_order)
 
 R1  Nothing happens between two steps but what one thread does. So a run is determined by the
@@ -22,6 +24,10 @@ R4  A thread that looks again and again and finds nothing gives way to others, a
 R5  When a run is decided, `dying` is set. From then on each step raises, in every thread, so
     that its stack unwinds. When all have, the doors do nothing any more: a coroutine that was
     left suspended may still unwind, when it is collected.
+R6  A machine may be so busy that a thread's time is up before another has taken its next step. With
+    `early_timeouts` that is a choice: whoever waits for a lock, and not for ever, may be given its
+    turn, and finds its time up. The clocks do not move for that; and when nobody else can go on,
+    R2 holds as ever.
 """
 
 from __future__ import annotations
@@ -79,6 +85,8 @@ class Scheduler:
         self.sleeping: dict[FakeThread, Callable[[], bool]] = {}
         self.deadlines: dict[FakeThread, int] = {}
         self.giving_way = 0  # those of R4, as bits
+        self.hurried = self.early = 0
+        self.early_timeouts = False
         self.now_ns = START_NS
         self.n_steps = 0
         self.most_steps = MOST_STEPS
@@ -117,8 +125,9 @@ class Scheduler:
                 self._ask_sleepers()
             ready = self.ready & ~self.giving_way
             if ready:
-                number = self.decider.thread(ready, me.number if ready & me.bit else 0)
-                return self.threads[number]
+                self.early = 0 if self.quiet else self.hurried & ~self.ready
+                running = me.number if ready & me.bit else 0
+                return self.threads[self.decider.thread(ready | self.early, running)]
             self._wait()
 
     def _ask_sleepers(self) -> None:
@@ -171,10 +180,12 @@ class Scheduler:
         accesses: Iterable[int],
         deadline_ns: int = -1,
         has_work: Callable[[], bool] | None = None,
+        early: bool = False,
     ) -> None:
         """Lets the others go on until `wake`, the deadline, or until has_work() says so.
 
         accesses  what the thread will touch when it goes on
+        early     whether the deadline may come at any time (R6)
         """
         me = self.running
         if self.dying:
@@ -186,11 +197,14 @@ class Scheduler:
             self.deadlines[me] = deadline_ns
         if has_work is not None:
             self.sleeping[me] = has_work
+        if early:
+            self.hurried |= me.bit
         chosen = self._choose(me)
         if chosen is not me:
             self._switch(chosen)
         self.deadlines.pop(me, None)
         self.sleeping.pop(me, None)
+        self.hurried &= ~me.bit
         self.ready |= me.bit
 
     def wake(self, thread: FakeThread) -> None:

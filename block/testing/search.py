@@ -61,14 +61,15 @@ class Seen:
 class Node:
     """A point of the present run at which it could go on otherwise."""
 
-    __slots__ = ("at", "chosen", "default", "done", "index", "is_pick", "ready", "running", "seen",
-                 "todo", "touched", "used")  # fmt: skip
+    __slots__ = ("at", "chosen", "default", "done", "early", "index", "is_pick", "ready", "running",
+                 "seen", "todo", "touched", "used")  # fmt: skip
 
     def __init__(
         self, at: int, ready: int, running: int, chosen: int, used: int, seen: Seen | None
     ) -> None:
         self.at = at  # the number of the step
         self.ready = ready
+        self.early = 0  # those of them whose time would be up before it is
         self.running = running
         self.default = self.chosen = chosen
         self.used = used  # preemptions before it
@@ -83,6 +84,8 @@ class Node:
         """Returns the preemptions that a choice takes."""
         if self.is_pick:
             return int(choice != 0)
+        if self.early >> choice & 1:
+            return 1
         return int(self.running != 0 and choice != self.running)
 
     def add(self, thread: int) -> None:
@@ -152,7 +155,8 @@ class Search:
         if self._accesses:
             self._end_event()
         self._at = at = self._at + 1
-        chosen = running or (ready & -ready).bit_length() - 1
+        others = ready & ~self.scheduler.early
+        chosen = running or (others & -others).bit_length() - 1
         if at in self._plan:
             chosen = self._plan[at]
             if not ready >> chosen & 1:
@@ -168,11 +172,11 @@ class Search:
     def _new_point(self, at: int, ready: int, running: int, chosen: int) -> None:
         """The next event begins here."""
         seen = self._look_up(running) if ready & (ready - 1) and at > self._planned else None
-        self._point = Node(at, ready, running, chosen, self._used, seen)
+        self._point = point = Node(at, ready, running, chosen, self._used, seen)
+        point.early = self.scheduler.early
         self._node = None
         self._turn_begins = chosen != running
-        if running and chosen != running:
-            self._used += 1
+        self._used += point.cost(chosen)
 
     def blocked(self, accesses: Iterable[int]) -> None:
         self._end_event()
@@ -364,5 +368,7 @@ class Search:
         """Notes the line that begins."""
         thread = self.scheduler.threads[chosen]
         file, line = place(thread, chosen == self._thread)
-        forced = running != 0 and chosen != running
-        self.rows.append(Row(chosen, file, line, thread.label, forced))
+        early = bool(self.scheduler.early & thread.bit)
+        forced = early or (running != 0 and chosen != running)
+        label = "its time is up" if early else thread.label
+        self.rows.append(Row(chosen, file, line, label, forced))

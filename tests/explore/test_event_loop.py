@@ -17,7 +17,7 @@ from block.aio.coroutine import Coroutine, co_yield
 from block.aio.iothread import IOThread
 from block.aio.world import ClockType
 from block.testing.world import DeterministicWorld
-from tests.support.exploring import must_hold
+from tests.support.exploring import must_hold, work_for_an_idle_worker
 
 SECOND = 1_000_000_000
 
@@ -289,6 +289,10 @@ def test_work_that_is_cancelled_is_either_done_or_not_but_completed_once() -> No
         assert rets == ([7] if done else [-errno.ECANCELED])
 
     must_hold(scenario, preemptions=3)
+
+
+def test_work_that_comes_just_as_a_workers_time_is_up_is_done_once() -> None:
+    must_hold(work_for_an_idle_worker, preemptions=3, early_timeouts=True)
 
 
 def test_an_iothread_ends_in_whatever_moment_it_is_told_to() -> None:

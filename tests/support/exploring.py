@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from block.aio.context import AioContext
 from block.aio.iothread import IOThread
 from block.core.backend import BlockBackend
 from block.testing.explore import Result, explore
@@ -22,9 +23,17 @@ def must_hold(
     preemptions: int = 2,
     watched: tuple[str, ...] = (),
     steps: tuple[str, ...] = ("block.aio",),
+    early_timeouts: bool = False,
 ) -> Result:
     """Explores a scenario: every order within the limit must be tried, and pass."""
-    result = explore(scenario, preemptions, PATIENCE, watched=watched, steps=steps)
+    result = explore(
+        scenario,
+        preemptions,
+        PATIENCE,
+        watched=watched,
+        steps=steps,
+        early_timeouts=early_timeouts,
+    )
     print(result)
     spaces[inspect.stack()[1].function] = {
         "orders": result.interleavings,
@@ -36,6 +45,22 @@ def must_hold(
     assert result.failure is None, str(result.failure)
     assert result.complete, f"the space is too large: {result}"
     return result
+
+
+def work_for_an_idle_worker(world: DeterministicWorld) -> None:
+    """A worker of the thread pool is idle; there is work for it, just as its time may be up."""
+    ctx = AioContext("main", world)
+    rets: list[int] = []
+    with world.in_one_order():
+        ctx.thread_pool.submit_aio(lambda: 1, rets.append)
+        while not rets:
+            ctx.poll(True)
+    ctx.thread_pool.submit_aio(lambda: 2, rets.append)
+    while len(rets) < 2:
+        ctx.poll(True)
+    with world.in_one_order():
+        ctx.close()
+    assert rets == [1, 2]
 
 
 class Reader:

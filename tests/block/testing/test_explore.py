@@ -4,23 +4,28 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 
 import pytest
 
+from block.aio import switch_interval
 from block.aio.bh import BottomHalf
 from block.aio.context import AioContext
 from block.aio.iothread import IOThread
 from block.aio.lock import RFifoLock
+from block.aio.thread_pool import ThreadPool, Worker
 from block.aio.world import the_world
 from block.core import graph
 from block.testing.choices import Seeded
 from block.testing.explore import Result, explore, run_once
 from block.testing.failures import Deadlock, Diverged, Livelock, ThreadDied
+from block.testing.replaced import replaced
 from block.testing.report import Row, rows_that_matter, table
 from block.testing.state import State
 from block.testing.world import DeterministicWorld
 from tests.support.descriptors import open_fds
 from tests.support.drivers import Disk, Ram, make_node
+from tests.support.exploring import work_for_an_idle_worker
 
 
 class Counter:
@@ -110,6 +115,66 @@ def test_a_search_without_time_says_that_it_is_not_complete() -> None:
     result = explore(two_count_with_a_lock, seconds=0)
     assert not result.complete
     assert "not all" in str(result)
+
+
+def a_wait_that_is_long_enough(world: DeterministicWorld) -> None:
+    lock = world.new_lock()
+    lock.acquire()
+    other = world.start_thread("other", lock.release)
+    in_time = lock.acquire(timeout=10)
+    other.join()
+    assert in_time, "its time was up"
+
+
+def test_time_is_up_early_only_where_the_search_is_asked_for_that() -> None:
+    assert explore(a_wait_that_is_long_enough, preemptions=3).failure is None
+    result = explore(a_wait_that_is_long_enough, preemptions=0, early_timeouts=True)
+    assert result.failure is None, "nobody expects that"
+    failure = explore(a_wait_that_is_long_enough, preemptions=1, early_timeouts=True).failure
+    assert failure is not None
+    assert failure.preemptions == 1
+    assert "<its time is up>" in failure.table()
+
+
+def test_when_nobody_else_can_go_on_time_is_up_at_its_time() -> None:
+    def scenario(world: DeterministicWorld) -> None:
+        lock = world.new_lock()
+        lock.acquire()
+        before = world.now_ns()
+        assert not lock.acquire(timeout=10)
+        assert world.now_ns() - before == 10_000_000_000
+
+    assert explore(scenario, early_timeouts=True).failure is None
+
+
+def ends_all_the_same(pool: ThreadPool, worker: Worker) -> bool:
+    """A form of `_retire` that does not ask whether the worker's gate is being opened just now."""
+    with pool._lock:
+        if worker in pool._idle:
+            pool._idle.remove(worker)
+        pool._end_worker(worker)
+    return True
+
+
+def leaves_its_gate_open(pool: ThreadPool, worker: Worker) -> bool:
+    """One that does not wait for the gate which is being opened: it is open the next time."""
+    with pool._lock:
+        if worker in pool._idle:
+            pool._idle.remove(worker)
+            pool._end_worker(worker)
+            return True
+    return False
+
+
+@pytest.mark.parametrize("form", [ends_all_the_same, leaves_its_gate_open])
+def test_a_worker_that_ends_wrongly_when_its_time_is_up_is_found(
+    form: Callable[[ThreadPool, Worker], bool],
+) -> None:
+    with replaced({"block.aio.thread_pool:ThreadPool._retire": form}):
+        assert explore(work_for_an_idle_worker, preemptions=3).failure is None
+        failure = explore(work_for_an_idle_worker, early_timeouts=True).failure
+    assert failure is not None
+    assert "<its time is up>" in failure.table()
 
 
 def test_an_error_in_another_thread_is_a_failure() -> None:
@@ -250,6 +315,21 @@ def test_variables_of_modules_are_put_back_in_place() -> None:
     assert graph.all_states is states
     assert None not in states
     assert graph._counter == counter
+
+
+def test_how_many_real_threads_want_to_switch_quickly_is_not_put_back() -> None:
+    """One may end while we search; if it were counted again, nobody would switch quickly."""
+    before = switch_interval._n_users
+    begun: list[int] = []
+
+    def scenario(world: DeterministicWorld) -> None:
+        begun.append(1)
+        switch_interval.shorten_switch_interval()
+
+    explore(scenario, preemptions=0)
+    assert switch_interval._n_users == before + len(begun)
+    for _ in begun:
+        switch_interval.restore_switch_interval()
 
 
 def test_nodes_that_broken_runs_leave_are_gone_afterwards() -> None:

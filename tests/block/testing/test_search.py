@@ -24,8 +24,9 @@ Op = tuple[str, int]
 Program = list[list[Op]]
 Outcome = tuple[object, ...]
 FOR_EVER = 1e9
-KINDS = ["read", "write", "copy", "wait", "either", "set", "lock"]
-WEIGHTS = [7, 7, 2, 2, 1, 1, 2]
+KINDS = ["read", "write", "copy", "wait", "either", "set", "lock", "in_time"]
+WEIGHTS = [7, 7, 2, 2, 1, 1, 2, 0]
+WITH_TIMEOUTS = [4, 3, 1, 1, 0, 1, 5, 6]
 N_VARIABLES = 2
 N_LOCKS = 2
 N_NOTIFIERS = 2
@@ -45,17 +46,17 @@ class Exhaustive(Search):
         return None
 
 
-def random_program(dice: random.Random) -> Program:
+def random_program(dice: random.Random, weights: list[int] = WEIGHTS) -> Program:
     n_threads = dice.choice([2, 2, 3])
     n_ops = dice.choice([2, 3, 4, 5] if n_threads == 2 else [2, 3])
-    return [random_thread(dice, n_ops, number) for number in range(n_threads)]
+    return [random_thread(dice, n_ops, number, weights) for number in range(n_threads)]
 
 
-def random_thread(dice: random.Random, n_ops: int, number: int) -> list[Op]:
+def random_thread(dice: random.Random, n_ops: int, number: int, weights: list[int]) -> list[Op]:
     ops: list[Op] = []
     held = -1
     for _ in range(n_ops):
-        kind = dice.choices(KINDS, WEIGHTS)[0]
+        kind = dice.choices(KINDS, weights)[0]
         if kind != "lock":
             ops.append((kind, dice.randrange(2)))
         elif held < 0:
@@ -108,6 +109,16 @@ class Machine:
     def unlock(self, thread: int, which: int) -> None:
         self.locks[which].release()
 
+    def in_time(self, thread: int, which: int) -> None:
+        """Takes a lock, unless its time is up first: that leads elsewhere."""
+        lock = self.locks[which]
+        if lock.holder is self.world.scheduler.running:
+            return
+        in_time = lock.acquire(timeout=1)
+        self.write(thread, which if in_time else 1 - which)
+        if in_time:
+            lock.release()
+
     def set(self, thread: int, which: int) -> None:
         self.notifiers[which].set()
 
@@ -129,7 +140,11 @@ class Machine:
 
 
 def outcomes(
-    program: Program, preemptions: int, search: Search, most_runs: int = 10_000
+    program: Program,
+    preemptions: int,
+    search: Search,
+    most_runs: int = 10_000,
+    early_timeouts: bool = False,
 ) -> tuple[set[Outcome], int]:
     """Returns what the runs of a program end with, and how many there were; none: too many."""
     found: set[Outcome] = set()
@@ -148,7 +163,9 @@ def outcomes(
             raise Aborted from deadlock
         found.add((*machine.seen, *machine.values))
 
-    exploration = Exploration(scenario, Lines(Recorder()), State([]), FOR_EVER)
+    exploration = Exploration(
+        scenario, Lines(Recorder()), State([]), FOR_EVER, early_timeouts=early_timeouts
+    )
     exploration.search = search
     n_runs = 0
     for bound_now in range(preemptions + 1):
@@ -183,6 +200,30 @@ def test_the_search_sees_every_outcome_that_there_is(seed: int) -> None:
             n_all += n_runs
             n_tried += n_few
     assert n_tried < n_all / 2
+
+
+@pytest.mark.parametrize("seed", [0, 1, *MORE])
+def test_it_sees_every_outcome_of_time_outs_that_come_early(seed: int) -> None:
+    dice = random.Random(seed)
+    n_all = n_tried = 0
+    for _ in range(15):
+        program, preemptions = random_program(dice, WITH_TIMEOUTS), dice.choice([1, 2])
+        everything, n_runs = outcomes(program, preemptions, Exhaustive(), 700, early_timeouts=True)
+        if everything:
+            found, n_few = outcomes(program, preemptions, Search(), early_timeouts=True)
+            assert found == everything, (program, preemptions)
+            n_all += n_runs
+            n_tried += n_few
+    assert n_tried < n_all / 2
+
+
+def test_a_time_out_that_comes_early_leads_where_nothing_else_does() -> None:
+    """The first thread loses its turn while it holds the lock; then the second one's time is up."""
+    program: Program = [[("lock", 0), ("write", 0), ("unlock", 0)], [("in_time", 0)]]
+    in_time = [outcomes(program, n, Search())[0] for n in (1, 2)]
+    early = [outcomes(program, n, Search(), early_timeouts=True)[0] for n in (1, 2)]
+    assert in_time[0] == in_time[1] == early[0]
+    assert early[1] > early[0]
 
 
 def test_the_same_search_makes_the_same_runs() -> None:
