@@ -3,6 +3,8 @@
 
 A request that reaches its user in the right thread may have been elsewhere on its way: its last
 bottom half brings it home. So every request hook of every node is looked at when it ends.
+
+R1  A hook that is thrown away, after the run, has not ended.
 """
 
 from __future__ import annotations
@@ -38,12 +40,20 @@ def watched(cls: type[BlockDriver], told: Told) -> BlockDriver:
 
 
 def _looking(hook: Callable[..., Awaitable[Any]], name: str, told: Told) -> Callable[..., Any]:
+    def look_where(bs: BlockDriverState) -> None:
+        co, ctx = current(), bs.aio_context
+        if not ctx.is_home() or co is None or co.ctx is not ctx:
+            told(bs, f"{name} ended in a thread that is not at home in {ctx.name}")
+
     async def look(self: BlockDriver, bs: BlockDriverState, *args: Any) -> Any:
         try:
-            return await hook(self, bs, *args)
-        finally:
-            co, ctx = current(), bs.aio_context
-            if not ctx.is_home() or co is None or co.ctx is not ctx:
-                told(bs, f"{name} ended in a thread that is not at home in {ctx.name}")
+            answer = await hook(self, bs, *args)
+        except GeneratorExit:  # R1
+            raise
+        except BaseException:
+            look_where(bs)
+            raise
+        look_where(bs)
+        return answer
 
     return look

@@ -27,7 +27,7 @@ HANGS = (broken.MainContext, broken.LosesRequest)
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run_module, "PATIENCE", 1.0)
+    monkeypatch.setattr(run_module, "PATIENCE", 2.0)
 
 
 def run_of(driver: type[broken.Memory], folder: Path, moves: int = 30) -> Result:
