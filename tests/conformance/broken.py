@@ -213,7 +213,7 @@ class ForgetsWrites(Memory):
         self, bs: BlockDriverState, offset: int, nbytes: int, qiov: Iov, flags: int
     ) -> None:
         await self.wait(bs)
-        if bs.aio_context is bs.opaque.first_context:
+        if bs.aio_context is bs.opaque.first_context:  # MISTAKE
             bs.opaque.data[offset : offset + nbytes] = iov_to_bytes(qiov, 0, nbytes)
 
 

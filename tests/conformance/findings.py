@@ -33,6 +33,11 @@ NOT_A_DRIVERS = tuple(
 )
 
 
+def short(where: str) -> str:
+    """Returns a "file:line" with the file relative to the project."""
+    return where.removeprefix(f"{ROOT}/")
+
+
 class Lost(Exception):
     """Nothing moves any more."""
 
@@ -52,7 +57,7 @@ class Finding:
     def __init__(self, driver: str, kind: str, where: str, what: str) -> None:
         self.driver = driver
         self.kind = kind
-        self.where = where.removeprefix(f"{ROOT}/")
+        self.where = short(where)
         self.what = what
 
     def __eq__(self, other: object) -> bool:

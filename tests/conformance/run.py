@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from block.aio.audit import waits_at
 from block.aio.context import AioContext
@@ -32,6 +33,7 @@ from block.core.wait import poll_while
 from tests.conformance import probe
 from tests.conformance.findings import Audit, Finding, Lost, driver_of, resumed_by
 from tests.conformance.samples import Sample
+from tests.conformance.trail import CHANGES, READS, Trail
 from tests.conformance.trees import Site, Tree
 from tests.conformance.users import Load
 
@@ -160,20 +162,26 @@ class Run:
         self.nodes = list(graph.component(self.root))
         self.audit = Audit(contexts, self.nodes)
         for bs in self.nodes:
-            probe.watch(bs, self.strayed)
-        self.load = Load(self.root, self.seen, seed, keeps_data)
+            probe.watch(bs, self.strayed, self.served)
+        self.trail = Trail()
+        self.load = Load(self.root, self.seen, self.trail, seed, keeps_data)
         self.load.add_users(SHARES, DEPTH)
         self.load.waiter = self.main
 
     # -- what goes wrong
 
-    def seen(self, kind: str, what: str) -> None:
+    def seen(self, kind: str, what: str, where: str = "") -> None:
         """A user has seen something wrong."""
-        self.found(Finding(driver_of(self.root), kind, "", what))
+        self.found(Finding(driver_of(self.root), kind, where, what))
 
     def strayed(self, bs: BlockDriverState, what: str) -> None:
         """A hook has ended in a wrong thread."""
         self.found(Finding(driver_of(bs), "wrong thread", resumed_by(), what))
+
+    def served(self, bs: BlockDriverState, hook: str, asked: tuple[Any, ...], where: str) -> None:
+        """A hook has ended well."""
+        if bs is self.root and hook in (*READS, *CHANGES):
+            self.trail.note(hook, asked[0], asked[1], bs.aio_context.name, where)
 
     def raised(self, args: threading.ExceptHookArgs) -> None:
         """A callback in an IOThread has raised."""
@@ -253,6 +261,7 @@ class Run:
         home = self.root.aio_context
         self.root.set_aio_context(self.random.choice([c for c in self.contexts if c is not home]))
         self.result.moves += 1
+        self.trail.moves += 1
 
     def check(self) -> None:
         """Asks all contexts what they hold."""

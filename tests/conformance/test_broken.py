@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,7 @@ def test_a_driver_that_is_right_passes(tmp_path: Path) -> None:
         (broken.MainContext, "bh"),
         (broken.MainTimer, "another context"),
         (broken.OwnsNothing, "bh"),
+        (broken.ForgetsWrites, "data"),
         (broken.LeavesAtClose, "timer"),
     ],
     ids=lambda value: getattr(value, "format_name", value),
@@ -109,9 +111,11 @@ def test_a_request_that_nobody_answers_is_found_where_it_waits(tmp_path: Path) -
     assert ("loses-request", "lost", where) in {(f.driver, f.kind, f.where) for f in findings}
 
 
-def test_wrong_data_is_found(tmp_path: Path) -> None:
+def test_wrong_data_is_told_with_who_read_and_who_changed_it_last(tmp_path: Path) -> None:
     finding = run_of(broken.ForgetsWrites, tmp_path).findings[0]
-    assert (finding.driver, finding.kind) == ("forgets-writes", "data")
+    read = r"co_preadv of \d+ bytes at \d+ \(in \w+ after \d+ moves, tests/\S+/broken.py:\d+\)"
+    assert re.search(f"is wrong at byte \\d+; read by {read}; changed last by co_pw", finding.what)
+    assert finding.where in finding.what
 
 
 def test_a_driver_without_a_sample_is_named() -> None:

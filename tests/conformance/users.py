@@ -20,14 +20,15 @@ from block.aio.context import AioContext
 from block.core import flags as f
 from block.core.backend import BlockBackend
 from block.core.node import BlockDriverState
+from tests.conformance.trail import Trail
 
 UNIT = 4096
 MOST_UNITS = 4
 LONGEST = 1 << 20
 KINDS = ("read",) * 12 + ("write",) * 9 + ("zeroes", "zeroes", "discard", "flush")
 
-Report = Callable[[str, str], None]
-"""What is told of a mistake: its kind, and what was seen."""
+Report = Callable[..., None]
+"""What is told of a mistake: its kind, what was seen, and the line if there is one."""
 
 
 class Model:
@@ -82,14 +83,21 @@ class Model:
 class Load:
     """All users of one root, their common model, and how far they are.
 
+    trail       who has touched which byte
     keeps_data  False: what a read returns is not looked at
     """
 
     def __init__(
-        self, root: BlockDriverState, report: Report, seed: int, keeps_data: bool = True
+        self,
+        root: BlockDriverState,
+        report: Report,
+        trail: Trail,
+        seed: int,
+        keeps_data: bool = True,
     ) -> None:
         self.root = root
         self.report = report
+        self.trail = trail
         self.random = random.Random(seed)
         self.keeps_data = keeps_data
         self.model = Model(min(root.getlength(), LONGEST) // UNIT * UNIT)
@@ -133,7 +141,12 @@ class Load:
             return
         at = self.model.differs_at(0, self.users[0].blk.pread(0, len(self.model.data)))
         if at is not None:
-            self.report("data", f"byte {at} is wrong at the end")
+            self.report_data(at, f"byte {at} is wrong at the end")
+
+    def report_data(self, at: int, what: str) -> None:
+        """Tells of a wrong byte, and who has touched it."""
+        where, who = self.trail.about(at)
+        self.report("data", f"{what}; {who}", where)
 
     def close(self) -> None:
         for user in self.users:
@@ -238,7 +251,8 @@ class _Request:
         elif self.kind == "read" and load.keeps_data:
             at = model.differs_at(self.offset, self.buffer)
             if at is not None:
-                load.report("data", f"a read at {self.offset} is wrong at byte {at}")
+                what = f"a read of {self.nbytes} bytes at {self.offset} is wrong at byte {at}"
+                load.report_data(at, what)
         elif self.kind == "write":
             model.write(self.offset, bytes(self.buffer))
         elif self.kind == "zeroes":
