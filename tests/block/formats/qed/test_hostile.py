@@ -6,7 +6,6 @@ from __future__ import annotations
 import errno
 import os
 import random
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -16,8 +15,8 @@ from block.core.check import check
 from block.core.error import BlockError
 from block.core.reopen import set_read_only
 from tests.block.formats.qed.conftest import CLUSTER, FIRST_DATA, FIRST_L2, L1_TABLE, SIZE, Opener
-from tests.support import needs
 from tests.support.qed_disk import FIELDS, NEED_CHECK, opened_for_check, poke, state_of
+from tests.support.refusals import qemu_says, refused
 
 # field, value
 LIES = [
@@ -46,24 +45,12 @@ LIES = [
 ]
 
 
-def refusal(path: Path, read_only: bool = False) -> BlockError:
-    with pytest.raises(BlockError) as caught:
-        block.open(os.fspath(path), format="qed", read_only=read_only).close()
-    return caught.value
-
-
-def qemu_says(path: Path) -> str:
-    command = [needs.program("qemu-io"), "-f", "qed", "-c", "quit", os.fspath(path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
-    return done.stderr.removeprefix(f"qemu-io: can't open device {path}: ").rstrip("\n")
-
-
 @pytest.mark.full
 @pytest.mark.parametrize(("field", "value"), LIES, ids=str)
 def test_a_header_that_lies_is_refused_in_qemus_words(image: Path, field: str, value: int) -> None:
     poke(image, field, value)
-    mine = str(refusal(image))
-    assert mine.split(" (header")[0] == qemu_says(image)
+    mine = str(refused(image, "qed"))
+    assert mine.split(" (header")[0] == qemu_says(image, "qed")
 
 
 @pytest.mark.parametrize(("field", "value"), LIES, ids=str)
@@ -71,8 +58,8 @@ def test_the_field_at_fault_is_named(image: Path, field: str, value: int) -> Non
     poke(image, field, value)
     before = image.read_bytes()
     named = "l1_table_offset" if field == "header_size" else field
-    assert f"header.{named}" in str(refusal(image))
-    assert f"header.{named}" in str(refusal(image, read_only=True))
+    assert f"header.{named}" in str(refused(image, "qed"))
+    assert f"header.{named}" in str(refused(image, "qed", read_only=True))
     assert image.read_bytes() == before
 
 
@@ -91,7 +78,7 @@ def test_a_backing_name_outside_of_the_header_is_refused(
     poke(image, "features", 1)
     poke(image, "backing_filename_offset", offset)
     poke(image, "backing_filename_size", size)
-    assert f"header.{named}" in str(refusal(image))
+    assert f"header.{named}" in str(refused(image, "qed"))
 
 
 def test_fields_of_a_backing_file_mean_nothing_without_its_feature(
@@ -110,14 +97,14 @@ def test_a_header_too_large_for_qemu_is_refused(image: Path) -> None:
         file.truncate(1 << 34)
     poke(image, "header_size", 1 << 16)
     poke(image, "l1_table_offset", 1 << 33)
-    assert str(refusal(image)) == "QED header size is too large (header.header_size: 65536)"
+    assert str(refused(image, "qed")) == "QED header size is too large (header.header_size: 65536)"
 
 
 @pytest.mark.parametrize("length", [0, 4, 63, 64, 4096, CLUSTER, 4 * CLUSTER, 5 * CLUSTER - 512])
 def test_a_file_that_is_cut_off_is_refused(image: Path, length: int) -> None:
     with image.open("r+b") as file:
         file.truncate(length)
-    assert refusal(image).errno == errno.EINVAL
+    assert refused(image, "qed").errno == errno.EINVAL
 
 
 def test_unknown_autoclear_bits_are_cleared_before_the_first_write(

@@ -16,13 +16,12 @@ from block.core.error import BlockError
 from block.formats.vmdk import layout as lay
 from tests.block.formats.vmdk.conftest import GRAIN, SIZE, state_of
 from tests.support import needs
+from tests.support.refusals import refused
 from tests.support.vmdk_images import cowd, descriptor, exported, peek, poke
 
 
 def refusal(path: Path, read_only: bool = False) -> str:
-    with pytest.raises(BlockError) as caught:
-        block.open(os.fspath(path), format="vmdk", read_only=read_only).close()
-    return str(caught.value)
+    return str(refused(path, "vmdk", read_only))
 
 
 # field, value, what is said

@@ -1,0 +1,28 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Images that are refused: what we say, and what QEMU says of the same image."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+import block
+from block.core.error import BlockError
+from tests.support import needs
+
+
+def refused(path: Path, format: str, read_only: bool = False) -> BlockError:
+    """Opens an image that must not open; returns why it does not."""
+    with pytest.raises(BlockError) as caught:
+        block.open(os.fspath(path), format=format, read_only=read_only).close()
+    return caught.value
+
+
+def qemu_says(path: Path, format: str) -> str:
+    """What qemu-io says instead of opening an image, without its own name and the image's."""
+    command = [needs.program("qemu-io"), "-f", format, "-c", "quit", os.fspath(path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    return done.stderr.removeprefix(f"qemu-io: can't open device {path}: ").rstrip("\n")
