@@ -3,8 +3,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import pytest
 
+from block.aio.context import AioContext
 from block.aio.iothread import IOThread
 from block.core import drain
 from block.core.backend import BlockBackend
@@ -22,20 +26,32 @@ def tree(world: DeterministicWorld) -> tuple[BlockBackend, Disk]:
     return backend_on(pass_node(ram_node(disk))), disk
 
 
+@contextmanager
+def tree_in_a_thread(world: DeterministicWorld, count: int) -> Iterator[tuple[Reader, Disk]]:
+    """A tree in an IOThread, which is told to submit so many reads."""
+    blk, disk = tree(world)
+    reader = Reader(blk, count)
+    with in_a_thread(world, reader) as iothread:
+        iothread.ctx.bh_schedule_oneshot(reader.submit)
+        yield reader, disk
+
+
+def serve_all(ctx: AioContext) -> None:
+    """Does what there is to do in a context, in its thread's stead."""
+    with ctx:
+        while ctx.poll(False):
+            pass
+
+
 def test_a_drained_section_waits_for_what_is_in_flight_and_lets_nothing_in() -> None:
     def scenario(world: DeterministicWorld) -> None:
-        blk, disk = tree(world)
-        reader = Reader(blk, 2)
-        with in_a_thread(world, reader) as iothread:
-            iothread.ctx.bh_schedule_oneshot(reader.submit)
-            bs = blk.bs
+        with tree_in_a_thread(world, 2) as (reader, disk):
+            bs = reader.blk.bs
             assert bs is not None
             drain.drained_begin(bs)
             asked = len(disk.asked("preadv"))
             assert asked + reader.pending == 2, "drained, and something is in flight"
-            with iothread.ctx as ctx:
-                while ctx.poll(False):
-                    pass
+            serve_all(bs.aio_context)
             assert len(disk.asked("preadv")) == asked, "a request came into a drained section"
             drain.drained_end(bs)
 
@@ -44,16 +60,12 @@ def test_a_drained_section_waits_for_what_is_in_flight_and_lets_nothing_in() -> 
 
 def test_a_tree_moves_away_from_an_iothread_that_submits() -> None:
     def scenario(world: DeterministicWorld) -> None:
-        blk, _ = tree(world)
-        reader = Reader(blk, 1)
-        with in_a_thread(world, reader) as iothread:
-            iothread.ctx.bh_schedule_oneshot(reader.submit)
-            with iothread.ctx as ctx:
-                while ctx.poll(False):
-                    pass
-            blk.set_aio_context(world.main_context)
-            with iothread.ctx as ctx:
-                assert not ctx.registrations(blk.bs), "the tree has left something behind"
+        with tree_in_a_thread(world, 1) as (reader, _):
+            there = reader.blk.aio_context
+            serve_all(there)
+            reader.blk.set_aio_context(world.main_context)
+            with there:
+                assert not there.registrations(reader.blk.bs), "the tree has left something behind"
 
     must_hold(scenario, watched=TREE)
 
@@ -78,14 +90,11 @@ def test_a_tree_moves_to_an_iothread_with_requests_in_flight_and_back() -> None:
 
 def test_a_tree_moves_from_one_iothread_to_another() -> None:
     def scenario(world: DeterministicWorld) -> None:
-        blk, _ = tree(world)
-        reader = Reader(blk, 1)
-        with in_a_thread(world, reader) as a:
-            with world.in_one_order():
-                b = IOThread("b", world)
-            a.ctx.bh_schedule_oneshot(reader.submit)
-            blk.set_aio_context(b.ctx)
-            assert blk.aio_context is b.ctx
+        with world.in_one_order():
+            b = IOThread("b", world)
+        with tree_in_a_thread(world, 1) as (reader, _):
+            reader.blk.set_aio_context(b.ctx)
+            assert reader.blk.aio_context is b.ctx
             with world.in_one_order():
                 reader.wait(world)
                 b.close()
