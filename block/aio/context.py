@@ -72,8 +72,8 @@ class AioContext(BhQueues):
     def __init__(self, name: str = "ctx", world: World | None = None) -> None:
         world = world or the_world()
         super().__init__(name, world)
-        self._timer_lists = tuple(TimerList(clock, world.clock_ns) for clock in ClockType)
-        self._timers_armed = False  # False: there is surely nothing to fire
+        self._timer_lists = tuple(TimerList(world.clock_reader(clock)) for clock in ClockType)
+        self._timers_armed: list[TimerList] = []  # all that hold anything, perhaps others
         self._timer_registry: dict[Timer, None] = {}
         self._thread_pool: ThreadPool | None = None
         self._skipped_waits = 0
@@ -158,24 +158,27 @@ class AioContext(BhQueues):
         if self._bhs:
             return 0
         timeout = IDLE_BH_TIMEOUT_NS if self._idle_bhs else -1
-        if self._timers_armed:
-            for timers in self._timer_lists:
-                deadline = timers.timeout_ns()
-                if timeout < 0 or 0 <= deadline < timeout:
-                    timeout = deadline
+        for timers in self._timers_armed:
+            deadline = timers.timeout_ns()
+            if timeout < 0 or 0 <= deadline < timeout:
+                timeout = deadline
         return timeout
 
     def _run_timers(self) -> bool:
+        """Fires what is due, if anything is (timerlistgroup_run_timers)."""
+        for timers in self._timers_armed:
+            heap = timers.heap
+            if not heap or heap[0][0] <= timers.now() or timers.runs:
+                return self._fire_timers()
+        return False
+
+    def _fire_timers(self) -> bool:
         progress = False
         for timers in self._timer_lists:
             if timers.is_due():
                 progress = timers.run() or progress
         # What a callback armed is in a heap now.
-        self._timers_armed = False
-        for timers in self._timer_lists:
-            if timers.heap:
-                self._timers_armed = True
-                break
+        self._timers_armed = [each for each in self._timer_lists if each.heap or each.left_over]
         return progress
 
     def bh_new(self, callback: Callable[[], None], *, owner: object = None) -> BH:

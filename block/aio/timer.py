@@ -16,6 +16,9 @@ majority, so a timer that is moved on and on holds no memory.
 What is due is taken out before the first callback runs; `_due` is an iterator that a nested
 poll goes on with, and what a callback's exception has left there fires in the next pass. Taking
 many out of a heap one by one costs 0.5 µs each; sorting it (a sorted list is a heap) costs 0.1.
+
+Mostly some timer is armed and far away. Then a pass looks at the lists that hold anything, which is
+one, and compares its first time with the clock.
 """
 
 from __future__ import annotations
@@ -41,16 +44,15 @@ SORT_FROM = 16
 class TimerList:
     """The timers of one context on one clock (QEMUTimerList)."""
 
-    __slots__ = ("_clock_ns", "_due", "_n_dead", "_runs", "clock", "heap", "last_number")
+    __slots__ = ("_due", "_n_dead", "heap", "last_number", "now", "runs")
 
-    def __init__(self, clock: ClockType, clock_ns: Callable[[ClockType], int]) -> None:
-        self.clock = clock
+    def __init__(self, now: Callable[[], int]) -> None:
+        self.now = now
         self.heap: list[Entry] = []
         self.last_number = 0
+        self.runs = False  # False: nothing is left over
         self._due: Iterator[Entry] = iter(())
         self._n_dead = 0
-        self._runs = False  # only then anything can be left over
-        self._clock_ns = clock_ns
 
     def disarm(self, timer: Timer) -> None:
         """Takes an armed timer out."""
@@ -70,7 +72,7 @@ class TimerList:
 
     def timeout_ns(self) -> int:
         """Returns how long until the first one fires, -1 for never (timerlist_deadline_ns)."""
-        if self.left_over:
+        if self.runs and self.left_over:
             return 0
         heap = self.heap
         while heap and heap[0][2].number != heap[0][1]:
@@ -78,19 +80,19 @@ class TimerList:
             self._n_dead -= 1
         if not heap:
             return -1
-        return max(0, heap[0][0] - self._clock_ns(self.clock))
+        return max(0, heap[0][0] - self.now())
 
     def is_due(self) -> bool:
-        """Whether `run` would find anything: mostly some timer is armed, and far away."""
+        """Whether `run` would find anything."""
         heap = self.heap
-        if heap and heap[0][0] <= self._clock_ns(self.clock):
+        if heap and heap[0][0] <= self.now():
             return True
-        return self._runs and self.left_over
+        return self.runs and self.left_over
 
     def run(self) -> bool:
         """Fires what is due; says whether anything was (timerlist_run_timers)."""
         self._due = due = iter([*self._due, *self._take_due()])
-        self._runs = True
+        self.runs = True
         progress = False
         for _, number, timer in due:
             if timer.number == number:
@@ -99,12 +101,12 @@ class TimerList:
                 timer.callback()
             else:
                 self._n_dead -= 1
-        self._runs = False
+        self.runs = self.left_over  # a nested poll may have failed
         return progress
 
     def _take_due(self) -> list[Entry]:
         """Takes out of the heap what is due, in order."""
-        now = self._clock_ns(self.clock)
+        now = self.now()
         heap = self.heap
         due: list[Entry] = []
         while heap and heap[0][0] <= now:
@@ -154,10 +156,12 @@ class Timer:
         if self.number:
             self._disarm()
         timers = self._list
+        heap = timers.heap
+        if not heap and timers not in ctx._timers_armed:
+            ctx._timers_armed.append(timers)
         timers.last_number = self.number = number = timers.last_number + 1
         self.expire_ns = expire_ns
-        heappush(timers.heap, (expire_ns, number, self))
-        ctx._timers_armed = True
+        heappush(heap, (expire_ns, number, self))
         if ctx._awake != me:
             ctx.notify()
 

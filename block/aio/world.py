@@ -22,7 +22,7 @@ from block.aio.notifier import EventNotifier, PipeNotifier
 from block.aio.poller import EpollPoller, Poller, PollPoller
 from block.aio.switch_interval import restore_switch_interval, shorten_switch_interval
 from block.aio.thread import RealCondition, RealThread
-from block.lean import IntEnum
+from block.lean import IntEnum, partial
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -88,6 +88,12 @@ class World:
     def clock_ns(self, clock: ClockType) -> int:
         """Reads a clock, in nanoseconds (qemu_clock_get_ns)."""
         return time.time_ns() if clock is ClockType.HOST else time.monotonic_ns()
+
+    def clock_reader(self, clock: ClockType) -> Callable[[], int]:
+        """Returns what reads one clock: for whoever does so in every pass, as `realtime_ns`."""
+        if type(self).clock_ns is not World.clock_ns:  # a world with other clocks
+            return partial(self.clock_ns, clock)
+        return time.time_ns if clock is ClockType.HOST else time.monotonic_ns
 
     def processors(self) -> int:
         """How many processors there are for this process."""

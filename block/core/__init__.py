@@ -22,7 +22,8 @@ Drivers
     driver, request_hooks   the hooks
     limits, flags, error    what a node takes, QEMU's numbers, the one exception
     filter                  what all plain filters share
-    record, compress, zstd_library    headers by name; packing, and the library for zstd
+    record                  headers by name
+    compress, packed, zstd_library    packing; clusters that are packed; the library for zstd
 
 Requests
     io, align, serialise    reads and writes; those that do not fit; who waits for whom

@@ -44,9 +44,9 @@ if TYPE_CHECKING:
         def pack(self, data: Bytes) -> bytes:
             """Returns what is packed, which may be longer."""
 
-        def unpack(self, data: Bytes, into: memoryview) -> bool:
-            """Fills all of `into`; False: that is not what was packed. What else there is does
-            not count (R1)."""
+        def unpack(self, data: Bytes, into: memoryview) -> int:
+            """Unpacks to the beginning of `into`, no more than fits (R1). Returns how many bytes
+            that were, 0: this is not what was packed. What stands behind it does not count."""
 
 
 DEFLATE_WINDOW = -12  # raw, 2^12 bytes
@@ -94,33 +94,41 @@ class Deflate:
         """Raw deflate."""
         return _pack(data, DEFLATE_WINDOW)
 
-    def unpack(self, data: Bytes, into: memoryview) -> bool:
-        """See Codec."""
+    def unpack(self, data: Bytes, into: memoryview) -> int:
+        """See Codec; all of `into` is filled, or nothing counts."""
         size = len(into)
         try:
             plain = self._module.decompressobj(DEFLATE_WINDOW).decompress(data, size)
         except self._module.error:
-            return False
+            return 0
         if len(plain) != size:
-            return False
+            return 0
         into[:] = plain
-        return True
+        return size
 
 
-def pack_zlib(data: Bytes) -> bytes:
-    """Deflate as zlib's own compress() has it."""
-    return _pack(data, ZLIB_WINDOW)
+class Zlib:
+    """vmdk's deflate, as zlib's own compress() and uncompress() have it."""
 
+    def __init__(self) -> None:
+        self._module = _zlib()
 
-def unpack_zlib(data: Bytes, limit: int) -> bytes | None:
-    """All that was packed if that is at most `limit` bytes, or None (R1)."""
-    module = _zlib()
-    unpacker = module.decompressobj(ZLIB_WINDOW)
-    try:
-        plain: bytes = unpacker.decompress(data, limit + 1)
-    except module.error:
-        return None
-    return plain if unpacker.eof and len(plain) <= limit else None
+    def pack(self, data: Bytes) -> bytes:
+        """With a header before, and a checksum behind."""
+        return _pack(data, ZLIB_WINDOW)
+
+    def unpack(self, data: Bytes, into: memoryview) -> int:
+        """See Codec; what is packed may be shorter than `into`, but it must be whole."""
+        unpacker = self._module.decompressobj(ZLIB_WINDOW)
+        try:
+            plain = unpacker.decompress(data, len(into) + 1)
+        except self._module.error:
+            return 0
+        size = len(plain)
+        if size > len(into) or not unpacker.eof:
+            return 0
+        into[:size] = plain
+        return size
 
 
 # -- zstd
@@ -144,23 +152,23 @@ class Zstd:
         packed: bytes = self._packer.compress(data)
         return packed
 
-    def unpack(self, data: Bytes, into: memoryview) -> bool:
-        """See Codec; from one frame or several."""
+    def unpack(self, data: Bytes, into: memoryview) -> int:
+        """See Codec; all of `into` is filled, from one frame or several, or nothing counts."""
         if self._unpacker is None:
             self._unpacker = self._library.ZstdDecompressor()
         size, done = len(into), 0
         try:
             if self._library.frame_content_size(data) > size:
-                return False
+                return 0
             reader = self._unpacker.stream_reader(data)
             while done < size:  # frame by frame
                 got = reader.readinto(into[done:])
                 if not got:
-                    return False
+                    return 0
                 done += got
         except self._library.ZstdError:
-            return False
-        return True
+            return 0
+        return size
 
 
 # -- threads

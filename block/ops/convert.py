@@ -38,6 +38,8 @@ from block.core.driver import BlockDriverInfo
 from block.core.error import BlockError, errno_of
 from block.core.status import co_block_status_above
 from block.core.wait import run_sync
+from block.lean import partial
+from block.ops.salvage import co_salvage
 from block.ops.sparse import runs
 from block.ops.turns import Turns
 
@@ -374,22 +376,13 @@ class Convert:
         return True
 
     async def _read_from(self, source: Source, start: int, part: memoryview) -> None:
+        if self.salvage:
+            await co_salvage(source.blk, start, part, partial(self._warn, "offset"))
+            return
         try:
             await source.blk.co_preadv(start, len(part), [part])
         except OSError as error:
-            if not self.salvage:
-                raise ConvertFailed("reading at byte", source.start + start, error) from error
-            await self._salvage(source, start, part)
-
-    async def _salvage(self, source: Source, offset: int, view: memoryview) -> None:
-        """Reads sector by sector; those that cannot be read are zeroes."""
-        for start in range(0, len(view), SECTOR):
-            part = view[start : start + SECTOR]
-            try:
-                await source.blk.co_preadv(offset + start, len(part), [part])
-            except OSError as error:
-                self._warn("offset", offset + start, error)
-                part[:] = bytes(len(part))
+            raise ConvertFailed("reading at byte", source.start + start, error) from error
 
     async def _write(
         self, offset: int, view: memoryview, is_data: bool, start: int, end: int

@@ -9,6 +9,7 @@ import pytest
 
 from tests.support.both_tools import Tools, qemu_img, qemu_io
 from tests.support.qcow2_damage import CLUSTER, COPIED, REFBLOCK, Image
+from tests.support.qcow2_packed import poke, text
 
 pytestmark = pytest.mark.full
 
@@ -36,6 +37,46 @@ def test_a_source_that_cannot_be_read_is_told(work: Path, tools: Tools, flags: s
         assert made[0] == made[1]
         assert made[1][BROKEN : BROKEN + 512] == bytes(512)
         assert made[1].count(0) == 512
+
+
+def test_every_bad_sector_is_salvaged_and_told_as_by_qemu(work: Path, tools: Tools) -> None:
+    """With one worker: several tell it in the order in which they come to it."""
+    size = (5 << 20) + 512
+    Path("full.raw").write_bytes(b"x" * size)
+    bad = [0, 7, 8, 4095, 4096, 5000, *range(6000, 6009), size // 512 - 1]
+    source = "driver=raw,file.driver=blkdebug,file.image.filename=full.raw" + "".join(
+        f",file.inject-error.{n}.event=read_aio,file.inject-error.{n}.sector={sector}"
+        for n, sector in enumerate(bad)
+    )
+    made = []
+    for tool in (tools.theirs, tools.mine):
+        status, _, err = tool(["convert", "--salvage", "-m", "1", "--image-opts", source, "c.raw"])
+        made.append((status, err, Path("c.raw").read_bytes()))
+    assert made[0] == made[1]
+    status, err, data = made[0]
+    assert [int(line.split()[-3][:-1]) for line in err.splitlines()] == [512 * n for n in bad]
+    assert (status, data.count(0)) == (0, 512 * len(bad))
+
+
+@pytest.mark.parametrize("fmt", ["qcow2", "vmdk"])
+def test_what_was_packed_and_is_broken_is_salvaged_as_by_qemu(
+    work: Path, tools: Tools, fmt: str
+) -> None:
+    cluster, count = 65536, 40
+    Path("full.raw").write_bytes(b"".join(text(n, cluster) for n in range(count)))
+    how = ["-c"] if fmt == "qcow2" else ["-o", "subformat=streamOptimized"]
+    qemu_img("convert", "-f", "raw", "-O", fmt, *how, "full.raw", "packed")
+    for place in (400_000, 600_000):  # the beginning of one at least: each takes 20 kB
+        poke(Path("packed"), place, b"\xff" * 30_000)
+    made = []
+    for tool in (tools.theirs, tools.mine):
+        said = tool(["convert", "--salvage", "-m", "1", "-f", fmt, "packed", "copy.raw"])
+        made.append((said, Path("copy.raw").read_bytes()))
+    assert made[0] == made[1]
+    (status, _, err), data = made[0]
+    broken = [n for n in range(count) if data[n * cluster :][:cluster] == bytes(cluster)]
+    assert (status, len(err.splitlines())) == (0, 128 * len(broken))
+    assert 2 <= len(broken) <= 6
 
 
 def test_a_target_that_cannot_be_written_is_told(work: Path, tools: Tools) -> None:

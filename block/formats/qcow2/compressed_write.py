@@ -26,9 +26,9 @@ from __future__ import annotations
 import errno
 
 from block.core import debug
-from block.core.compress import co_in_workers
 from block.core.error import BlockError
-from block.core.iov import iov_slice, iov_to_bytes
+from block.core.iov import iov_size, iov_slice, zero_iov
+from block.core.packed import co_pack, packed_at_once
 from block.formats.qcow2 import write
 from block.formats.qcow2.alloc import alloc_bytes
 from block.formats.qcow2.cluster import check_entry, writable_slice
@@ -40,15 +40,11 @@ from block.formats.qcow2.layout import OFFSET_MASK
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
     from block.core.iov import Iov
     from block.core.node import BlockDriverState
     from block.formats.qcow2.state import Qcow2State
-
-PACK_AT_ONCE = 2 << 20
-MIN_CLUSTERS = 4  # however large: so that all processors have something to do
-MAX_CLUSTERS = 512
 
 
 class Cluster:
@@ -81,7 +77,7 @@ async def co_pwritev_compressed(bs: BlockDriverState, offset: int, nbytes: int, 
     if offset & s.cluster_mask or (nbytes & s.cluster_mask and not at_end):
         message = "A compressed write must be whole clusters"
         raise BlockError(errno.EINVAL, message, bs.node_name, "qcow2", offset)
-    step = min(max(PACK_AT_ONCE >> s.cluster_bits, MIN_CLUSTERS), MAX_CLUSTERS) << s.cluster_bits
+    step = packed_at_once(s.cluster_size)
     for at in range(0, nbytes, step):
         size = min(step, nbytes - at)
         await _write_some(s, offset + at, size, iov_slice(qiov, at, size))
@@ -102,20 +98,12 @@ async def _write_some(s: Qcow2State, offset: int, nbytes: int, qiov: Iov) -> Non
 
 
 async def _pack(s: Qcow2State, clusters: list[Cluster]) -> None:
-    """Compresses each cluster (qcow2_co_compress)."""
-    cluster_size = s.cluster_size
-
-    def work(part: Iterable[Cluster]) -> None:
-        codec = CODECS[s.compression_type]()
-        for cluster in part:
-            data: bytes | memoryview = cluster.data[0]
-            if len(data) < cluster_size:
-                data = iov_to_bytes(cluster.data).ljust(cluster_size, b"\0")
-            packed = codec.pack(data)
-            if len(packed) < cluster_size:
-                cluster.packed = packed
-
-    await co_in_workers(s.bs, work, clusters)
+    """Compresses each cluster, and notes which became smaller (R1, R3)."""
+    pieces = [[*it.data, *zero_iov(s.cluster_size - iov_size(it.data))] for it in clusters]
+    packed = await co_pack(s.bs, CODECS[s.compression_type], pieces)
+    for cluster, data in zip(clusters, packed, strict=True):
+        if len(data) < s.cluster_size:
+            cluster.packed = data
 
 
 def _runs(clusters: list[Cluster]) -> Iterator[list[Cluster]]:

@@ -102,10 +102,10 @@ class Extent:
         """Where they stand in the file."""
         return [self.directory_place, self.backup_place][: len(self.directories())]
 
-    def error(self, message: str) -> BlockError:
+    def error(self, message: str, number: int = errno.EIO) -> BlockError:
         """An image that contradicts itself, met by a request."""
         name = self.file.bs.filename
-        return BlockError(errno.EIO, f"vmdk: extent '{name}': {message}", driver="vmdk")
+        return BlockError(number, f"vmdk: extent '{name}': {message}", driver="vmdk")
 
 
 def refuse(message: str, field: str = "", number: int = errno.EINVAL) -> BlockError:

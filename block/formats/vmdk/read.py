@@ -24,7 +24,7 @@ from bisect import bisect_right
 from block.core import debug, io
 from block.core import flags as f
 from block.core.iov import iov_memset_zero, iov_slice
-from block.formats.vmdk.compressed import read_grain
+from block.formats.vmdk.compressed import co_preadv_grains
 from block.formats.vmdk.layout import GTE_ZEROED, SECTOR
 from block.formats.vmdk.tables import is_zero_entry, run_of, table_at
 
@@ -93,27 +93,28 @@ async def co_preadv(s: VmdkState, offset: int, nbytes: int, qiov: Iov) -> None:
         else:
             entry, size = await find(s, extent, position, size)
             part = iov_slice(qiov, done, size)
-            await _read_run(s, extent, position, entry, size, part)
+            size = await _read_run(s, extent, position, entry, size, part)
         done += size
 
 
 async def _read_run(
     s: VmdkState, extent: Extent, position: int, entry: int, size: int, part: Iov
-) -> None:
+) -> int:
+    """Reads a run, or as much of it as lies together; returns how much that was."""
     backing = s.bs.backing
-    inside = position % extent.table_span % extent.grain
     if extent.holds_data(entry):
         if extent.compressed:
-            await read_grain(extent, entry, inside, size, part)
-        else:
-            await debug.debug_event(extent.file.bs, debug.READ_AIO)
-            await extent.file.co_preadv(entry * SECTOR + inside, size, part)
+            return await co_preadv_grains(s, extent, entry, position, size, part)
+        inside = position % extent.table_span % extent.grain
+        await debug.debug_event(extent.file.bs, debug.READ_AIO)
+        await extent.file.co_preadv(entry * SECTOR + inside, size, part)
     elif backing is not None and not entry:
         s.check_parent()
         await debug.debug_event(s.file.bs, debug.READ_BACKING_AIO)
         await backing.co_preadv(extent.start + position, size, part)
     else:
         iov_memset_zero(part)
+    return size
 
 
 async def co_block_status(s: VmdkState, offset: int, nbytes: int) -> Status:

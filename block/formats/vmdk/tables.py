@@ -110,16 +110,19 @@ def _make_room(extent: Extent) -> None:
 
 def run_of(extent: Extent, table: GrainTable | None, position: int, nbytes: int) -> Run:
     """What holds at `position`, and for how many of the bytes, which are the extent's: grains
-    of the same kind in one table, and of grains with data those that lie side by side."""
+    of the same kind in one table. Of grains with data those that lie side by side; of compressed
+    ones, all."""
     index, inside = extent.split(position)
     left = min(nbytes, extent.table_end(position) - position)
     if table is None:
         return 0, left
     cells, limit = table.cells, -(-(inside + left) // extent.grain)
-    first = cells[index]
-    step = extent.grain_sectors if extent.holds_data(first) and not extent.compressed else 0
-    count = 1
-    if not (extent.compressed and first):
+    first, count = cells[index], 1
+    if extent.compressed and extent.holds_data(first):
+        while count < limit and extent.holds_data(cells[index + count]):
+            count += 1
+    else:
+        step = extent.grain_sectors if extent.holds_data(first) else 0
         while count < limit and cells[index + count] == first + count * step:
             count += 1
     return first, min(left, count * extent.grain - inside)
@@ -170,8 +173,12 @@ async def ensure_table(extent: Extent, position: int) -> GrainTable:
 
 def allocate(extent: Extent, nbytes: int) -> int:
     """Takes room at the end of the file, in whole grains; returns its first sector."""
+    return take_sectors(extent, -(-nbytes // extent.grain) * extent.grain_sectors)
+
+
+def take_sectors(extent: Extent, count: int) -> int:
+    """Takes sectors at the end of the file; returns the first one."""
     sector = extent.next_sector
-    count = -(-nbytes // extent.grain) * extent.grain_sectors
     if sector + count > MAX_FILE_SECTORS:
         message = f"extent file '{extent.file.bs.filename}' cannot become larger than 2 TiB"
         raise BlockError(errno.ENOSPC, message, driver="vmdk")

@@ -7,7 +7,8 @@ A write goes on run by run, a run being grains of one table that need the same:
     grains              the data go there, and that is all
     nothing, zeroes     new grains at the end of the file: 1. data, with all that else belongs into
                         the grains  2. a flush  3. the entries  4. those of the redundant table
-    compressed          only where nothing is yet, grain by grain (compressed.py)
+    compressed          only where nothing is yet (compressed.py): 1. packed, side by side  2. data,
+                        one behind the other  3. a flush  4. the entries
 
 After the first write of all the CID is written (state.py, R2).
 
@@ -34,8 +35,9 @@ from block.core import debug
 from block.core import flags as f
 from block.core.align import blockalign
 from block.core.error import BlockError
-from block.core.iov import iov_slice, iov_to_bytes, zero_iov
-from block.formats.vmdk.compressed import write_grain
+from block.core.iov import iov_slice, zero_iov
+from block.core.packed import packed_at_once
+from block.formats.vmdk.compressed import co_pack_grains, co_write_grains
 from block.formats.vmdk.layout import GTE_ZEROED, SECTOR
 from block.formats.vmdk.read import extent_at, find
 from block.formats.vmdk.tables import (
@@ -138,25 +140,35 @@ async def _edge(s: VmdkState, extent: Extent, position: int, size: int, copies: 
     return [buffer, *zero_iov(size - inside)]
 
 
+# -- compressed grains
+
+
 async def _write_compressed(
     s: VmdkState, extent: Extent, position: int, nbytes: int, part: Iov
 ) -> int:
-    """Writes one grain, which must be whole, or the disk's last (vmdk_write_extent)."""
-    size = min(nbytes, extent.grain)
-    whole = size == extent.grain or position + size == extent.length
-    if position % extent.table_span % extent.grain or not whole:
+    """Writes grains of one table, which must be whole, or the disk's last (vmdk_write_extent)."""
+    size = min(nbytes, packed_at_once(extent.grain), extent.table_end(position) - position)
+    if position + size < extent.length:
+        size -= size % extent.grain
+    if not size or position % extent.table_span % extent.grain:
         message = "Only whole grains can be written to a streamOptimized image"
         raise BlockError(errno.EINVAL, message, s.bs.node_name, "vmdk", extent.start + position)
+    grains = await co_pack_grains(s, extent, size, part)
     async with s.lock:
-        table = await ensure_table(extent, position)
-        if run_of(extent, table, position, size)[0]:
-            message = "Could not write to allocated cluster for streamOptimized"
-            raise BlockError(errno.EIO, message, s.bs.node_name, "vmdk", extent.start + position)
-        guest_sector = (extent.start + position) // SECTOR
-        sector = await write_grain(extent, guest_sector, iov_to_bytes(part, 0, size))
+        await _check_unused(s, extent, position, size)
+        sectors = await co_write_grains(extent, (extent.start + position) // SECTOR, grains)
         await extent.file.co_flush()
-        await set_entries(extent, position, array("I", [sector]))
+        await set_entries(extent, position, array("I", sectors))
     return size
+
+
+async def _check_unused(s: VmdkState, extent: Extent, position: int, nbytes: int) -> None:
+    """Raises where a compressed grain would be written a second time (compressed.py, R1)."""
+    entry, size = run_of(extent, await ensure_table(extent, position), position, nbytes)
+    if entry or size < nbytes:
+        message = "Could not write to allocated cluster for streamOptimized"
+        at = extent.start + position + (0 if entry else size)
+        raise BlockError(errno.EIO, message, s.bs.node_name, "vmdk", at)
 
 
 # -- zeroes

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from block.aio.context import AioContext
@@ -133,6 +133,51 @@ def test_an_exception_leaves_the_others_for_the_next_pass(virtual_ctx: AioContex
     assert fired == [2]
 
 
+def test_what_a_nested_poll_left_when_it_failed_fires_in_the_next_pass(
+    virtual_ctx: AioContext,
+) -> None:
+    fired: list[int] = []
+
+    def nested() -> None:
+        with pytest.raises(ZeroDivisionError):
+            virtual_ctx.poll(True)
+
+    timer(virtual_ctx, nested).mod(START_NS)
+    timer(virtual_ctx, lambda: fired.append(1 // 0)).mod(START_NS)
+    timer(virtual_ctx, lambda: fired.append(2)).mod(START_NS)
+    assert virtual_ctx.poll(True)
+    assert virtual_ctx.timeout_ns() == 0
+    assert virtual_ctx.poll(True)
+    assert fired == [2]
+    assert virtual_ctx.timeout_ns() == -1
+
+
+class CountingWorld(VirtualWorld):
+    """Counts how often somebody reads a clock."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.looks: dict[ClockType, int] = dict.fromkeys(ClockType, 0)
+
+    def clock_ns(self, clock: ClockType) -> int:
+        self.looks[clock] += 1
+        return super().clock_ns(clock)
+
+
+@pytest.mark.parametrize("clock", list(ClockType))
+def test_a_timer_that_is_far_away_costs_a_pass_one_look_at_its_clock(clock: ClockType) -> None:
+    world = CountingWorld()
+    ctx = AioContext("counted", world)
+    far = ctx.timer_new(clock, lambda: pytest.fail("not yet"))
+    for armed in (False, True):
+        if armed:
+            far.mod(START_NS + MS)
+        for _ in range(7):
+            assert not ctx.poll(False)
+        assert world.looks == dict.fromkeys(ClockType, 0) | {clock: 7 * armed}
+    ctx.close()
+
+
 def test_a_timer_on_one_clock_may_arm_one_on_a_clock_that_was_served(
     virtual_ctx: AioContext,
 ) -> None:
@@ -165,6 +210,7 @@ def test_a_deleted_timer_is_not_to_be_touched(virtual_ctx: AioContext) -> None:
     virtual_ctx.poll(False)
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.tuples(st.integers(0, 30), st.integers(-1, 50)), max_size=200))
 def test_any_sequence_of_changes_fires_as_a_simple_table_says(
     changes: list[tuple[int, int]],
