@@ -44,9 +44,12 @@ if TYPE_CHECKING:
         def pack(self, data: Bytes) -> bytes:
             """Returns what is packed, which may be longer."""
 
-        def unpack(self, data: Bytes, into: memoryview) -> int:
-            """Unpacks to the beginning of `into`, no more than fits (R1). Returns how many bytes
-            that were, 0: this is not what was packed. What stands behind it does not count."""
+        def unpack(self, data: Bytes, limit: int) -> Bytes:
+            """All that was packed, at most `limit` bytes (R1); none: that is not what was packed.
+            What stands behind it does not count."""
+
+        def unpack_into(self, data: Bytes, into: memoryview) -> bool:
+            """The same, where all of `into` is to be filled; False: it could not be."""
 
 
 DEFLATE_WINDOW = -12  # raw, 2^12 bytes
@@ -94,41 +97,38 @@ class Deflate:
         """Raw deflate."""
         return _pack(data, DEFLATE_WINDOW)
 
-    def unpack(self, data: Bytes, into: memoryview) -> int:
-        """See Codec; all of `into` is filled, or nothing counts."""
-        size = len(into)
+    def unpack(self, data: Bytes, limit: int) -> Bytes:
+        """See Codec; `limit` bytes, or none."""
         try:
-            plain = self._module.decompressobj(DEFLATE_WINDOW).decompress(data, size)
+            plain: bytes = self._module.decompressobj(DEFLATE_WINDOW).decompress(data, limit)
         except self._module.error:
-            return 0
-        if len(plain) != size:
-            return 0
+            return b""
+        return plain if len(plain) == limit else b""
+
+    def unpack_into(self, data: Bytes, into: memoryview) -> bool:
+        """See Codec."""
+        plain = self.unpack(data, len(into))
+        if len(plain) != len(into):
+            return False
         into[:] = plain
-        return size
+        return True
 
 
-class Zlib:
-    """vmdk's deflate, as zlib's own compress() and uncompress() have it."""
-
-    def __init__(self) -> None:
-        self._module = _zlib()
+class Zlib(Deflate):
+    """vmdk's, as zlib's own compress() and uncompress() have it: a header, and a checksum."""
 
     def pack(self, data: Bytes) -> bytes:
-        """With a header before, and a checksum behind."""
+        """Deflate with both."""
         return _pack(data, ZLIB_WINDOW)
 
-    def unpack(self, data: Bytes, into: memoryview) -> int:
-        """See Codec; what is packed may be shorter than `into`, but it must be whole."""
+    def unpack(self, data: Bytes, limit: int) -> Bytes:
+        """See Codec; what is packed may be shorter, but it must be whole."""
         unpacker = self._module.decompressobj(ZLIB_WINDOW)
         try:
-            plain = unpacker.decompress(data, len(into) + 1)
+            plain: bytes = unpacker.decompress(data, limit + 1)
         except self._module.error:
-            return 0
-        size = len(plain)
-        if size > len(into) or not unpacker.eof:
-            return 0
-        into[:size] = plain
-        return size
+            return b""
+        return plain if unpacker.eof and len(plain) <= limit else b""
 
 
 # -- zstd
@@ -152,23 +152,28 @@ class Zstd:
         packed: bytes = self._packer.compress(data)
         return packed
 
-    def unpack(self, data: Bytes, into: memoryview) -> int:
-        """See Codec; all of `into` is filled, from one frame or several, or nothing counts."""
+    def unpack(self, data: Bytes, limit: int) -> Bytes:
+        """See Codec; `limit` bytes, or none."""
+        plain = memoryview(bytearray(limit))
+        return plain if self.unpack_into(data, plain) else b""
+
+    def unpack_into(self, data: Bytes, into: memoryview) -> bool:
+        """See Codec; from one frame or several."""
         if self._unpacker is None:
             self._unpacker = self._library.ZstdDecompressor()
         size, done = len(into), 0
         try:
             if self._library.frame_content_size(data) > size:
-                return 0
+                return False
             reader = self._unpacker.stream_reader(data)
             while done < size:  # frame by frame
                 got = reader.readinto(into[done:])
                 if not got:
-                    return 0
+                    return False
                 done += got
         except self._library.ZstdError:
-            return 0
-        return size
+            return False
+        return True
 
 
 # -- threads

@@ -123,10 +123,10 @@ def _unpack(codec: Codec, packed: Packed, cluster_size: int, qiov: Iov) -> bool:
     if packed.nbytes == cluster_size:
         views = iov_slice(qiov, packed.at, cluster_size)
         if len(views) == 1:
-            return codec.unpack(packed.data, views[0]) == cluster_size
-    plain = memoryview(bytearray(cluster_size))
+            return codec.unpack_into(packed.data, views[0])
+    plain = memoryview(codec.unpack(packed.data, cluster_size))
     end = packed.inside + packed.nbytes
-    if codec.unpack(packed.data, plain) < end:
+    if len(plain) < end:
         return False
     iov_from_bytes(qiov, packed.at, plain[packed.inside : end])
     return True

@@ -43,7 +43,8 @@ if TYPE_CHECKING:
 async def co_preadv_grains(
     s: VmdkState, extent: Extent, entry: int, position: int, nbytes: int, qiov: Iov
 ) -> int:
-    """Reads compressed grains, the first one and what follows it; returns the bytes read."""
+    """Reads from a run of compressed grains (run_of), whose first entry is given, as much as
+    lies together; returns the bytes read."""
     _, inside = extent.split(position)
     run = packed_run(_places(extent, entry, position), extent.grain, inside, nbytes)
     await debug_event(extent.file.bs, READ_COMPRESSED)
@@ -59,19 +60,13 @@ async def co_preadv_grains(
 
 
 def _places(extent: Extent, entry: int, position: int) -> Iterator[tuple[int, int]]:
-    """Where the grain at an offset lies, and those behind it in the same table (R4)."""
-    end = extent.file.bs.total_sectors * SECTOR
+    """Where the grain at an offset lies, and those behind it if their table is in memory (R4)."""
     table = extent.tables.get(extent.directory[position // extent.table_span])
     index, _ = extent.split(position)
-    while True:
-        place = entry * SECTOR
+    end = extent.file.bs.total_sectors * SECTOR
+    for sector in [entry] if table is None else table.cells[index:]:
+        place = sector * SECTOR
         yield place, max(SECTOR, min(2 * extent.grain, end - place))
-        index += 1
-        if table is None or index == len(table.cells):
-            return
-        entry = table.cells[index]
-        if not extent.holds_data(entry):
-            return
 
 
 def _cut_to_size(extent: Extent, grain: Packed) -> None:

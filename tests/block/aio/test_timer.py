@@ -118,6 +118,7 @@ def test_a_nested_poll_fires_the_others_that_are_due(virtual_ctx: AioContext) ->
 
     timer(virtual_ctx, nested).mod(START_NS)
     timer(virtual_ctx, lambda: order.append("second")).mod(START_NS)
+    timer(virtual_ctx, lambda: order.append("much later")).mod(START_NS + MS)
     virtual_ctx.poll(True)
     assert order == ["first begins", "second", "first ends"]
 

@@ -31,6 +31,7 @@ from tests.support.drivers import Outcome
 from tests.support.qcow2_disk import FLUSH, Tape, open_on
 from tests.support.qcow2_packed import poke, text
 from tests.support.vmdk_images import exported, peek
+from tests.support.vmdk_images import poke as poke_header
 
 COUNT = SIZE // GRAIN
 
@@ -243,6 +244,20 @@ def test_many_bombs_side_by_side_do_not_go_off(tmp_path: Path) -> None:
         try:
             with pytest.raises(BlockError, match="cannot be unpacked"):
                 disk.pread(0, 8 * GRAIN)
+            assert tracemalloc.get_traced_memory()[1] < 4 << 20
+        finally:
+            tracemalloc.stop()
+
+
+def test_a_grain_that_says_it_is_huge_costs_what_is_there(stream: Path) -> None:
+    """A header may name grains of 1 GiB."""
+    with opened(stream) as disk:
+        disk.pwrite(0, grains(1))
+    poke_header(stream, "grainSize", 0x200000)
+    with opened(stream, read_only=True) as disk:
+        tracemalloc.start()
+        try:
+            assert disk.pread(512, 1024) == grains(1)[512:1536]
             assert tracemalloc.get_traced_memory()[1] < 4 << 20
         finally:
             tracemalloc.stop()
