@@ -30,7 +30,8 @@ SCRIPTS = {
     "writes": "write 0 64k | w -P 1 64k 512 | writev -P 2 1000 1 2 3 | write -f 70000 10 |"
     " write -z 4k 4k | write -z -u 128k 64k | write -C 256k 512 | write -q -s pattern 300k 1000 |"
     " writev -f 512k 1k | write 2M 1 | writev 2M 1 | write -z 2M 1 | flush | f",
-    "allocation": "write -q 64k 64k | write -q 512k 1 | map | alloc 0 1M | alloc 64k | a 2M |"
+    "allocation": "discard -q 512k 64k | map | write -q -z 256k 64k | map |"
+    " write -q 64k 64k | write -q 512k 1 | map | alloc 0 1M | alloc 64k | a 2M |"
     " alloc 0 5M | discard 64k 64k | map | length | truncate 2M | length | map",
     "asynchronous": "aio_write -P 1 0 64k | aio_flush | aio_read -P 1 -v 0 20 | aio_flush |"
     " aio_write -P 2 64k 1k 2k | aio_flush | aio_read -C 0 512 | aio_flush |"
@@ -55,7 +56,9 @@ SCRIPTS = {
     " sleep | help foo | help a b | open | open a | open -x | nosuch | close 1 | quit 1 | read 0 1",
     "help": "help | ? | help map | help length | help wait_break | help a",
     "one file after the other": "close | close | read 0 1 | open -o driver=raw,offset=512 pattern |"
-    " length | read -v 0 4 | c | open -t bad pattern | open -d bad pattern | open -i bad pattern |"
+    " length | read -v 0 4 | reopen -o offset=1k | length | read -v 0 4 | reopen -o size=512 |"
+    " reopen -o file.locking=off | reopen -o file.driver=file | reopen -o foo.bar=1 | length |"
+    " c | open -t bad pattern | open -d bad pattern | open -i bad pattern |"
     " open -r -o driver=raw pattern | length | write 0 1 | close | open -o driver=nope pattern |"
     " open nosuch",
 }

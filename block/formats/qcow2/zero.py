@@ -23,6 +23,7 @@ Who may call it: coroutines in the node's context.
 from __future__ import annotations
 
 import errno
+from array import array
 
 from block.core import flags as f
 from block.core.error import BlockError
@@ -112,7 +113,7 @@ async def zeroize(s: Qcow2State, offset: int, nbytes: int, flags: int) -> None:
     start = min(end, offset + -offset % s.cluster_size)
     stop = end if end >= s.bs.total_sectors << 9 else max(start, s.start_of_cluster(end))
     await _zero_part(s, offset, start - offset)
-    await _change_all(s, start, stop - start, change)
+    await _change_all(s, start, stop - start, change, holes=True)
     await _zero_part(s, stop, end - stop)
 
 
@@ -171,9 +172,18 @@ async def forget(s: Qcow2State, offset: int, nbytes: int) -> None:
 
 
 async def _change_all(
-    s: Qcow2State, offset: int, nbytes: int, change: Change, forgets: bool = False
+    s: Qcow2State,
+    offset: int,
+    nbytes: int,
+    change: Change,
+    *,
+    forgets: bool = False,
+    holes: bool = False,
 ) -> None:
-    """Applies a change to the entries of all clusters of a range, slice by slice."""
+    """Applies a change to the entries of all clusters of a range, slice by slice.
+
+    Clusters without an L2 table get one if there is a backing file, or for `holes`.
+    """
     end = offset + nbytes
     while offset < end:
         if forgets and not s.l1_table[offset >> s.l1_shift] & OFFSET_MASK:
@@ -181,7 +191,12 @@ async def _change_all(
             continue
         stop = min(end, ((offset >> s.slice_shift) + 1) << s.slice_shift)
         places: list[int] | None = [] if forgets or s.pass_discard else None
-        for entry in await _change_slice(s, offset, s.clusters(stop - offset), change):
+        count = s.clusters(stop - offset)
+        if holes or s.bs.backing is not None or await load_slice(s, offset) is not None:
+            freed = await _change_slice(s, offset, count, change)
+        else:
+            freed = []  # reads as zeroes already
+        for entry in freed:
             await free_entry(s, entry, places)
         if places:
             await pass_down(s, places, s.data)
@@ -190,13 +205,14 @@ async def _change_all(
 
 async def _change_slice(s: Qcow2State, offset: int, count: int, change: Change) -> list[int]:
     """Changes entries of one slice; returns the old ones that pointed to a cluster let go."""
-    table = await _changeable_slice(s, offset)
-    if table is None:
-        return []
+    table = await writable_slice(s, offset)
     while await settle(s, offset, offset + (count << s.cluster_bits)):
         table = await writable_slice(s, offset)
-    freed = []
+    freed: list[int] = []
     index = s.slice_index(offset)
+    if table.bitmaps is None and not any(table.cells[index : index + count]):
+        _fill_holes(s, table, index, count, change(0))
+        return freed
     for at in range(index, index + count):
         old = table.cells[at] if table.bitmaps is None else subcluster.plain_entry(table, at)
         new = change(old)
@@ -208,15 +224,15 @@ async def _change_slice(s: Qcow2State, offset: int, count: int, change: Change) 
     return freed
 
 
+def _fill_holes(s: Qcow2State, table: Table, index: int, count: int, entry: int) -> None:
+    """The quick way for entries that are all 0."""
+    if entry:
+        table.cells[index : index + count] = array("Q", [entry]) * count
+        s.l2_cache.mark_dirty(table)
+
+
 def _set_entry(table: Table, index: int, entry: int) -> None:
     if table.bitmaps is None:
         table.cells[index] = entry
     else:
         subcluster.set_plain_entry(table, index, entry)
-
-
-async def _changeable_slice(s: Qcow2State, offset: int) -> Table | None:
-    """None where there is neither a table nor a backing file: that reads as zeroes already."""
-    if s.bs.backing is None and await load_slice(s, offset) is None:
-        return None
-    return await writable_slice(s, offset)
