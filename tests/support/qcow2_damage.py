@@ -113,6 +113,7 @@ DAMAGES = {
         lambda i: i.entry(0, DATA | COPIED | COMPRESSED), (1, 0, 0), mended=False, same_data=False
     ),
     "no refcount block": Damage(lambda i: i.put(REFTABLE, 0), (25, 0, 0)),
+    "no refcount table": Damage(lambda i: i.put(56, 0), (24, 0, 0)),
     "reserved bits in the refcount table": Damage(
         lambda i: i.put(REFTABLE, REFBLOCK | 2), (1, 1, 0)
     ),

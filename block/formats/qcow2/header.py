@@ -52,7 +52,7 @@ def read_header(s: Qcow2State, flags: int) -> Fields:
         message = f"Unsupported subcluster size: {size}"
         raise refuse(s, message, f"header.cluster_bits = {head.cluster_bits}")
     s.set_geometry(head.cluster_bits, head.refcount_order, extended)
-    _check_tables(s, head)
+    _check_tables(s, head, flags)
     if not flags & f.BDRV_O_CHECK:
         check_snapshot_table(s, head.nb_snapshots, head.snapshots_offset)
     _read_extensions(s, head.header_length, end)
@@ -173,8 +173,10 @@ def _feature_names(s: Qcow2State, start: int, end: int) -> dict[int, str]:
         return names
     for kind, data in s.extensions:
         if kind == lay.EXT_FEATURE_TABLE:
-            for at in range(0, len(data) - lay.FEATURE.size + 1, lay.FEATURE.size):
-                feature = lay.FEATURE.parse(data, at)
+            # The last row may be shorter than its name could be.
+            padded = data.ljust(-(-len(data) // lay.FEATURE.size) * lay.FEATURE.size, b"\0")
+            for at in range(0, len(padded), lay.FEATURE.size):
+                feature = lay.FEATURE.parse(padded, at)
                 name = feature.name.split(b"\0")[0].decode(errors="replace")
                 if feature.type == lay.INCOMPATIBLE and feature.bit < 64 and name:
                     names.setdefault(feature.bit, name)
@@ -184,10 +186,10 @@ def _feature_names(s: Qcow2State, start: int, end: int) -> dict[int, str]:
 # -- tables
 
 
-def _check_tables(s: Qcow2State, head: Fields) -> None:
-    """Where tables are and how large, before they are read."""
+def _check_tables(s: Qcow2State, head: Fields, flags: int) -> None:
+    """Where tables are and how large, before they are read. A repair can do without refcounts."""
     clusters = head.refcount_table_clusters
-    if not clusters:
+    if not clusters and not flags & f.BDRV_O_CHECK:
         message = "Image does not contain a reference count table"
         raise refuse(s, message, "header.refcount_table_clusters = 0")
     _check_table(

@@ -104,6 +104,17 @@ def test_an_unknown_feature_is_called_by_the_name_that_the_image_gives_it(image:
     assert refusal(image) == said
 
 
+def test_the_last_row_of_the_table_of_names_may_be_short(image: Path) -> None:
+    data = bytearray(image.read_bytes())
+    at = data.index(b"\x68\x03\xf8\x57")
+    row = b"\0\x28telepathy"
+    data[at + 4 : at + 8] = len(row).to_bytes(4)
+    data[at + 8 : at + 32] = row.ljust(24, b"\0")  # the end of the extensions is all zeroes
+    image.write_bytes(data)
+    poke(image, "incompatible_features", 1 << 40)
+    assert refusal(image) == "Unsupported qcow2 feature(s): telepathy"
+
+
 def test_a_corrupt_image_can_still_be_read(image: Path, opener: Opener) -> None:
     with opener() as disk:
         disk.pwrite(0, b"data")
