@@ -78,7 +78,8 @@ class Wanted:
                 "(use compat=1.1 or greater)"
             )
         if self.version < s.version:
-            run_sync(s.bs.aio_context, partial(downgrade.co_check, s, bits))
+            size = self.size or s.bs.total_sectors << 9
+            run_sync(s.bs.aio_context, partial(downgrade.co_check, s, bits, size))
 
 
 def _check_backing(s: Qcow2State, options: dict[str, Any]) -> None:
@@ -173,7 +174,8 @@ def _downgrade(s: Qcow2State, version: int, progress: Progress) -> None:
     """Writes a header of version 2 (qcow2_downgrade). What else is in the image fits, or was
     refused (R1)."""
     _mark_clean(s)
-    run_sync(s.bs.aio_context, partial(downgrade.co_check, s, s.refcount_bits))
+    size = s.bs.total_sectors << 9
+    run_sync(s.bs.aio_context, partial(downgrade.co_check, s, s.refcount_bits, size))
     try:
         run_sync(s.bs.aio_context, partial(downgrade.expand_zero_clusters, s, progress))
     except OSError as error:

@@ -45,9 +45,9 @@ if TYPE_CHECKING:
     from block.formats.qcow2.state import Qcow2State
 
 
-async def co_check(s: Qcow2State, refcount_bits: int) -> None:
-    """Raises where the image has what version 2 has not (R1). The dirty bit will be gone before,
-    if it is ours, and so will zstd, if no cluster needs it."""
+async def co_check(s: Qcow2State, refcount_bits: int, size: int) -> None:
+    """Raises where the image has what version 2 has not (R1), once the disk has the length `size`.
+    The dirty bit will be gone before, if it is ours, and so will zstd, if no cluster needs it."""
     incompatible = s.incompatible_features & ~lay.INCOMPAT_COMPRESSION
     if s.owns_dirty_bit:
         incompatible &= ~lay.INCOMPAT_DIRTY
@@ -55,7 +55,7 @@ async def co_check(s: Qcow2State, refcount_bits: int) -> None:
         raise _refuse(s, "compat=0.10 requires refcount_bits=16")
     if s.external:
         raise _refuse(s, "Cannot downgrade an image with a data file")
-    if not all(_fits(s, snapshot) for snapshot in s.snapshots):
+    if not all(_fits(s, snapshot, size) for snapshot in s.snapshots):
         raise _refuse(s, "Internal snapshots prevent downgrade of image")
     if incompatible:
         what = f"incompatible features {incompatible:#x} set"
@@ -68,9 +68,9 @@ async def co_check(s: Qcow2State, refcount_bits: int) -> None:
         raise _refuse(s, f"Cannot downgrade an image with {what}")
 
 
-def _fits(s: Qcow2State, snapshot: Snapshot) -> bool:
+def _fits(s: Qcow2State, snapshot: Snapshot, size: int) -> bool:
     """Whether a snapshot can do without the fields that only version 3 promises."""
-    same_size = snapshot.disk_size == s.bs.total_sectors << 9
+    same_size = snapshot.disk_size == size
     can_expand = not s.crypt_method or s.bs.backing is None
     return same_size and snapshot.vm_state_size < 1 << 32 and can_expand
 

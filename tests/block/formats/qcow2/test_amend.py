@@ -406,6 +406,11 @@ def test_snapshots_of_another_length_prevent_a_downgrade(image: Path, opener: Op
     disk.truncate(2 * SIZE)
     with pytest.raises(BlockError, match="Internal snapshots prevent downgrade"):
         change(disk, compat="0.10")
+    with pytest.raises(BlockError, match="Internal snapshots prevent downgrade"):
+        change(disk, compat="0.10", size=3 * SIZE)
+    disk.set_perm(disk.perm, f.BLK_PERM_ALL)
+    change(disk, compat="0.10", size=SIZE)
+    assert (state_of(disk).version, disk.length) == (2, SIZE)
 
 
 def with_snapshots(disk: BlockBackend, size: int) -> dict[str, bytes]:
