@@ -78,6 +78,19 @@ def test_a_committed_image_is_in_its_base(work: Path, tools: Tools, flags: str) 
     assert is_empty == (not flags)
 
 
+@pytest.mark.parametrize("base", ["mid.qcow2", "folder/mid.qcow2", "{here}/folder/mid.qcow2"])
+def test_a_relative_base_is_seen_from_the_image_above_it(
+    work: Path, tools: Tools, base: str
+) -> None:
+    make_chain()
+    folder = Path("folder")
+    folder.mkdir()
+    for name in ("base", "mid", "top"):
+        Path(f"{name}.qcow2").rename(folder / f"{name}.qcow2")
+    status, _, _ = tools.agree("commit", "-d", "-b", base.format(here=work), "folder/top.qcow2")
+    assert (status != 0) == base.startswith("folder")
+
+
 OF_A_CHAIN = """
 commit | commit base.qcow2 | commit -t foo top.qcow2 | commit -b nope top.qcow2 | commit nope
 rebase -b x | rebase top.qcow2 | rebase -b disk.raw top.qcow2 | rebase -b a -F foo top.qcow2

@@ -12,7 +12,12 @@ import os
 
 from block.core import flags as f
 from block.core.error import BlockError, errno_of
-from block.core.filename import node_backing_filename
+from block.core.filename import (
+    node_backing_filename,
+    node_dirname,
+    path_has_protocol,
+    path_is_absolute,
+)
 from block.core.make_empty import make_empty
 from block.ops.commit import Commit
 from miniqemu.cli.getopt import Words
@@ -25,6 +30,7 @@ from .progress import Progress
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from block.core.backend import BlockBackend
+    from block.core.node import BlockDriverState
 
 
 def run(program: str, argv: list[str]) -> int:
@@ -91,13 +97,20 @@ def open_chain(opened: list[BlockBackend], wanted: str | None, flags: int, top: 
                 raise Failure("Image does not have a backing file")
             raise Failure(f"Did not find '{wanted}' in the backing chain of '{top}'")
         name, fmt = node_backing_filename(bs), bs.backing_format or None
-        is_base = wanted is None or is_same(wanted, bs.backing_file, name)
+        is_base = wanted is None or is_same(bs, wanted, name)
         how = flags | f.BDRV_O_RESIZE if is_base else flags & ~f.BDRV_O_RDWR
         opened.append(img_open(name, fmt, how | (0 if is_base else f.BDRV_O_NO_BACKING)))
         if is_base:
             return
 
 
-def is_same(wanted: str, named: str, path: str) -> bool:
-    """Whether a person's name for an image is the one in a header (bdrv_find_backing_image)."""
-    return wanted in (named, path) or os.path.realpath(wanted) == os.path.realpath(path)
+def is_same(bs: BlockDriverState, wanted: str, path: str) -> bool:
+    """Whether a person's name for an image is the one in a header; a relative one is seen from
+    where that header is (bdrv_find_backing_image)."""
+    if path_has_protocol(wanted) or path_has_protocol(bs.backing_file):
+        return wanted in (bs.backing_file, path)
+    from_here = wanted if path_is_absolute(wanted) else node_dirname(bs) + wanted
+    try:
+        return os.path.realpath(from_here, strict=True) == os.path.realpath(path, strict=True)
+    except OSError:
+        return False
