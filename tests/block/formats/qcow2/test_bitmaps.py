@@ -210,7 +210,7 @@ def test_a_reopening_that_fails_lets_it_note_again(image: Path, opener: Opener) 
     with opener() as disk:
         assert disk.bs is not None
         add(disk, "b0")
-        with pytest.raises(BlockError, match="read-only"):
+        with pytest.raises(BlockError, match="cannot support read-write users"):
             reopen.set_read_only(disk.bs, True)
         disk.pwrite(M, b"x")
     assert stored(image)["b0"][:3] == (AUTO, CLUSTER, [(M, CLUSTER)])
