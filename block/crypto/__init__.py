@@ -5,6 +5,7 @@
     nettle_library  Serpent and Twofish, from the C library libnettle
     ivgen           every sector begins differently: plain, plain64, essiv
     modes, xts      whole sectors: ecb, cbc, ctr, and xts, which is what everybody uses
+    gcrypt_library  xts by libgcrypt, where that is: quicker
     cipher          the choice among them; names: how QEMU calls them all
     hashes          a password becomes a key, slowly
     afsplit         a key becomes so long that no disk can forget only a part of it

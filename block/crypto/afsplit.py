@@ -29,13 +29,13 @@ def split(alg: str, key: bytes, stripes: int, random: Callable[[int], bytes] = o
     return noise + last.to_bytes(len(key), "big")
 
 
-def merge(alg: str, stripes: bytes, length: int) -> bytes:
+def merge(alg: str, stripes: bytes | bytearray, length: int) -> bytes:
     """The key of `length` bytes that the stripes stand for (qcrypto_afsplit_decode)."""
     last = int.from_bytes(stripes[-length:], "big")
     return (_mixed(alg, stripes[:-length], length) ^ last).to_bytes(length, "big")
 
 
-def _mixed(alg: str, stripes: bytes, length: int) -> int:
+def _mixed(alg: str, stripes: bytes | bytearray, length: int) -> int:
     """What all stripes make together; the last one is xored with it."""
     mixed = 0
     for start in range(0, len(stripes), length):

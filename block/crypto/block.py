@@ -38,13 +38,13 @@ class CryptoBlock:
         self.cipher = cipher
         self.payload_offset = payload_offset
 
-    def encrypt(self, offset: int, data: ReadableBuffer) -> bytes:
+    def encrypt(self, offset: int, data: ReadableBuffer) -> bytes | bytearray:
         """Encrypts what a guest writes at an offset (qcrypto_block_encrypt, R1)."""
         assert self.cipher is not None, "R2"
         assert not offset % SECTOR, "R1"
         return self.cipher.encrypt(offset >> SECTOR_BITS, data)
 
-    def decrypt(self, offset: int, data: ReadableBuffer) -> bytes:
+    def decrypt(self, offset: int, data: ReadableBuffer) -> bytes | bytearray:
         """Decrypts what a guest reads at an offset (qcrypto_block_decrypt, R1)."""
         assert self.cipher is not None, "R2"
         assert not offset % SECTOR, "R1"

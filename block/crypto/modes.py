@@ -34,11 +34,11 @@ def sectors(size: int) -> int:
 class SectorCipher:
     """A key in one mode. `sector` is the number of the first; data are whole blocks (R1, R2)."""
 
-    def encrypt(self, sector: int, data: ReadableBuffer) -> bytes:
+    def encrypt(self, sector: int, data: ReadableBuffer) -> bytes | bytearray:
         """Encrypts sectors, from number `sector` on."""
         raise NotImplementedError
 
-    def decrypt(self, sector: int, data: ReadableBuffer) -> bytes:
+    def decrypt(self, sector: int, data: ReadableBuffer) -> bytes | bytearray:
         """Decrypts sectors, from number `sector` on."""
         raise NotImplementedError
 

@@ -109,7 +109,8 @@ def store_key(
     salt = os.urandom(lay.SALT_LENGTH)
     slot_key = pbkdf2(params.hash_alg, password, salt, iterations, len(key))
     stripes = split(params.hash_alg, key, slot.stripes)
-    write(slot.key_offset_sector * SECTOR, params.new_cipher(slot_key).encrypt(0, stripes))
+    material = params.new_cipher(slot_key).encrypt(0, stripes)
+    write(slot.key_offset_sector * SECTOR, bytes(material))
     slot.salt, slot.iterations, slot.active = salt, iterations, lay.SLOT_ENABLED
     store_header(header, write)
 

@@ -11,11 +11,14 @@ import pytest
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from block.core.error import BlockError
+from block.crypto import gcrypt_library
 from block.crypto.block_cipher import decrypt_cbc, new_block_cipher
 from block.crypto.cipher import new_cipher
 from block.crypto.ivgen import new_ivgen, plain, plain64
+from block.crypto.luks.params import LuksParams
 from block.crypto.names import key_length
-from block.crypto.xts import AT_ONCE
+from block.crypto.xts import AT_ONCE, Xts
+from tests.support import needs
 
 SECTOR = 512
 SIZES = [16, SECTOR, 3 * SECTOR, 3 * SECTOR + 48, AT_ONCE, AT_ONCE + SECTOR, 2 * AT_ONCE + 5 * 16]
@@ -37,13 +40,37 @@ def cut(ivs: bytes) -> list[bytes]:
     return [ivs[at : at + 16] for at in range(0, len(ivs), 16)]
 
 
+@pytest.fixture
+def _no_libgcrypt(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gcrypt_library, "_loaded", [None])
+
+
+@pytest.fixture
+def _libgcrypt() -> None:
+    needs.library(gcrypt_library.NAME, "libgcrypt20")
+
+
 @pytest.mark.parametrize("start", STARTS)
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("mode", ["ecb", "cbc", "ctr", "xts"])
 @pytest.mark.parametrize("alg", ["aes-128", "aes-256"])
+@pytest.mark.usefixtures("_no_libgcrypt")
 def test_every_sector_is_what_the_library_makes_of_it(
     alg: str, mode: str, size: int, start: int
 ) -> None:
+    check(alg, mode, size, start)
+
+
+@pytest.mark.parametrize("start", STARTS)
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("alg", ["aes-128", "aes-256"])
+@pytest.mark.usefixtures("_libgcrypt")
+def test_so_it_is_with_libgcrypt(alg: str, size: int, start: int) -> None:
+    check(alg, "xts", size, start)
+
+
+def check(alg: str, mode: str, size: int, start: int) -> None:
+    """Both directions, beside `cryptography`."""
     noise = random.Random(size + start)
     key, data = noise.randbytes(key_length(alg, mode)), noise.randbytes(size)
     cipher = new_cipher(alg, mode, key, plain64)
@@ -60,7 +87,7 @@ def test_keys_of_192_bits(mode: str) -> None:
     assert text == sector_by_sector(mode, key, cut(plain64(5, 2)), data)
 
 
-@pytest.mark.parametrize(
+XTS = pytest.mark.parametrize(
     ("keys", "sector", "plaintext", "ciphertext"),
     [
         (
@@ -77,12 +104,66 @@ def test_keys_of_192_bits(mode: str) -> None:
         ),
     ],
 )
+
+
+@XTS
+@pytest.mark.usefixtures("_no_libgcrypt")
 def test_the_examples_of_ieee_1619(
     keys: bytes, sector: int, plaintext: bytes, ciphertext: str
 ) -> None:
     cipher = new_cipher("aes-128", "xts", keys, plain64)
     assert cipher.encrypt(sector, plaintext).hex() == ciphertext
     assert cipher.decrypt(sector, bytes.fromhex(ciphertext)) == plaintext
+
+
+@XTS
+@pytest.mark.usefixtures("_libgcrypt")
+def test_the_same_examples_with_libgcrypt(
+    keys: bytes, sector: int, plaintext: bytes, ciphertext: str
+) -> None:
+    test_the_examples_of_ieee_1619(keys, sector, plaintext, ciphertext)
+
+
+@pytest.mark.parametrize("alg", ["aes-128", "aes-192", "aes-256"])
+@pytest.mark.parametrize("ivgen", ["plain", "plain64", "essiv"])
+@pytest.mark.usefixtures("_libgcrypt")
+def test_with_and_without_libgcrypt_a_volume_is_the_same(
+    monkeypatch: pytest.MonkeyPatch, alg: str, ivgen: str
+) -> None:
+    noise = random.Random(alg)
+    params = LuksParams(alg, "xts", ivgen, "sha256")
+    key, data = noise.randbytes(params.key_length), noise.randbytes(300 * SECTOR)
+    quick = params.new_cipher(key)
+    assert isinstance(quick, gcrypt_library.GcryptXts)
+    monkeypatch.setattr(gcrypt_library, "_loaded", [None])
+    slow = params.new_cipher(key)
+    assert isinstance(slow, Xts)
+    for start in (0, 77, (1 << 32) - 100):
+        text = slow.encrypt(start, data)
+        assert quick.encrypt(start, data) == text
+        assert quick.decrypt(start, memoryview(text)) == data
+        assert quick.decrypt(start + 150, text[150 * SECTOR :]) == data[150 * SECTOR :]
+
+
+def test_an_old_libgcrypt_is_as_good_as_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("VERSION", b"99.0"), ("NAME", "libnowhere.so.20")):
+        with monkeypatch.context() as patch:
+            patch.setattr(gcrypt_library, "_loaded", [])
+            patch.setattr(gcrypt_library, name, value)
+            assert isinstance(new_cipher("aes-256", "xts", bytes(64), plain64), Xts)
+
+
+@pytest.mark.usefixtures("_libgcrypt")
+def test_a_key_that_is_gone_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    closed = []
+    cipher = new_cipher("aes-256", "xts", bytes(64), plain64)
+    close = cipher._library.gcry_cipher_close
+    monkeypatch.setattr(
+        cipher._library, "gcry_cipher_close", lambda handle: (closed.append(handle), close(handle))
+    )
+    handle = cipher._handle
+    del cipher
+    assert closed == [handle]
 
 
 def test_plain_is_cut_to_32_bits_and_plain64_is_not() -> None:
