@@ -3,7 +3,7 @@
 
     create, amend, measure  making one, changing its options, how large it would be
     convert, turns, sparse  copying images into one; in which order; what is not written
-    salvage                 what can be read of a broken source
+    sources, salvage        what is copied; what can be read of a broken source
     compare, dd, bench      two images, a part of one, many requests
     info, map               what is known of an image, and where its data are
     commit, rebase          into the backing file; onto another one

@@ -28,18 +28,15 @@ Called in the main thread.
 from __future__ import annotations
 
 import errno
-import os
 
 from block.aio.co_lock import CoMutex
 from block.aio.co_parallel import co_parallel
 from block.core import flags as f
 from block.core.align import blockalign
 from block.core.driver import BlockDriverInfo
-from block.core.error import BlockError, errno_of
-from block.core.status import co_block_status_above
+from block.core.error import BlockError
 from block.core.wait import run_sync
-from block.lean import partial
-from block.ops.salvage import co_salvage
+from block.ops.sources import ConvertFailed, Sources
 from block.ops.sparse import runs
 from block.ops.turns import Turns
 
@@ -60,33 +57,6 @@ MAX_WORKERS = 16
 WRITES_AT_ONCE = 2
 ONE_TABLE = 64  # clusters that begin at a multiple of that: all formats have them in one table
 SECTOR = f.SECTOR_SIZE
-
-
-class ConvertFailed(Exception):
-    """A request failed; `what` was being done at `offset` of the target, `errno` is positive."""
-
-    def __init__(self, what: str, offset: int, error: OSError) -> None:
-        self.what = what
-        self.offset = offset
-        self.errno = errno_of(error)
-        super().__init__(os.strerror(self.errno))
-
-
-class Source:
-    """One of the images that are put one behind the other."""
-
-    __slots__ = ("alignment", "blk", "bs", "length", "piece", "start")
-
-    def __init__(self, blk: BlockBackend, start: int) -> None:
-        assert blk.bs is not None
-        self.blk = blk
-        self.bs = blk.bs
-        self.start = start  # in the target
-        self.length = blk.length
-        info = self.bs.get_info()
-        cluster_size = info.cluster_size if info is not None else 0
-        self.alignment = max(self.bs.bl.request_alignment, cluster_size, SECTOR)
-        self.piece = read_at_once(self.bs) or MAX_BUFFER_SIZE
 
 
 class Convert:
@@ -112,9 +82,8 @@ class Convert:
         """`min_sparse` 0 writes everything, zeroes too. `offload` lets others copy where they can;
         then nobody looks for zeroes in data. `progress` hears of percents, `warn`
         of what `salvage` could not read."""
-        self.sources: list[Source] = []
-        for blk in sources:
-            self.sources.append(Source(blk, self.total))
+        self.sources = Sources(sources, salvage, warn)
+        self.total = self.sources.total
         self.target = target
         assert target.bs is not None
         self.target_info = target.bs.get_info() or BlockDriverInfo()
@@ -122,10 +91,8 @@ class Convert:
         self.workers = workers
         self.in_order = in_order
         self.target_has_backing = target_has_backing
-        self.salvage = salvage
         self.offload = offload
         self.progress = progress
-        self.warn = warn
         self.turns = Turns(WRITES_AT_ONCE)
         self.buffers: list[memoryview] = []  # those that no worker has
         self.in_memory = False  # the last read waited for nothing (R7)
@@ -135,11 +102,6 @@ class Convert:
         self.known = (DATA, 0, 0)  # the extent that is asked for last: kind, start, end
         self.to_copy = self.copied = 0
         self.lock = CoMutex()
-
-    @property
-    def total(self) -> int:
-        """How long all sources are together, in bytes."""
-        return self.sources[-1].start + self.sources[-1].length if self.sources else 0
 
     def _cluster_to_compress(self, asked: bool) -> int:
         """How many bytes of the target are compressed at once (R6)."""
@@ -195,9 +157,6 @@ class Convert:
 
     # -- what there is
 
-    def _source_at(self, offset: int) -> Source:
-        return next(it for it in self.sources if offset < it.start + it.length)
-
     async def _extent(self, offset: int) -> tuple[int, int]:
         """What is at an offset, and for how many bytes (convert_iteration_sectors)."""
         kind, start, end = self.known
@@ -218,48 +177,19 @@ class Convert:
         return kind, nbytes - nbytes % self.cluster
 
     async def _ask(self, offset: int) -> tuple[int, int]:
-        source = self._source_at(offset)
-        nbytes = min(source.start + source.length - offset, f.REQUEST_MAX_BYTES)
+        nbytes = f.REQUEST_MAX_BYTES
         behind_backing = False
         if self.backing_length >= 0:
             behind_backing = offset >= self.backing_length
             if not behind_backing:
                 nbytes = min(nbytes, self.backing_length - offset)
-        status, nbytes = await self._status(source, offset - source.start, nbytes)
-        # An extent that ends within a cluster of the source would cost a read of it twice.
-        tail = (offset - source.start + nbytes) % source.alignment
-        if nbytes > tail:
-            nbytes -= tail
+        above = self.target_has_backing
+        status, nbytes = await self.sources.co_status(offset, nbytes, above)
         if status & f.BDRV_BLOCK_ZERO:
             return BACKING if behind_backing else ZERO, nbytes
         if status & f.BDRV_BLOCK_DATA or not self.target_has_backing:
             return DATA if status & f.BDRV_BLOCK_OFFSET_VALID else PACKED, nbytes
         return BACKING, nbytes
-
-    async def _status(self, source: Source, offset: int, nbytes: int) -> tuple[int, int]:
-        base = None
-        if self.target_has_backing:
-            base = cow_bs(source.bs)
-        while True:
-            try:
-                status, found, _, _ = await co_block_status_above(
-                    source.bs, base, True, offset, nbytes
-                )
-            except OSError as error:
-                if not self.salvage:
-                    what = "reading block status at offset"
-                    raise ConvertFailed(what, offset, error) from error
-                if nbytes <= SECTOR:
-                    self._warn("block status at offset", offset, error)
-                    return f.BDRV_BLOCK_DATA, nbytes  # perhaps it can be read
-                nbytes = -(-nbytes // (4 * SECTOR)) * SECTOR
-            else:
-                return status, -(-found // SECTOR) * SECTOR
-
-    def _warn(self, what: str, offset: int, error: OSError) -> None:
-        if self.warn is not None:
-            reason = os.strerror(errno_of(error))
-            self.warn(f"error while reading {what} {offset}: {reason}")
 
     # -- the workers
 
@@ -340,49 +270,20 @@ class Convert:
         """Fills a buffer, and tells its data from its zeroes."""
         ctx = self.target.aio_context
         before = ctx.n_passes
-        await self._read(offset, view, packed)
+        await self.sources.co_read(offset, view, packed)
         self.in_memory = ctx.n_passes == before
         if not self.min_sparse:
             return [(True, 0, len(view))]
         least, block = self.cluster or self.min_sparse, self.cluster or self.alignment
         return list(runs(view, offset, least, block))
 
-    async def _read(self, offset: int, view: memoryview, packed: bool) -> None:
-        """Fills a buffer from the sources that have the bytes (convert_co_read); what is not
-        packed in pieces that are read at once if they are in memory (R7)."""
-        done = 0
-        while done < len(view):
-            source = self._source_at(offset + done)
-            start = offset + done - source.start
-            size = source.length - start if packed else min(source.piece, source.length - start)
-            part = view[done : done + size]
-            await self._read_from(source, start, part)
-            done += len(part)
-
     async def _is_copied_by_others(self, offset: int, nbytes: int) -> bool:
-        """Copies without reading (convert_co_copy_range). False: that cannot be done, and will
-        not be tried again (R8)."""
-        done = 0
-        while done < nbytes:
-            source = self._source_at(offset + done)
-            start = offset + done - source.start
-            size = min(nbytes - done, source.length - start)
-            try:
-                await source.blk.co_copy_range(start, self.target, offset + done, size)
-            except OSError:
-                self.offload = False
-                return False
-            done += size
-        return True
-
-    async def _read_from(self, source: Source, start: int, part: memoryview) -> None:
-        if self.salvage:
-            await co_salvage(source.blk, start, part, partial(self._warn, "offset"))
-            return
+        """Copies without reading. False: that cannot be done, and will not be tried again (R8)."""
         try:
-            await source.blk.co_preadv(start, len(part), [part])
-        except OSError as error:
-            raise ConvertFailed("reading at byte", source.start + start, error) from error
+            await self.sources.co_copy_range(offset, self.target, nbytes)
+        except OSError:
+            self.offload = False
+        return self.offload
 
     async def _write(
         self, offset: int, view: memoryview, is_data: bool, start: int, end: int
@@ -393,22 +294,6 @@ class Convert:
             await self.target.co_pwritev(offset + start, end - start, part, self.write_flags)
         elif not self.reads_as_zero:  # R2
             await self.target.co_pwrite_zeroes(offset + start, end - start, f.REQ_MAY_UNMAP)
-
-
-def read_at_once(bs: BlockDriverState) -> int:
-    """The longest read that nobody below has to wait for, if all is in memory; 0: there is none."""
-    longest = bs.bl.fast_read
-    while bs.file is not None:
-        bs = bs.file.bs
-        longest = min(longest, bs.bl.fast_read)
-    return longest
-
-
-def cow_bs(bs: BlockDriverState) -> BlockDriverState | None:
-    """The backing file of an image, from below filters (bdrv_cow_bs, bdrv_skip_filters)."""
-    while bs.drv is not None and bs.drv.is_filter and (child := bs.file or bs.backing):
-        bs = child.bs
-    return bs.backing.bs if bs.backing is not None else None
 
 
 def has_zero_init(bs: BlockDriverState) -> bool:

@@ -9,8 +9,9 @@ from __future__ import annotations
 from block.core import flags as f
 from block.core.error import BlockError
 from block.core.report import warn_report
-from block.ops.convert import MAX_BUFFER_SIZE, MAX_WORKERS, Convert, ConvertFailed
+from block.ops.convert import MAX_BUFFER_SIZE, MAX_WORKERS, Convert
 from block.ops.create import Request, help_text, prepare
+from block.ops.sources import ConvertFailed
 from miniqemu.cli.getopt import Words
 from miniqemu.cli.output import write
 

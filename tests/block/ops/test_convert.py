@@ -19,8 +19,9 @@ from block.core.backend import BlockBackend
 from block.core.error import BlockError
 from block.core.open import open_backend
 from block.core.registry import find_format
-from block.ops.convert import BUFFER_SIZE, WRITES_AT_ONCE, Convert, ConvertFailed
+from block.ops.convert import BUFFER_SIZE, WRITES_AT_ONCE, Convert
 from block.ops.map import MapEntry, walk_map
+from block.ops.sources import ConvertFailed, Sources
 from block.protocols.file.threads import ThreadsEngine
 
 PIECES = 12
@@ -134,9 +135,9 @@ class Buffers:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.full = 0
         self.most = 0
-        real_read, real_write = Convert._read, ThreadsEngine.co_pwritev_new
+        real_read, real_write = Sources.co_read, ThreadsEngine.co_pwritev_new
 
-        async def read(work: Convert, offset: int, view: memoryview, packed: bool) -> None:
+        async def read(work: Sources, offset: int, view: memoryview, packed: bool) -> None:
             await real_read(work, offset, view, packed)
             self.full += 1
             self.most = max(self.most, self.full)
@@ -147,7 +148,7 @@ class Buffers:
             await real_write(engine, offset, nbytes, qiov)
             self.full -= 1
 
-        monkeypatch.setattr(Convert, "_read", read)
+        monkeypatch.setattr(Sources, "co_read", read)
         monkeypatch.setattr(ThreadsEngine, "co_pwritev_new", write)
 
 
@@ -164,7 +165,7 @@ def test_a_source_that_must_wait_for_its_data_is_read_by_all_workers(
 ) -> None:
     """Also while full buffers wait for room. The first write ends when all buffers are full, and
     the next two when they are full again."""
-    monkeypatch.setattr("block.ops.convert.read_at_once", lambda bs: 0)  # so the pool reads
+    monkeypatch.setattr("block.ops.sources.read_at_once", lambda bs: 0)  # so the pool reads
     workers = 4
     buffers = Buffers(monkeypatch)
     at_once = ThreadsEngine.co_pwritev_new
