@@ -27,7 +27,7 @@ from block.core.request_hooks import RequestHooks
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Mapping
     from typing import ClassVar
 
     from block.aio.context import AioContext
@@ -168,6 +168,9 @@ class BlockDriver(RequestHooks):
         Whoever fills it then need not write those. Not asked where there is a backing file.
         """
         return False
+
+    def join_options(self, options: Mapping[str, object], old: dict[str, object]) -> None:
+        """Takes from a node's old options what new ones stand against (bdrv_join_options)."""
 
     def reopen_prepare(
         self, bs: BlockDriverState, options: dict[str, object], flags: int

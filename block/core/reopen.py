@@ -122,11 +122,15 @@ def plan(
     below = [(child, take_sub_options(own, child.name)) for child in heirs]
     given = own
     own = {name: value for name, value in own.items() if bs.child(name) is None}
-    explicit = {**bs.explicit_options, **own}
+    before, explicit = dict(bs.options), dict(bs.explicit_options)
+    if bs.drv is not None:
+        bs.drv.join_options(own, before)
+        bs.drv.join_options(own, explicit)
+    explicit.update(own)
     said = dict(explicit)
     if parent is not None:
         inherit_options(said, role, parent.options)
-    change = Change(bs, {**bs.options, **said}, explicit, given)
+    change = Change(bs, {**before, **said}, explicit, given)
     changes = [change]
     for child, of_child in below:
         changes += plan(child.bs, of_child, change, child.role)

@@ -44,7 +44,7 @@ from block.formats.qcow2.state import Qcow2State
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Mapping
 
     from block.aio.context import AioContext
     from block.core.check import BdrvCheckResult
@@ -129,6 +129,9 @@ class Qcow2Driver(BlockDriver):
         from block.formats.qcow2 import header_update
 
         header_update.change_backing_file(bs.opaque, backing_file, backing_fmt)
+
+    def join_options(self, opts: Mapping[str, object], old: dict[str, object]) -> None:
+        options.join(opts, old)
 
     def reopen_prepare(
         self, bs: BlockDriverState, opts: dict[str, object], flags: int

@@ -25,6 +25,7 @@ from block.formats.qcow2.layout import COMPAT_LAZY_REFCOUNTS, ENTRY_SIZE, MIN_CL
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from typing import Any
 
     from block.formats.qcow2.state import Qcow2State
@@ -129,6 +130,23 @@ def cache_sizes(
     if refcount_tables > f.INT_MAX:
         raise invalid("Refcount cache size too big")
     return CacheSizes(entry_size, l2_tables, refcount_tables)
+
+
+def join(options: Mapping[str, object], old: dict[str, object]) -> None:
+    """Takes from the old options what new ones stand against (qcow2_join_options).
+
+    A new template means all overlap checks, a new total both caches; and where both caches are
+    said in the end, an old total is nobody's.
+    """
+    gone: set[str] = set()
+    if options.keys() & {"overlap-check", "overlap-check.template"}:
+        gone = {name for name in old if name.startswith("overlap-check")}
+    if "cache-size" in options:
+        gone |= {"l2-cache-size", "refcount-cache-size"}
+    elif {"l2-cache-size", "refcount-cache-size"} <= options.keys() | old.keys():
+        gone.add("cache-size")
+    for name in gone & old.keys():
+        del old[name]
 
 
 def _divide(taken: dict[str, Any], max_l2: int, min_refcount: int) -> tuple[int, int]:

@@ -65,7 +65,7 @@ def test_a_smaller_cache_lets_tables_go(opener: Opener) -> None:
         ("l2-cache-entry-size", 1000),
         ("cache-clean-interval", 1 << 32),
         ("overlap-check", "some"),
-        ("cache-size", 1),
+        ("refcount-cache-size", 1 << 60),
         ("lazy-refcounts", "perhaps"),
     ],
 )
@@ -75,6 +75,20 @@ def test_a_refused_option_changes_no_other(opener: Opener, option: str, value: o
         change(disk, **{"pass-discard-request": False, option: value})
     assert state_of(disk).pass_discard
     disk.pwrite(0, b"x")
+
+
+def test_a_new_option_pushes_out_old_ones_that_it_stands_against(opener: Opener) -> None:
+    disk = opener(options={"overlap-check": "none", "overlap-check.main-header": "on"})
+    assert disk.bs is not None
+    assert state_of(disk).overlap_checks == corrupt.OL_HEADER
+    for options in ({"template": "constant"}, {"template": "none"}):
+        reopen(disk.bs, {"overlap-check": options})
+    assert state_of(disk).overlap_checks == 0
+    for sizes in ({"l2_cache_size": 512}, {"cache_size": "1M"}, {"l2_cache_size": "64k"}):
+        change(disk, **sizes)
+    change(disk, refcount_cache_size="128k")
+    kept = {name: value for name, value in disk.bs.options.items() if "cache-size" in name}
+    assert kept == {"l2-cache-size": "64k", "refcount-cache-size": "128k"}
 
 
 def test_lazy_refcounts_are_turned_on_and_off(opener: Opener) -> None:
@@ -94,7 +108,7 @@ def test_each_overlap_check_can_be_said(opener: Opener) -> None:
     disk = opener(options={"overlap-check": "none", "overlap-check.active-l2": "on"})
     assert state_of(disk).overlap_checks == corrupt.OL_ACTIVE_L2
     change(disk, **{"overlap-check": "constant", "overlap-check.main-header": False})
-    wanted = corrupt.OL_CONSTANT & ~corrupt.OL_HEADER | corrupt.OL_ACTIVE_L2
+    wanted = corrupt.OL_CONSTANT & ~corrupt.OL_HEADER
     assert state_of(disk).overlap_checks == wanted
 
 
