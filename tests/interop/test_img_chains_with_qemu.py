@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -89,6 +90,26 @@ def test_a_relative_base_is_seen_from_the_image_above_it(
         Path(f"{name}.qcow2").rename(folder / f"{name}.qcow2")
     status, _, _ = tools.agree("commit", "-d", "-b", base.format(here=work), "folder/top.qcow2")
     assert (status != 0) == base.startswith("folder")
+
+
+@pytest.mark.parametrize("base", ["", "-b base.qcow2"])
+@pytest.mark.parametrize("form", ["options", "json"])
+def test_a_chain_is_described_by_options(work: Path, tools: Tools, form: str, base: str) -> None:
+    make_chain()
+    options = {"driver": "qcow2", "file.filename": "top.qcow2"}
+    options |= {"backing.driver": "qcow2", "backing.lazy-refcounts": "on"}
+    options |= {"backing.backing.overlap-check": "all"}
+    words = ["--image-opts", ",".join(f"{name}={value}" for name, value in options.items())]
+    if form == "json":
+        words = [f"json:{json.dumps(options)}"]
+    said = []
+    for tool in (tools.mine, tools.theirs):
+        for name in ("top", "mid", "base"):
+            Path(f"{name}.qcow2").unlink()
+        make_chain()
+        said.append(tool(["commit", "-d", *base.split(), *words]))
+        qemu_img("compare", "top.qcow2", "base.qcow2" if base else "mid.qcow2")
+    assert said[0] == said[1] == (0, b"Image committed.\n", b"")
 
 
 OF_A_CHAIN = """

@@ -13,12 +13,16 @@ import os
 from block.core import flags as f
 from block.core.error import BlockError, errno_of
 from block.core.filename import (
+    JSON_PREFIX,
     node_backing_filename,
     node_dirname,
+    parse_json_filename,
     path_has_protocol,
     path_is_absolute,
 )
 from block.core.make_empty import make_empty
+from block.core.open import open_backend
+from block.core.options import take_sub_options
 from block.ops.commit import Commit
 from miniqemu.cli.getopt import Words
 from miniqemu.cli.output import write
@@ -29,6 +33,8 @@ from .progress import Progress
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from block.core.backend import BlockBackend
     from block.core.node import BlockDriverState
 
@@ -47,19 +53,24 @@ def run(program: str, argv: list[str]) -> int:
     flags, writethrough = cache_flags(given.get("t", "writeback"))
     flags |= f.BDRV_O_RDWR | f.BDRV_O_UNMAP
     quiet = "q" in given
+    name = words.rest[0]
+    options = described(name, given)
+    below = take_sub_options(options, "backing")
     # From here on the top, then what is below it, down to the base.
     opened = [
         img_open(
-            words.rest[0],
+            name,
             given.get("f"),
             flags | f.BDRV_O_NO_BACKING,
             image_opts="image-opts" in given,
             writethrough=writethrough,
         )
+        if not below
+        else open_layer(name, None, options, flags | f.BDRV_O_NO_BACKING, writethrough)
     ]
     with Progress("p" in given and not quiet, 1.0, "commit") as progress:
         try:
-            open_chain(opened, given.get("b"), flags, words.rest[0])
+            open_chain(opened, given.get("b"), flags, name, below)
             if rate:
                 limit_rate(opened[-1], rate)
             try:
@@ -86,22 +97,61 @@ def empty(blk: BlockBackend) -> None:
             raise
 
 
-def open_chain(opened: list[BlockBackend], wanted: str | None, flags: int, top: str) -> None:
+def described(name: str, given: Mapping[str, str]) -> dict[str, object]:
+    """The options that describe an image and what is below it, if a name of a file does not."""
+    if name.startswith(JSON_PREFIX):
+        return parse_json_filename(name)
+    if "image-opts" in given and "f" not in given and "backing." in name:
+        from miniqemu.cli.image_opts import parse_image_opts
+
+        return parse_image_opts(name, "file")
+    return {}
+
+
+def open_layer(
+    name: str, where: str | None, options: dict[str, object], flags: int, writethrough: bool = False
+) -> BlockBackend:
+    """Opens one image as options describe it, in `where` if they do not say."""
+    try:
+        return open_backend(
+            None if "file.filename" in options else where,
+            options=options,
+            flags=flags,
+            writethrough=writethrough,
+            shared_perm=f.BLK_PERM_ALL,
+        )
+    except BlockError as error:
+        raise because(error, f"Could not open '{name}': ") from error
+
+
+def open_chain(
+    opened: list[BlockBackend],
+    wanted: str | None,
+    flags: int,
+    top: str,
+    options: dict[str, object],
+) -> None:
     """Opens the layers below the top, each by itself, until that of the wanted name: the base,
-    which is opened for writing. None: the first."""
+    which is opened for writing. None: the first. `options` are for what is below."""
     while True:
         bs = opened[-1].bs
         assert bs is not None
-        if not bs.backing_file:
+        if not bs.backing_file and not options:
             if wanted is None:
                 raise Failure("Image does not have a backing file")
             raise Failure(f"Did not find '{wanted}' in the backing chain of '{top}'")
         name, fmt = node_backing_filename(bs), bs.backing_format or None
         is_base = wanted is None or is_same(bs, wanted, name)
-        how = flags | f.BDRV_O_RESIZE if is_base else flags & ~f.BDRV_O_RDWR
-        opened.append(img_open(name, fmt, how | (0 if is_base else f.BDRV_O_NO_BACKING)))
+        how = flags | f.BDRV_O_RESIZE if is_base else flags & ~f.BDRV_O_RDWR | f.BDRV_O_NO_BACKING
+        below = {} if is_base else take_sub_options(options, "backing")
+        if options:
+            named = {"driver": fmt} if fmt else {}
+            opened.append(open_layer(name, name, {**named, **options}, how))
+        else:
+            opened.append(img_open(name, fmt, how))
         if is_base:
             return
+        options = below
 
 
 def is_same(bs: BlockDriverState, wanted: str, path: str) -> bool:
