@@ -230,3 +230,10 @@ class LeavesAtClose(Memory):
 
     def attach_aio_context(self, bs: BlockDriverState, ctx: AioContext) -> None:
         bs.opaque.thing = ctx.timer_new(ClockType.REALTIME, nothing, owner=bs)  # MISTAKE
+
+
+class LeavesAndLoses(LeavesTimer):
+    """Two mistakes: one is found, and because of the other no request ends any more."""
+
+    format_name = protocol_name = "leaves-and-loses"
+    wait = LosesRequest.wait

@@ -111,9 +111,18 @@ def test_a_request_that_nobody_answers_is_found_where_it_waits(tmp_path: Path) -
     assert ("loses-request", "lost", where) in {(f.driver, f.kind, f.where) for f in findings}
 
 
+def test_a_finding_ends_the_run_although_requests_hang(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_module, "HASTE", 0.5)
+    result = run_of(broken.LeavesAndLoses, tmp_path)
+    assert [finding.kind for finding in result.findings] == ["timer"]
+    assert result.seconds < run_module.PATIENCE
+
+
 def test_wrong_data_is_told_with_who_read_and_who_changed_it_last(tmp_path: Path) -> None:
     finding = run_of(broken.ForgetsWrites, tmp_path).findings[0]
-    read = r"co_preadv of \d+ bytes at \d+ \(in \w+ after \d+ moves, tests/\S+/broken.py:\d+\)"
+    read = r"co_preadv of \d+ bytes at \d+ \(in \w+ after move \d+, tests/\S+/broken.py:\d+\)"
     assert re.search(f"is wrong at byte \\d+; read by {read}; changed last by co_pw", finding.what)
     assert finding.where in finding.what
 

@@ -42,8 +42,8 @@ class Step:
 
     def __str__(self) -> str:
         nbytes = self.end - self.offset
-        place = f"in {self.ctx} after {self.moves} moves, {short(self.where)}"
-        return f"{self.hook} of {nbytes} bytes at {self.offset} ({place})"
+        what = f"{self.hook} of {nbytes} bytes at {self.offset}"
+        return f"{what} (in {self.ctx} after move {self.moves}, {short(self.where)})"
 
 
 class Trail:
