@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import gc
 import inspect
 import re
 from pathlib import Path
@@ -109,6 +110,23 @@ def test_a_request_that_nobody_answers_is_found_where_it_waits(tmp_path: Path) -
     findings = run_of(broken.LosesRequest, tmp_path).findings
     where = line_of_the_mistake(broken.LosesRequest)
     assert ("loses-request", "lost", where) in {(f.driver, f.kind, f.where) for f in findings}
+
+
+@pytest.mark.usefixtures("impatient")
+def test_what_waits_for_ever_is_thrown_away_with_its_run(tmp_path: Path) -> None:
+    gc.disable()
+    try:
+        before = suspended_coroutines()
+        run_of(broken.LosesRequest, tmp_path)
+        assert [co for co in suspended_coroutines() if co not in before] == []
+    finally:
+        gc.enable()
+
+
+def suspended_coroutines() -> list[object]:
+    """Those that Python has not collected, whoever may have forgotten them."""
+    found = [each for each in gc.get_objects() if inspect.iscoroutine(each)]
+    return [co for co in found if inspect.getcoroutinestate(co) == inspect.CORO_SUSPENDED]
 
 
 def test_a_finding_ends_the_run_although_requests_hang(
