@@ -17,7 +17,8 @@ R4  Head and tail of a run go to the file in one write with its data. They reach
     the file, they are not written at all: there are zeroes (but not for who decrypts them:
     crypto.py, R2).
 R5  An entry is linked after its data have been written, and after copied data only behind a
-    flush: the guest may have been told long ago that those are safe.
+    flush: the guest may have been told long ago that those are safe. So in a data file always: the
+    flush behind which refcounts are safe does not reach it.
 Who may call it: coroutines in the node's context.
 
 What once went wrong: a discard freed clusters to which a write in place was on its way, and
@@ -321,7 +322,7 @@ async def _edge(s: Qcow2State, run: Allocation, zero: bool, start: int, nbytes: 
 
 async def _link(s: Qcow2State, run: Allocation) -> None:
     """Lets the L2 entries point to the run's clusters (qcow2_alloc_cluster_link_l2, R5)."""
-    if run.copies:
+    if run.copies or s.external:
         s.l2_cache.depends_on_flush = True
     if not run.keeps and not (s.lazy_refcounts and await may_postpone(s)):
         await s.l2_cache.set_dependency(s.refcount_cache)

@@ -254,8 +254,12 @@ def test_the_data_file_moves_with_the_image(
     assert opener().pread(CLUSTER, 500) == b"after" * 100
 
 
-def test_copied_data_are_safe_before_an_entry_points_to_them(tmp_path: Path, image: Path) -> None:
-    """The flush must go to the data file: the image file holds none of them."""
+@pytest.mark.parametrize("written", [b"x", b"x" * CLUSTER], ids=["copied", "all new"])
+def test_data_are_safe_before_an_entry_points_to_them(
+    tmp_path: Path, image: Path, written: bytes
+) -> None:
+    """The flush must go to the data file: the image file holds none of them. Else a power cut
+    leaves neither what the backing file has nor what was written."""
     (tmp_path / "base.raw").write_bytes(b"b" * SIZE)
     top = tmp_path / "top.qcow2"
     block.create(os.fspath(top), "qcow2", SIZE, data_file=os.fspath(tmp_path / "d"),
@@ -266,7 +270,7 @@ def test_copied_data_are_safe_before_an_entry_points_to_them(tmp_path: Path, ima
         disk = open_backend(options={"driver": "qcow2", "file": "tables", "data-file": "data"},
                             flags=f.BDRV_O_RDWR)  # fmt: skip
         data.log.clear()
-        disk.pwrite(0, b"x")
+        disk.pwrite(0, written)
         assert FLUSH not in data.writes
         moments: list[int] = []
         write = tables.note
