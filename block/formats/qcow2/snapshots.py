@@ -14,6 +14,8 @@ R3  What fails before that write has changed nothing: refcounts are counted back
     itself fails, nobody knows which table holds: then all stays counted.
 R4  The VM state lies behind the end of the disk, where only its own requests reach. It belongs to
     the disk until a snapshot has taken it.
+R5  What fails behind that write leaks clusters, and a person is told. It is no failure of the
+    command: who hears that the disk did not go back must have the disk as it was.
 Who may call it: the main thread, while nobody else uses the node (block/core/snapshot.py).
 
 What once went wrong: in QEMU goto first makes the disk as long as the snapshot, and then writes
@@ -32,6 +34,7 @@ from block.core import flags as f
 from block.core.backend import BlockBackend
 from block.core.error import BlockError, failed
 from block.core.iov import iov_memset_zero, iov_slice
+from block.core.report import warn_report
 from block.core.wait import run_sync
 from block.formats.qcow2 import read, shared, write
 from block.formats.qcow2.cache import from_disk, to_disk
@@ -267,10 +270,15 @@ async def _switch_disk(s: Qcow2State, table: array[int], place: int, size: int) 
 
 
 async def _let_go(s: Qcow2State, l1_table: array[int], l1_offset: int) -> None:
-    """Nothing in the header leads to that L1 table any more: frees what nobody else needs."""
-    await shared.count(s, l1_table, -1)
-    await free_clusters(s, l1_offset, len(l1_table) * ENTRY_SIZE)
-    await update_flags(s)
+    """Nothing in the header leads to that L1 table any more: frees what nobody else needs (R5)."""
+    try:
+        await shared.count(s, l1_table, -1)
+        await free_clusters(s, l1_offset, len(l1_table) * ENTRY_SIZE)
+        await update_flags(s)
+    except OSError as error:
+        if s.broken:
+            raise
+        warn_report(f"qcow2: not all that nobody needs any more is freed: {error}")
 
 
 # -- delete

@@ -70,6 +70,30 @@ def test_a_failing_write_leaves_leaks_at_most(tmp_path: Path, what: str, torn: b
     assert number > 3, "there were some writes"
 
 
+@pytest.mark.parametrize("what", ["goto", "delete"])
+def test_what_cannot_be_freed_behind_it_is_no_failure(
+    tmp_path: Path, what: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Whoever hears of one, and goes on, would have another disk than he thinks."""
+    start, kept = small_image(tmp_path)
+    tape = Tape(start)
+    with open_on(tape) as disk:
+        real = tape.note
+
+        async def fail_behind(name: str, *args: object) -> None:
+            await real(name, *args)
+            if name == "preadv" and bytes(tape.data[:72]) != start[:72]:
+                raise BlockError(errno.EIO, "bad sector")
+
+        tape.note = fail_behind  # type: ignore[method-assign]  # fails once the header is another
+        change(disk, what)
+        tape.note = real  # type: ignore[method-assign]  # it is whole again
+        said = "qcow2: not all that nobody needs any more is freed: bad sector"
+        assert said in capfd.readouterr().err
+        assert disk.pread(0, LONGEST) == (kept.snapshots["s1"] if what == "goto" else kept.disk)
+    judge(tmp_path, bytes(tape.data), kept, what)
+
+
 @pytest.mark.parametrize("tries", [1, 6], ids=["in order", "late writes lost"])
 @pytest.mark.parametrize("what", ["create", "goto", "delete"])
 def test_a_cut_anywhere_leaves_leaks_at_most(tmp_path: Path, what: str, tries: int) -> None:
