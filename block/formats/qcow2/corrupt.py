@@ -90,7 +90,7 @@ def _tell(s: Qcow2State, message: str, fatal: bool) -> None:
 async def _mark_corrupt(s: Qcow2State) -> None:
     """Sets the bit on the disk; a failure of that changes nothing any more."""
     s.broken = True
-    s.lost_changes = s.l2_cache.dirty or s.refcount_cache.dirty
+    s.lost_changes = s.l2_cache.dirty  # refcounts can be counted anew
     s.l2_cache.drop_all()
     s.refcount_cache.drop_all()
     s.incompatible_features |= INCOMPAT_CORRUPT

@@ -86,7 +86,7 @@ class Qcow2State:
         self.place_flags = OFFSET_MASK  # an L2 entry with any of these has a cluster
         self.lock = CoMutex()
         self.broken = False
-        self.lost_changes = False  # when it broke, tables waited to be written
+        self.lost_changes = False  # when it broke, L2 tables waited to be written
         self.corruption_told = False
         self.leak_told = False
         self.let_go: set[int] = set()  # clusters that are free, but not yet to be taken
