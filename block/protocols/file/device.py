@@ -86,26 +86,25 @@ def sector_size(fd: int) -> int:
     return size
 
 
-def _on_range(fd: int, request: int, offset: int, nbytes: int) -> None:
+def _on_range(
+    state: FileState, capability: str, fd: int, request: int, offset: int, nbytes: int
+) -> int:
+    """Has a disk do something with a range; returns 0. Raises OSError (R2)."""
     try:
         ioctl(fd, request, RANGE.pack(offset, nbytes))
     except OSError as error:
         if error.errno in NOT_SUPPORTED:
+            setattr(state, capability, False)
             raise not_supported() from None
         raise
+    return 0
 
 
 def discard(state: FileState, fd: int, offset: int, nbytes: int) -> int:
     """Tells the disk that nobody needs a range any more; returns 0. Raises OSError."""
     if not state.has_discard:
         raise not_supported()
-    try:
-        _on_range(fd, BLKDISCARD, offset, nbytes)
-    except OSError as error:
-        if error.errno == errno.ENOTSUP:
-            state.has_discard = False
-        raise
-    return 0
+    return _on_range(state, "has_discard", fd, BLKDISCARD, offset, nbytes)
 
 
 def write_zeroes_unmap(state: FileState, fd: int, offset: int, nbytes: int, may_write: bool) -> int:
@@ -123,10 +122,4 @@ def write_zeroes(state: FileState, fd: int, offset: int, nbytes: int, may_write:
     """Zeroes a range; not, where that may take long and `may_write` is False (R1). Returns 0."""
     if not state.has_write_zeroes or not state.direct or not may_write:
         raise not_supported()
-    try:
-        _on_range(fd, BLKZEROOUT, offset, nbytes)
-    except OSError as error:
-        if error.errno == errno.ENOTSUP:
-            state.has_write_zeroes = False
-        raise
-    return 0
+    return _on_range(state, "has_write_zeroes", fd, BLKZEROOUT, offset, nbytes)

@@ -204,6 +204,17 @@ def test_a_guest_s_zeroes_arrive_one_way_or_the_other(image: Path) -> None:
     assert before[32 * K] != 0
 
 
+def test_the_kernel_writes_zeroes_only_for_those_who_can_wait(image: Path, disk: FakeDisk) -> None:
+    with opened(image) as blk:
+        assert blk.bs is not None
+        blk.bs.opaque.direct = True  # as with cache.direct=on, which not every file system has
+        with pytest.raises(BlockError, match="not supported"):
+            blk.pwrite_zeroes(4 * K, 4 * K, f.REQ_NO_FALLBACK)
+        assert not disk.asked
+        blk.pwrite_zeroes(4 * K, 4 * K)
+        assert disk.asked == [("zeroes", 4 * K, 4 * K)]
+
+
 # -- its length
 
 
