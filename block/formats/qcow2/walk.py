@@ -34,7 +34,7 @@ from block.formats.qcow2.layout import (
 )
 from block.formats.qcow2.refmap import RefcountMap
 from block.formats.qcow2.runs import count_runs, l2_runs, scattered
-from block.formats.qcow2.subcluster import ALL_ALLOC, ALL_ZEROES, is_invalid
+from block.formats.qcow2.subcluster import ALL_ALLOC, is_invalid
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -250,7 +250,8 @@ class Walk:
         )
         if not repair:
             return False
-        data = to_disk(array("Q", [0, ALL_ZEROES] if self.s.extended else [OFLAG_ZERO]))
+        # Which subclusters are zeroes stands behind the entry, and stays.
+        data = to_disk(array("Q", [0 if self.s.extended else OFLAG_ZERO]))
         ignored = corrupt.OL_ACTIVE_L2 if active else 0
         await corrupt.check_overlap(self.s, where, len(data), ignored)
         try:

@@ -123,6 +123,22 @@ def test_an_entry_at_an_odd_place_is_dropped_by_a_repair_if_it_holds_zeroes(
     assert opener(written).pread(0, 2 * CLUSTER) == b"d" * CLUSTER + bytes(CLUSTER)
 
 
+def test_such_a_repair_does_not_turn_more_into_zeroes(tmp_path: Path) -> None:
+    base, top = tmp_path / "base.raw", tmp_path / "top.qcow2"
+    base.write_bytes(b"b" * CLUSTER)
+    block.create(
+        os.fspath(top), "qcow2", CLUSTER, extended_l2=True, cluster_size=CLUSTER,
+        backing_file=os.fspath(base), backing_fmt="raw",
+    )  # fmt: skip
+    with block.open(os.fspath(top), format="qcow2") as disk:
+        disk.pwrite(0, b"d" * CLUSTER)
+    poke(top, 0, PLACE + 512, TOP << 7)  # one subcluster is zeroes, the others are the base's
+    run_check(top, fix=3)
+    with block.open(os.fspath(top), format="qcow2") as disk:
+        seen = disk.pread(0, CLUSTER)
+    assert seen == b"b" * 7 * SUB + bytes(SUB) + b"b" * 24 * SUB
+
+
 def test_clusters_must_be_large_enough_for_subclusters_of_a_sector(image: Path) -> None:
     data = bytearray(image.read_bytes())
     struct.pack_into(">I", data, 20, 13)
