@@ -16,9 +16,11 @@ R4  Head and tail of a run go to the file in one write with its data. They reach
     its clusters, or of subclusters. Where they are zero and the cluster lies beyond the end of
     the file, they are not written at all: there are zeroes (but not for who decrypts them:
     crypto.py, R2).
-R5  An entry is linked after its data have been written, and after copied data only behind a
-    flush: the guest may have been told long ago that those are safe. So in a data file always: the
-    flush behind which refcounts are safe does not reach it.
+R5  An entry is linked after its data have been written, and reaches the disk behind a flush that
+    keeps them: that between refcounts and entries, or one of its own, where that does not reach
+    the data (a data file), copies what was safe long ago, or is not there. QEMU leaves it out where
+    refcounts are postponed or a cluster was there already; then a power cut may leave an entry
+    whose data never came, or one that points beyond the end of the file.
 Who may call it: coroutines in the node's context.
 
 What once went wrong: a discard freed clusters to which a write in place was on its way, and
@@ -322,10 +324,11 @@ async def _edge(s: Qcow2State, run: Allocation, zero: bool, start: int, nbytes: 
 
 async def _link(s: Qcow2State, run: Allocation) -> None:
     """Lets the L2 entries point to the run's clusters (qcow2_alloc_cluster_link_l2, R5)."""
-    if run.copies or s.external:
-        s.l2_cache.depends_on_flush = True
-    if not run.keeps and not (s.lazy_refcounts and await may_postpone(s)):
+    counted = not run.keeps and not (s.lazy_refcounts and await may_postpone(s))
+    if counted:
         await s.l2_cache.set_dependency(s.refcount_cache)
+    if run.copies or s.external or not counted:
+        s.l2_cache.depends_on_flush = True
     table = await writable_slice(s, run.start)
     index = s.slice_index(run.start)
     count = run.end - run.start >> s.cluster_bits

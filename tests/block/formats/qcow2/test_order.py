@@ -17,6 +17,7 @@ import pytest
 
 import block
 from block.core import flags as f
+from block.core.backend import BlockBackend
 from block.core.error import BlockError
 from block.formats.qcow2 import let_go
 from tests.support.qcow2_cuts import CLEAN, LEAKS, SIZE, check, new_image, plain, record
@@ -92,6 +93,44 @@ def test_a_refcount_is_safe_before_an_entry_points_to_its_cluster(tmp_path: Path
         refblock = s.reftable[0]
         order = [offset for offset, _ in tape.writes]
     assert order[:4] == [data, refblock, FLUSH[0], l2]
+
+
+def test_data_are_safe_before_an_entry_points_to_them_though_refcounts_are_postponed(
+    tmp_path: Path,
+) -> None:
+    """Else a power cut leaves an entry that points to nothing, even beyond the end of the file."""
+    tape = Tape(new_image(tmp_path, lazy_refcounts=True))
+    with open_on(tape) as disk:
+        disk.pwrite(0, b"x" * 512)
+        disk.flush()
+        tape.writes.clear()
+        disk.pwrite(1 << 20, b"y" * 65536)
+        disk.flush()
+        data, l2 = places(disk, 16)
+        order = [offset for offset, _ in tape.writes]
+    assert order[:3] == [data, FLUSH[0], l2]
+
+
+def test_data_are_safe_before_a_cluster_counts_as_zero_no_more(tmp_path: Path) -> None:
+    tape = Tape(new_image(tmp_path))
+    with open_on(tape) as disk:
+        disk.pwrite(0, b"old" * 1024)
+        disk.pwrite_zeroes(0, 65536)
+        disk.flush()
+        tape.writes.clear()
+        disk.pwrite(0, b"y" * 65536)
+        disk.flush()
+        data, l2 = places(disk, 0)
+        order = [offset for offset, _ in tape.writes]
+    assert order[:3] == [data, FLUSH[0], l2]
+
+
+def places(disk: BlockBackend, index: int) -> tuple[int, int]:
+    """Where a cluster is, and the table that says so."""
+    assert disk.bs is not None
+    s = disk.bs.opaque
+    l2 = s.l1_table[0] & OFFSETS
+    return s.l2_cache.tables[l2].cells[index] & OFFSETS, l2
 
 
 def test_an_entry_is_gone_before_its_cluster_is_free(tmp_path: Path) -> None:
