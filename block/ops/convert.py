@@ -56,6 +56,7 @@ MAX_WORKERS = 16
 # The second write is with the kernel when the first is through; a third would only be in their way.
 WRITES_AT_ONCE = 2
 ONE_TABLE = 64  # clusters that begin at a multiple of that: all formats have them in one table
+MOST_ANSWERS = 10_000  # that are kept, lest they be asked for twice
 SECTOR = f.SECTOR_SIZE
 
 
@@ -100,6 +101,7 @@ class Convert:
         self._look_at_target(target_is_new, target_is_zero)
         self.position = 0  # what has been given to workers
         self.known = (DATA, 0, 0)  # the extent that is asked for last: kind, start, end
+        self.answers: dict[int, tuple[int, int]] = {}  # what was found when all was counted
         self.to_copy = self.copied = 0
         self.lock = CoMutex()
 
@@ -147,6 +149,9 @@ class Convert:
             if self._is_copied(kind):
                 self.to_copy += nbytes
             offset += nbytes
+            if len(self.answers) < MOST_ANSWERS:
+                kind, start, end = self.known
+                self.answers[start] = kind, end - start
         self.known = (DATA, 0, 0)
         await co_parallel(*(self._work() for _ in range(self.workers)))
         if self.cluster:
@@ -161,7 +166,8 @@ class Convert:
         """What is at an offset, and for how many bytes (convert_iteration_sectors)."""
         kind, start, end = self.known
         if not start <= offset < end:
-            kind, nbytes = await self._ask(offset)
+            answer = self.answers.pop(offset, (DATA, 0))
+            kind, nbytes = answer if answer[1] else await self._ask(offset)
             self.known = (kind, offset, end := offset + nbytes)
         nbytes = end - offset
         if kind in HOLDS_DATA:  # as much as fits, and then from a multiple of that on

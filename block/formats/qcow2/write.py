@@ -255,7 +255,8 @@ def _run(s: Qcow2State, table: Table, offset: int, nbytes: int) -> tuple[int, in
             size = subcluster.side_by_side(s, table, offset, nbytes)
         nbytes = size
         limit = s.clusters(inside + nbytes)
-    count = 1
+    empty = table.bitmaps is None and not any(table.cells[index : index + limit])
+    count = limit if empty else 1  # mostly a disk that grows: no need to look at each
     while count < limit and _needs(s, table, index + count) == need:
         count += 1
     return kind, count, min(nbytes, (count << s.cluster_bits) - inside)

@@ -24,6 +24,7 @@ from block.ops.map import MapEntry, walk_map
 from block.ops.sources import ConvertFailed, Sources
 from block.protocols.file.threads import ThreadsEngine
 
+MIB = 1 << 20
 PIECES = 12
 
 
@@ -217,3 +218,35 @@ def test_the_first_failure_ends_all_and_names_its_place(tmp_path: Path, writes: 
     assert (caught.value.what, caught.value.offset) == ("writing at byte", 3 * BUFFER_SIZE)
     assert max(writes.begun) <= 3 + WRITES_AT_ONCE
     assert (tmp_path / "source").read_bytes() == content()
+
+
+@pytest.mark.parametrize(("kept", "times"), [(10_000, 1), (0, 2), (3, 2)])
+def test_what_was_found_when_all_was_counted_is_not_asked_for_again(
+    tmp_path: Path, kept: int, times: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But for an image of very many extents: then only some of them are kept."""
+    with (tmp_path / "source").open("wb") as file:
+        for number in range(8):
+            file.seek(MIB, os.SEEK_CUR)
+            file.write(bytes([number + 1]) * MIB)
+    asked: list[int] = []
+    real = Sources.co_status
+
+    async def co_status(work: Sources, offset: int, nbytes: int, above: bool) -> tuple[int, int]:
+        asked.append(offset)
+        return await real(work, offset, nbytes, above)
+
+    monkeypatch.setattr(Sources, "co_status", co_status)
+    monkeypatch.setattr("block.ops.convert.MOST_ANSWERS", kept)
+    source = open_backend(str(tmp_path / "source"), options={"driver": "raw"})
+    (tmp_path / "target").write_bytes(bytes(16 * MIB))
+    target = open_backend(
+        str(tmp_path / "target"), options={"driver": "raw"}, flags=f.BDRV_O_RDWR
+    )
+    with source, target:
+        Convert([source], target).run()
+    assert (tmp_path / "target").read_bytes() == (tmp_path / "source").read_bytes()
+    assert {offset: asked.count(offset) for offset in asked[:3]} == dict.fromkeys(
+        (0, MIB, 2 * MIB), 2 if kept == 0 else 1
+    )
+    assert asked.count(15 * MIB) == times
