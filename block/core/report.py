@@ -59,8 +59,8 @@ def die(message: str) -> None:
     """
     import atexit
 
-    sys.stdout.flush()
     sys.stderr.write(f"{message}\n")
-    sys.stderr.flush()
     atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
     os._exit(1)
