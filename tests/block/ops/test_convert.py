@@ -23,6 +23,7 @@ from block.ops.convert import BUFFER_SIZE, WRITES_AT_ONCE, Convert
 from block.ops.map import MapEntry, walk_map
 from block.ops.sources import ConvertFailed, Sources
 from block.protocols.file.threads import ThreadsEngine
+from tests.support import needs
 
 MIB = 1 << 20
 PIECES = 12
@@ -50,8 +51,10 @@ class Writes:
         self.queue.restart_all()
         await write
         self.under_way -= 1
-        if number == self.fails_at:
-            raise BlockError(errno.EIO)
+
+    async def fail(self, number: int) -> None:
+        self.begun.append(number)
+        raise BlockError(errno.EIO)
 
 
 @pytest.fixture
@@ -62,7 +65,10 @@ def writes(monkeypatch: pytest.MonkeyPatch) -> Writes:
     def co_pwritev_new(
         engine: ThreadsEngine, offset: int, nbytes: int, qiov: list[memoryview]
     ) -> Awaitable[None]:
-        return found.watch(offset // BUFFER_SIZE, real(engine, offset, nbytes, qiov))
+        number = offset // BUFFER_SIZE
+        if number == found.fails_at:
+            return found.fail(number)
+        return found.watch(number, real(engine, offset, nbytes, qiov))
 
     monkeypatch.setattr(ThreadsEngine, "co_pwritev_new", co_pwritev_new)
     return found
@@ -153,6 +159,7 @@ class Buffers:
         monkeypatch.setattr(ThreadsEngine, "co_pwritev_new", write)
 
 
+@needs.linux("RWF_NOWAIT")
 def test_what_is_in_memory_is_read_no_further_ahead_than_one_buffer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -188,6 +195,7 @@ def test_a_source_that_must_wait_for_its_data_is_read_by_all_workers(
     assert fullest[0] == fullest[1] == workers
 
 
+@needs.linux("RWF_NOWAIT")
 def test_a_buffer_that_is_free_is_used_before_a_new_one_is_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
