@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import random
 import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -19,8 +18,7 @@ import pytest
 from tests.guest.conftest import SECTOR, SECTORS
 from tests.support import needs
 from tests.support.boot import GOOD, MINIQEMU_KVM, ROOT, Disk, arguments, built_elf, parse_tap
-
-TOOL = ROOT / "tests" / "tools" / "nested-kvm"
+from tests.support.nested_machine import boot_nested
 
 
 @pytest.fixture
@@ -42,12 +40,7 @@ def test_the_self_test_passes_on_hardware_style_kvm(tree: Path) -> None:
     disk = Disk(Path("disk.img"), iothread=True)
     words = arguments(MINIQEMU_KVM, [disk], "cpus;selftest", "guest.elf", smp=2)
 
-    done = subprocess.run(
-        [str(TOOL), "--timeout", "500", str(tree), "python3", "-m", "miniqemu", *words],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = boot_nested(tree, ["python3", "-m", "miniqemu", *words], seconds=250)
 
     tap = parse_tap(done.stdout.replace("\r\n", "\n"))
     assert done.returncode == GOOD, done.stdout + done.stderr
@@ -55,3 +48,20 @@ def test_the_self_test_passes_on_hardware_style_kvm(tree: Path) -> None:
     assert tap.complete, done.stdout
     assert tap.failed == []
     assert "; 1 more came up, and halted" in done.stdout
+
+
+@pytest.mark.parametrize(("statuses", "expected"), [("0", 0), ("124 3", 3), ("124 124 0", 124)])
+def test_a_machine_that_got_stuck_is_made_once_more(
+    tmp_path: Path, statuses: str, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "statuses").write_text(statuses)
+    tool = tmp_path / "tool"
+    tool.write_text(
+        f"#!/bin/sh\ncd {tmp_path}\nread first rest < statuses\n"
+        'echo "$rest" > statuses\necho "$@"\nexit "$first"\n'
+    )
+    tool.chmod(0o755)
+    monkeypatch.setattr("tests.support.nested_machine.TOOL", tool)
+    done = boot_nested(tmp_path, ["true"], seconds=7, options=["--add", "x=y"])
+    assert done.returncode == expected
+    assert done.stdout == f"--timeout 7 --add x=y {tmp_path} true\n"

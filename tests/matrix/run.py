@@ -24,10 +24,10 @@ from block.aio.liburing_rings import LIBRARY as LIBURING
 from tests.matrix.cells import VMMS, Cell
 from tests.support import needs
 from tests.support.boot import GOOD, ROOT, Disk, arguments, boot, built_elf, parse_tap
+from tests.support.nested_machine import boot_nested
 
 MIB = 1 << 20
-TOOL = ROOT / "tests" / "tools" / "nested-kvm"
-NESTED_SECONDS = 500
+NESTED_SECONDS = 250
 MARK = "=== cell"
 WORK = "/disk/work"  # in the nested machine, where files can be opened with O_DIRECT
 
@@ -102,12 +102,7 @@ def run_here(cell: Cell, folder: Path) -> Verdict:
 def run_nested(cells: Sequence[Cell], folder: Path) -> dict[Cell, Verdict]:
     """One nested machine boots (half a minute), and runs all of them."""
     tree = nested_tree(cells, folder)
-    done = subprocess.run(
-        [str(TOOL), "--timeout", str(NESTED_SECONDS), *sites(), str(tree), "sh", "run.sh"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = boot_nested(tree, ["sh", "run.sh"], NESTED_SECONDS, sites())
     text = done.stdout.replace("\r\n", "\n")
     parts = re.split(rf"^{MARK} (\d+)\n", text, flags=re.M)
     said = dict(zip(map(int, parts[1::2]), parts[2::2], strict=True))
