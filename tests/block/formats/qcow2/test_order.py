@@ -78,6 +78,14 @@ def test_many_power_cuts(tmp_path: Path, cluster_size: int, seed: int) -> None:
     assert len(found) == 40
 
 
+def places(disk: BlockBackend, index: int) -> tuple[int, int]:
+    """Where a cluster is, and the table that says so."""
+    assert disk.bs is not None
+    s = disk.bs.opaque
+    l2 = s.l1_table[0] & OFFSETS
+    return s.l2_cache.tables[l2].cells[index] & OFFSETS, l2
+
+
 def test_a_refcount_is_safe_before_an_entry_points_to_its_cluster(tmp_path: Path) -> None:
     tape = Tape(new_image(tmp_path))
     with open_on(tape) as disk:
@@ -86,11 +94,9 @@ def test_a_refcount_is_safe_before_an_entry_points_to_its_cluster(tmp_path: Path
         tape.writes.clear()
         disk.pwrite(1 << 20, b"y" * 65536)
         disk.flush()
+        data, l2 = places(disk, 16)
         assert disk.bs is not None
-        s = disk.bs.opaque
-        entry = s.l2_cache.tables[s.l1_table[0] & 0x00FFFFFFFFFFFE00].cells[16]
-        data, l2 = entry & 0x00FFFFFFFFFFFE00, s.l1_table[0] & 0x00FFFFFFFFFFFE00
-        refblock = s.reftable[0]
+        refblock = disk.bs.opaque.reftable[0]
         order = [offset for offset, _ in tape.writes]
     assert order[:4] == [data, refblock, FLUSH[0], l2]
 
@@ -125,14 +131,6 @@ def test_data_are_safe_before_a_cluster_counts_as_zero_no_more(tmp_path: Path) -
     assert order[:3] == [data, FLUSH[0], l2]
 
 
-def places(disk: BlockBackend, index: int) -> tuple[int, int]:
-    """Where a cluster is, and the table that says so."""
-    assert disk.bs is not None
-    s = disk.bs.opaque
-    l2 = s.l1_table[0] & OFFSETS
-    return s.l2_cache.tables[l2].cells[index] & OFFSETS, l2
-
-
 def test_an_entry_is_gone_before_its_cluster_is_free(tmp_path: Path) -> None:
     tape = Tape(new_image(tmp_path))
     with open_on(tape) as disk:
@@ -143,7 +141,7 @@ def test_an_entry_is_gone_before_its_cluster_is_free(tmp_path: Path) -> None:
         disk.flush()
         assert disk.bs is not None
         s = disk.bs.opaque
-        l2, refblock = s.l1_table[0] & 0x00FFFFFFFFFFFE00, s.reftable[0]
+        l2, refblock = s.l1_table[0] & OFFSETS, s.reftable[0]
         order = [offset for offset, _ in tape.writes]
     assert order[:3] == [l2, FLUSH[0], refblock]
 
@@ -243,8 +241,7 @@ def test_copied_data_are_safe_before_an_entry_points_to_them(tmp_path: Path) -> 
         tape.writes.clear()
         disk.pwrite(512, b"y" * 512)
         disk.flush()
-        assert disk.bs is not None
-        l2 = disk.bs.opaque.l1_table[0] & 0x00FFFFFFFFFFFE00
+        _, l2 = places(disk, 0)
         order = [offset for offset, _ in tape.writes]
         assert len(tape.writes[0][1]) == 65536
     assert order[1:3] == [FLUSH[0], l2]
