@@ -159,10 +159,14 @@ async def _overwrite(s: Qcow2State, offset: int, nbytes: int, host: int, qiov: I
         rewrite.wake_others()
 
 
-def _put(s: Qcow2State, host: int, offset: int, nbytes: int, part: Iov) -> Awaitable[None]:
-    """Writes the guest's bytes at `offset` to their place in the file."""
+def _put(
+    s: Qcow2State, host: int, offset: int, nbytes: int, part: Iov, is_new: bool = False
+) -> Awaitable[None]:
+    """Writes the guest's bytes at `offset` to their place, where nothing is yet if `is_new`."""
     if s.crypto is not None:
         return crypto.co_pwritev(s, host, offset, nbytes, part)
+    if is_new:
+        return s.data.co_pwritev_new(host, nbytes, part)
     return s.data.co_pwritev(host, nbytes, part)
 
 
@@ -303,11 +307,8 @@ async def _write_with_edges(
         await debug.debug_event(s.file.bs, debug.WRITE_AIO)
         if run.copies:
             await debug.debug_event(s.file.bs, debug.COW_WRITE)
-    nbytes = sum(map(len, part))
-    if s.crypto is None and not run.keeps:
-        await s.data.co_pwritev_new(host, nbytes, part)
-    else:
-        await _put(s, host, run.start + host - run.host, nbytes, part)
+    start, nbytes = run.start + host - run.host, sum(map(len, part))
+    await _put(s, host, start, nbytes, part, is_new=not run.keeps)
 
 
 async def _edge(s: Qcow2State, run: Allocation, zero: bool, start: int, nbytes: int) -> Iov:
