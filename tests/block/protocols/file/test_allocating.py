@@ -5,16 +5,20 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from block.aio.co_parallel import co_parallel
+from block.aio.iothread import IOThread
 from block.core import flags as f
 from block.core.backend import BlockBackend
 from block.core.open import open_backend
 from block.core.registry import find_format
-from block.core.wait import poll_while
-from block.protocols.file import syscalls
+from block.core.wait import poll_while, run_sync
+from block.protocols.file import syscalls, threads
 from block.protocols.file.threads import ALLOCATED_FIRST
 from tests.block.protocols.file.conftest import Opener
 
@@ -70,6 +74,32 @@ def test_short_and_direct_and_other_writes_do_not(
     assert allocating(blk, 0, ALLOCATED_FIRST) == [0]
     blk.bs.opaque.direct = False
     assert rooms.asked == []
+
+
+def test_long_ones_of_a_node_are_one_workers_also_after_a_move(
+    opener: Opener, iothread: IOThread, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workers: list[int] = []
+    real = threads.write_new
+
+    def write_new(*args: Any) -> int:
+        workers.append(threading.get_ident())
+        return real(*args)
+
+    monkeypatch.setattr(threads, "write_new", write_new)
+    blk = opener()
+
+    async def write_all() -> None:
+        data = [memoryview(bytearray(ALLOCATED_FIRST))]
+        places = range(0, 4 * ALLOCATED_FIRST, ALLOCATED_FIRST)
+        writes = [blk.co_pwritev(at, ALLOCATED_FIRST, data, f.REQ_ALLOCATING) for at in places]
+        await co_parallel(*writes)
+
+    run_sync(blk.aio_context, write_all)
+    blk.set_aio_context(iothread.ctx)
+    run_sync(blk.aio_context, write_all)
+    assert len(set(workers[:4])) == len(set(workers[4:])) == 1
+    assert len(workers) == 8
 
 
 def test_a_file_system_that_cannot_is_asked_once_and_written_to(
