@@ -17,9 +17,10 @@ R4  Several workers read at once. They write in the order of the image, unless `
 R5  The first failure ends all workers. The sources are never written.
 R6  Compressed, whole clusters are written, or none: an extent that is shorter than a cluster of
     the target counts as data with all that is beside it. Some targets take nothing else.
-R7  What the source has in memory is read no further ahead than one buffer: what has just been read
-    is still in the processor's cache when it is written. A source that must wait for its data (a
-    disk, a network, unpacking) is read by all workers at once.
+R7  What is in memory is lent by the source, not read, where it can (sources.py). What is in memory
+    is taken no further ahead than one buffer: a read one is still in the processor's cache when it
+    is written. A source that must wait for its data (a disk, a network, unpacking) is read by all
+    workers at once.
 R8  With `offload` data are copied by whoever has both ends (copy_range.py), mostly the kernel. When
     this fails, for whatever reason, no more are begun: reads and writes tell the error.
 Called in the main thread.
@@ -58,6 +59,28 @@ WRITES_AT_ONCE = 2
 ONE_TABLE = 64  # clusters that begin at a multiple of that: all formats have them in one table
 MOST_ANSWERS = 10_000  # that are kept, lest they be asked for twice
 SECTOR = f.SECTOR_SIZE
+
+
+class Extent:
+    """A part of the target, and where its source's bytes are: at `place` of `file`, if they can be
+    lent from there (sources.py, R3)."""
+
+    __slots__ = ("end", "file", "kind", "place", "start")
+
+    def __init__(
+        self, kind: int, start: int, end: int, file: BlockDriverState | None = None, place: int = 0
+    ) -> None:
+        self.kind = kind
+        self.start = start
+        self.end = end
+        self.file = file
+        self.place = place
+
+    def borrow(self, offset: int, nbytes: int) -> memoryview | None:
+        """The data at an offset, if they all are in memory."""
+        if self.file is None or self.file.drv is None or offset + nbytes > self.end:
+            return None
+        return self.file.drv.lend_cached(self.file, self.place + offset - self.start, nbytes)
 
 
 class Convert:
@@ -100,8 +123,8 @@ class Convert:
         self.cluster = self._cluster_to_compress(compressed)  # 0: nothing is compressed
         self._look_at_target(target_is_new, target_is_zero)
         self.position = 0  # what has been given to workers
-        self.known = (DATA, 0, 0)  # the extent that is asked for last: kind, start, end
-        self.answers: dict[int, tuple[int, int]] = {}  # what was found when all was counted
+        self.known = Extent(DATA, 0, 0)  # what was asked for last
+        self.answers: dict[int, Extent] = {}  # what was found when all was counted
         self.to_copy = self.copied = 0
         self.lock = CoMutex()
 
@@ -150,9 +173,8 @@ class Convert:
                 self.to_copy += nbytes
             offset += nbytes
             if len(self.answers) < MOST_ANSWERS:
-                kind, start, end = self.known
-                self.answers[start] = kind, end - start
-        self.known = (DATA, 0, 0)
+                self.answers[self.known.start] = self.known
+        self.known = Extent(DATA, 0, 0)
         await co_parallel(*(self._work() for _ in range(self.workers)))
         if self.cluster:
             await self.target.co_pwritev(0, 0, [], f.REQ_WRITE_COMPRESSED)  # that was all
@@ -164,12 +186,10 @@ class Convert:
 
     async def _extent(self, offset: int) -> tuple[int, int]:
         """What is at an offset, and for how many bytes (convert_iteration_sectors)."""
-        kind, start, end = self.known
-        if not start <= offset < end:
-            answer = self.answers.pop(offset, (DATA, 0))
-            kind, nbytes = answer if answer[1] else await self._ask(offset)
-            self.known = (kind, offset, end := offset + nbytes)
-        nbytes = end - offset
+        if not self.known.start <= offset < self.known.end:
+            answer = self.answers.pop(offset, None)
+            self.known = answer or await self._ask(offset)
+        kind, nbytes = self.known.kind, self.known.end - offset
         if kind in HOLDS_DATA:  # as much as fits, and then from a multiple of that on
             nbytes = min(nbytes, self.buffer_size - offset % self.buffer_size)
         if self.cluster:
@@ -182,7 +202,7 @@ class Convert:
             return DATA, min(self.cluster, self.total - offset)
         return kind, nbytes - nbytes % self.cluster
 
-    async def _ask(self, offset: int) -> tuple[int, int]:
+    async def _ask(self, offset: int) -> Extent:
         nbytes = f.REQUEST_MAX_BYTES
         behind_backing = False
         if self.backing_length >= 0:
@@ -190,12 +210,14 @@ class Convert:
             if not behind_backing:
                 nbytes = min(nbytes, self.backing_length - offset)
         above = self.target_has_backing
-        status, nbytes = await self.sources.co_status(offset, nbytes, above)
+        status, nbytes, place, file = await self.sources.co_status(offset, nbytes, above)
         if status & f.BDRV_BLOCK_ZERO:
-            return BACKING if behind_backing else ZERO, nbytes
-        if status & f.BDRV_BLOCK_DATA or not self.target_has_backing:
-            return DATA if status & f.BDRV_BLOCK_OFFSET_VALID else PACKED, nbytes
-        return BACKING, nbytes
+            kind = BACKING if behind_backing else ZERO
+        elif status & f.BDRV_BLOCK_DATA or not self.target_has_backing:
+            kind = DATA if status & f.BDRV_BLOCK_OFFSET_VALID else PACKED
+        else:
+            kind = BACKING
+        return Extent(kind, offset, offset + nbytes, file, place)
 
     # -- the workers
 
@@ -203,15 +225,20 @@ class Convert:
         """Copies extent after extent (convert_co_do_copy)."""
         try:
             while (found := await self._take()) is not None:
+                kind, offset, nbytes, lent = found
+                if lent is not None:
+                    self.in_memory = True
+                    await self._copy(kind, offset, nbytes, lent, is_filled=True)
+                    continue
                 buffer = self.buffers.pop() if self.buffers else blockalign(self.buffer_size)
-                await self._copy(*found, buffer)
+                await self._copy(kind, offset, nbytes, buffer[:nbytes], is_filled=False)
                 self.buffers.append(buffer)
         except BaseException:
             self.turns.stop()  # R5
             raise
 
-    async def _take(self) -> tuple[int, int, int] | None:
-        """The next extent for a worker: (kind, offset, bytes), or None."""
+    async def _take(self) -> tuple[int, int, int, memoryview | None] | None:
+        """The next extent for a worker, or None: (kind, offset, bytes, data if they are lent)."""
         async with self.lock:
             if self.in_memory:
                 await self.turns.caught_up()
@@ -222,17 +249,22 @@ class Convert:
             if self._is_copied(kind):
                 nbytes = min(nbytes, self.buffer_size)
             self.position += nbytes
+            lent = self.known.borrow(offset, nbytes) if kind == DATA and not self.offload else None
         if self._is_copied(kind):
             self.copied += nbytes
             if self.progress is not None:
                 self.progress(100 * self.copied / self.to_copy)
-        return kind, offset, nbytes
+        return kind, offset, nbytes, lent
 
-    async def _copy(self, kind: int, offset: int, nbytes: int, buffer: memoryview) -> None:
-        view = buffer[:nbytes]
+    async def _copy(
+        self, kind: int, offset: int, nbytes: int, view: memoryview, *, is_filled: bool
+    ) -> None:
+        """Brings an extent to the target, through a buffer that may have its data already."""
         offload = kind in HOLDS_DATA and self.offload
         parts: list[Run] = []
-        if kind in HOLDS_DATA and not offload:
+        if is_filled:
+            parts = self._parts(offset, view)
+        elif kind in HOLDS_DATA and not offload:
             parts = await self._read_parts(offset, view, kind == PACKED)
         elif kind == ZERO and not self.min_sparse:
             view[:] = bytes(nbytes)
@@ -273,11 +305,15 @@ class Convert:
         return aligned and len(parts) <= 1 and info.cluster_size >= least
 
     async def _read_parts(self, offset: int, view: memoryview, packed: bool) -> list[Run]:
-        """Fills a buffer, and tells its data from its zeroes."""
+        """Fills a buffer."""
         ctx = self.target.aio_context
         before = ctx.n_passes
         await self.sources.co_read(offset, view, packed)
         self.in_memory = ctx.n_passes == before
+        return self._parts(offset, view)
+
+    def _parts(self, offset: int, view: memoryview) -> list[Run]:
+        """Tells data from zeroes."""
         if not self.min_sparse:
             return [(True, 0, len(view))]
         least, block = self.cluster or self.min_sparse, self.cluster or self.alignment

@@ -6,7 +6,9 @@ R1  An extent ends where its image ends, and not within a cluster of it, if that
 R2  What is not packed is read in pieces that the loop gets at once from the page cache, if they are
     there (BlockLimits.fast_read). What is packed is read as a whole: worker threads unpack its
     parts side by side.
-R3  With `salvage` nothing that cannot be read is an error (salvage.py); `warn` hears of it.
+R3  What is in memory is not read at all, but lent (RequestHooks.lend_cached), if the format says in
+    which file it lies, and nothing on the way wants to see reads: no filter, no blkdebug.
+R4  With `salvage` nothing that cannot be read is an error (salvage.py); `warn` hears of it.
 The images are never written. Called in the main thread; the co_ in a coroutine.
 """
 
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
     from block.core.backend import BlockBackend
     from block.core.node import BlockDriverState
+    from block.core.status import Status
 
 SECTOR = f.SECTOR_SIZE
 
@@ -43,7 +46,7 @@ class ConvertFailed(Exception):
 class Source:
     """One of the images."""
 
-    __slots__ = ("alignment", "blk", "bs", "end", "piece", "start")
+    __slots__ = ("alignment", "blk", "bs", "end", "lends", "piece", "start")
 
     def __init__(self, blk: BlockBackend, start: int) -> None:
         assert blk.bs is not None
@@ -55,6 +58,7 @@ class Source:
         cluster_size = info.cluster_size if info is not None else 0
         self.alignment = max(self.bs.bl.request_alignment, cluster_size, SECTOR)
         self.piece = read_at_once(self.bs) or blk.length  # R2
+        self.lends = not sees_reads(self.bs)  # R3
 
 
 class Sources:
@@ -78,27 +82,28 @@ class Sources:
         """The image that has a byte."""
         return next(it for it in self.images if offset < it.end)
 
-    async def co_status(self, offset: int, nbytes: int, above_backing: bool) -> tuple[int, int]:
-        """What is there (BDRV_BLOCK_*), and for how many bytes (R1).
+    async def co_status(self, offset: int, nbytes: int, above_backing: bool) -> Status:
+        """What is there (BDRV_BLOCK_*), for how many bytes (R1), and where if it can be lent (R3).
 
         `above_backing`: what only the backing file has does not count as there. Raises
         ConvertFailed.
         """
         source = self.at(offset)
         inside = offset - source.start
-        status, nbytes = await self._status(
+        status, nbytes, place, file = await self._status(
             source, inside, min(nbytes, source.end - offset), above_backing
         )
         tail = (inside + nbytes) % source.alignment
-        return status, nbytes - tail if nbytes > tail else nbytes
+        lent = source.lends and status & f.BDRV_BLOCK_OFFSET_VALID
+        return status, nbytes - tail if nbytes > tail else nbytes, place, file if lent else None
 
     async def _status(
         self, source: Source, offset: int, nbytes: int, above_backing: bool
-    ) -> tuple[int, int]:
+    ) -> Status:
         base = cow_bs(source.bs) if above_backing else None
         while True:
             try:
-                status, found, _, _ = await co_block_status_above(
+                status, found, place, file = await co_block_status_above(
                     source.bs, base, True, offset, nbytes
                 )
             except OSError as error:
@@ -107,10 +112,10 @@ class Sources:
                     raise ConvertFailed(what, offset, error) from error
                 if nbytes <= SECTOR:
                     self._warn("block status at offset", offset, error)
-                    return f.BDRV_BLOCK_DATA, nbytes  # perhaps it can be read
+                    return f.BDRV_BLOCK_DATA, nbytes, 0, None  # perhaps it can be read
                 nbytes = -(-nbytes // (4 * SECTOR)) * SECTOR
             else:
-                return status, -(-found // SECTOR) * SECTOR
+                return status, -(-found // SECTOR) * SECTOR, place, file
 
     async def co_read(self, offset: int, view: memoryview, packed: bool) -> None:
         """Fills a buffer (convert_co_read, R2). Raises ConvertFailed."""
@@ -154,6 +159,13 @@ def read_at_once(bs: BlockDriverState) -> int:
         bs = bs.file.bs
         longest = min(longest, bs.bl.fast_read)
     return longest
+
+
+def sees_reads(bs: BlockDriverState) -> bool:
+    """Whether a node, or one below it, does more for a read than to look up where bytes are."""
+    if bs.drv is None or bs.drv.is_filter or bs.debugged or bs.copy_on_read:
+        return True
+    return any(sees_reads(child.bs) for child in bs.children)
 
 
 def cow_bs(bs: BlockDriverState) -> BlockDriverState | None:

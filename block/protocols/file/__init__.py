@@ -6,6 +6,7 @@ state.py       what one node keeps, and the table of I/O engines
 threads.py     the engine aio=threads: each call to the kernel in the context's thread pool
 near.py        a worker on the processor of its loop, for calls of a few microseconds
 kernel.py      the engines aio=native and aio=io_uring
+page_cache.py  lends what the page cache has of a file, instead of copying it
 syscalls.py    preadv and pwritev until all is done, fallocate, ioctls
 align.py       which alignment O_DIRECT wants
 zero.py        discard and zero writes

@@ -9,6 +9,7 @@ R1  try_preadv answers from the page cache with RWF_NOWAIT, at most what the eng
 R2  With O_DIRECT, RWF_NOWAIT waits all the same, so there it is off.
 R3  The file may change behind our back: reads behind its end are zeroes, the status is asked anew.
 R4  Devices, FIFOs and directories are refused by name. Devices have a driver (host_device.py).
+R5  The page cache is lent (page_cache.py) only while locks keep others from writing and cutting.
 
 Requests run in the thread of the node's context, opening and closing in the main thread.
 """
@@ -201,6 +202,15 @@ class FileDriver(BlockDriver):
                 offset, nbytes, qiov = offset + done, nbytes - done, skip_bytes(qiov, done)
         rest: Awaitable[None] = state.engine.co_preadv(offset, nbytes, qiov)
         return rest
+
+    def lend_cached(self, bs: BlockDriverState, offset: int, nbytes: int) -> memoryview | None:
+        from block.protocols.file.page_cache import lend
+
+        state = bs.opaque
+        changes = f.BLK_PERM_WRITE | f.BLK_PERM_RESIZE
+        if state.direct or not state.use_lock or state.shared & changes:  # R5
+            return None
+        return lend(state.fd, offset, nbytes)
 
     def co_pwritev(
         self, bs: BlockDriverState, offset: int, nbytes: int, qiov: list[memoryview], flags: int

@@ -19,6 +19,7 @@ from block.core.backend import BlockBackend
 from block.core.error import BlockError
 from block.core.open import open_backend
 from block.core.registry import find_format
+from block.core.status import Status
 from block.ops.convert import BUFFER_SIZE, WRITES_AT_ONCE, Convert
 from block.ops.map import MapEntry, walk_map
 from block.ops.sources import ConvertFailed, Sources
@@ -240,7 +241,7 @@ def test_what_was_found_when_all_was_counted_is_not_asked_for_again(
     asked: list[int] = []
     real = Sources.co_status
 
-    async def co_status(work: Sources, offset: int, nbytes: int, above: bool) -> tuple[int, int]:
+    async def co_status(work: Sources, offset: int, nbytes: int, above: bool) -> Status:
         asked.append(offset)
         return await real(work, offset, nbytes, above)
 
