@@ -12,7 +12,7 @@ R4  One that is thrown away, because nobody will ever wake it, lets nothing go: 
 
 from __future__ import annotations
 
-from block.aio.coroutine import Coroutine, co_yield, current
+from block.aio.coroutine import NOTHING_TO_WAIT_FOR, Coroutine, co_yield, current
 from block.lean import deque
 
 TYPE_CHECKING = False
@@ -52,19 +52,25 @@ class CoMutex:
 
     def unlock(self) -> None:
         """Hands it to the next in line (qemu_co_mutex_unlock)."""
-        assert self.holder is current(), "R3: unlock by a stranger"
+        holder = self.holder
+        assert holder is not None, "R3: nobody holds it"
+        assert holder.entered, "R3: unlock by a stranger"
         if self._waiters:
             self.holder = self._waiters.popleft()
             self.holder.wake()
         else:
             self.holder = None
 
-    async def __aenter__(self) -> None:
-        await self.lock()
+    def __aenter__(self) -> Awaitable[None]:
+        if self.holder is not None:
+            return self.lock()
+        self.holder = _self()
+        return NOTHING_TO_WAIT_FOR
 
-    async def __aexit__(self, kind: type[BaseException] | None, *exc: object) -> None:
+    def __aexit__(self, kind: type[BaseException] | None, *exc: object) -> Awaitable[None]:
         if kind is not GeneratorExit:  # R4
             self.unlock()
+        return NOTHING_TO_WAIT_FOR
 
 
 class CoQueue:

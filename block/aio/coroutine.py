@@ -188,6 +188,18 @@ def co_yield() -> Generator[None, None, None]:
     yield
 
 
+class _Nothing:
+    """What is through before anybody waits for it; to await it costs no coroutine."""
+
+    __slots__ = ()
+
+    def __await__(self) -> Generator[None, None, None]:
+        return iter(())  # type: ignore[return-value]  # await asks for no more than an iterator
+
+
+NOTHING_TO_WAIT_FOR = _Nothing()
+
+
 def _demo() -> None:
     from block.aio.context import AioContext
     from block.aio.demo import Timeline

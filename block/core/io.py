@@ -18,7 +18,7 @@ R4  try_preadv makes the same checks and declines whatever is not simple:
     unaligned, at the end, too long, waiting for others (DESIGN.md, rule 13).
 Who may call it: BdrvChild, in the node's context.
 
-Discussion: the common case (aligned, inside, nobody serialising) is handled in
+Discussion: the common case (aligned, nobody serialising) is handled in
 co_preadv and co_pwritev themselves, since each further await costs 0.1 us and a node
 more on the way costs them all again.
 """
@@ -167,7 +167,8 @@ async def co_pwritev(child: BdrvChild, offset: int, nbytes: int, qiov: Iov, flag
     if (
         (offset | nbytes) & bl.align_mask
         or not 0 < nbytes <= bl.largest
-        or not nbytes <= end <= bs.total_sectors << 9
+        or not nbytes <= end <= f.MAX_LENGTH
+        or ((grows := end > bs.total_sectors << 9) and not child.perm & f.BLK_PERM_RESIZE)
         or len(qiov) > bl.max_iov
         or flags & ~bs.supported_write_flags
         or not child.perm & f.BLK_PERM_WRITE
@@ -183,6 +184,8 @@ async def co_pwritev(child: BdrvChild, offset: int, nbytes: int, qiov: Iov, flag
     req = TrackedRequest(bs, offset, nbytes, WRITE)
     try:
         await drv.co_pwritev(bs, offset, nbytes, qiov, flags)
+        if grows and end > bs.total_sectors << 9:
+            set_length(bs, end)
     finally:
         bs.write_gen += 1
         if end > bs.wr_highest_offset:
@@ -366,17 +369,22 @@ def write_finish(req: TrackedRequest, offset: int, nbytes: int, done: bool) -> N
     failed half-way, too (bdrv_co_write_req_finish)."""
     bs = req.bs
     bs.write_gen += 1
-    end_sector = -(-(offset + nbytes) // f.SECTOR_SIZE)
-    grown = req.type == TRUNCATE or (req.type == WRITE and end_sector > bs.total_sectors)
+    end = offset + nbytes
+    grown = req.type == TRUNCATE or (req.type == WRITE and end > bs.total_sectors << 9)
     if done and grown:
-        bs.total_sectors = end_sector
-        bs.parents_resized()
-        for bitmap in bs.dirty_bitmaps:
-            bitmap.truncate(end_sector << f.SECTOR_BITS)
+        set_length(bs, end)
     if req.type == WRITE:
         bs.wr_highest_offset = max(bs.wr_highest_offset, offset + nbytes)
     if bs.dirty_bitmaps and req.nbytes and req.type in (WRITE, DISCARD):
         set_dirty(bs, offset, nbytes)
+
+
+def set_length(bs: BlockDriverState, end: int) -> None:
+    """A node has another length, `end` bytes and up to a whole sector: who must know hears it."""
+    bs.total_sectors = -(-end // f.SECTOR_SIZE)
+    bs.parents_resized()
+    for bitmap in bs.dirty_bitmaps:
+        bitmap.truncate(bs.total_sectors << f.SECTOR_BITS)
 
 
 def set_dirty(bs: BlockDriverState, offset: int, nbytes: int) -> None:

@@ -14,7 +14,6 @@ Who may call it: coroutines that hold the image's lock.
 from __future__ import annotations
 
 import errno
-from array import array
 
 from block.core import debug
 from block.core.error import BlockError
@@ -26,6 +25,8 @@ from block.formats.qcow2.refcount import change_refcounts, get_cell, get_refcoun
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from array import array
+
     from block.formats.qcow2.state import Qcow2State
 
 
@@ -56,13 +57,16 @@ def _alloc_at_once(s: Qcow2State, count: int) -> int:
     cells, start = block.cells, s.free_cluster & (1 << s.refblock_bits) - 1
     while start + count <= len(cells) and cells[start]:
         start += 1
-    free = cells[start : start + count]
     first = (index << s.refblock_bits) + start
     if s.let_go and let_go.includes(s, first, count):
         return 0
-    if len(free) < count or any(free) or first + count - 1 > MAX_CLUSTER_OFFSET >> s.cluster_bits:
+    end = start + count
+    if end > len(cells) or first + count - 1 > MAX_CLUSTER_OFFSET >> s.cluster_bits:
         return 0
-    cells[start : start + count] = array(cells.typecode, [1]) * count
+    if count > 1 and any(cells[start:end]):
+        return 0
+    for at in range(start, end):
+        cells[at] = 1
     s.refcount_cache.mark_dirty(block)
     s.free_cluster = first + count
     return first

@@ -26,6 +26,7 @@ import errno
 import sys
 from array import array
 
+from block.aio.coroutine import NOTHING_TO_WAIT_FOR
 from block.core.debug import debug_event
 from block.core.error import BlockError
 
@@ -251,8 +252,13 @@ class TableCache:
         await self.write()
         await self._file.co_flush()
 
-    async def set_dependency(self, other: TableCache) -> None:
+    def set_dependency(self, other: TableCache) -> Awaitable[None]:
         """From now on nothing is written here before `other` (qcow2_cache_set_dependency)."""
+        if self.depends is other and other.depends is None:
+            return NOTHING_TO_WAIT_FOR
+        return self._depend_on(other)
+
+    async def _depend_on(self, other: TableCache) -> None:
         if other.depends is not None:
             await other._flush_dependency()
         if self.depends is not None and self.depends is not other:

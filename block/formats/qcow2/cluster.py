@@ -146,15 +146,22 @@ async def check_entry(s: Qcow2State, table: Table, offset: int) -> None:
 # -- tables that may be changed
 
 
+def writable_at_once(s: Qcow2State, offset: int) -> Table | None:
+    """As writable_slice, if the slice is in memory and of such a table."""
+    table = s.cached_slice(offset)
+    if table is None or s.broken or not s.l1_table[offset >> s.l1_shift] & OFLAG_COPIED:
+        return None
+    table.recent = True
+    return table
+
+
 async def writable_slice(s: Qcow2State, offset: int) -> Table:
     """The L2 slice for a guest offset, of a table that may be changed (get_cluster_table)."""
+    found = writable_at_once(s, offset)
+    if found is not None:
+        return found
     index = offset >> s.l1_shift
-    table = s.cached_slice(offset)
-    if table is None:
-        table = await load_slice(s, offset)
-    else:
-        check_usable(s)
-        table.recent = True
+    table = await load_slice(s, offset)
     if table is None or not s.l1_table[index] & OFLAG_COPIED:
         await _new_l2_table(s, index)
         table = await load_slice(s, offset)

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import errno
 
+from block.aio.coroutine import NOTHING_TO_WAIT_FOR
 from block.core import flags as f
 from block.core import permissions
 from block.core.error import BlockError
@@ -37,6 +38,8 @@ from block.formats.qcow2.layout import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
     from block.core.edge import BdrvChild
     from block.core.node import BlockDriverState
     from block.formats.qcow2.state import Qcow2State
@@ -148,10 +151,12 @@ async def unalloc_data(s: Qcow2State, host: int, nbytes: int) -> None:
         await free_clusters(s, host, nbytes)
 
 
-async def check_place(s: Qcow2State, host: int, nbytes: int, is_new: bool) -> None:
+def check_place(s: Qcow2State, host: int, nbytes: int, is_new: bool) -> Awaitable[None]:
     """Raises where data must not be written: over tables, or where the file has nothing."""
     if s.external:
-        return
+        return NOTHING_TO_WAIT_FOR
     if not is_new and host >= s.file_length():
         raise error(s, f"Data cluster offset {host:#x} is beyond the end of the file")
-    await check_overlap(s, host, nbytes)
+    if nbytes > s.cluster_size or s.snapshots or host in s.suspect_clusters():
+        return check_overlap(s, host, nbytes)
+    return NOTHING_TO_WAIT_FOR

@@ -37,7 +37,12 @@ from block.core import flags as f
 from block.core.align import blockalign
 from block.core.iov import iov_slice, zero_iov
 from block.formats.qcow2 import crypto, datafile, subcluster
-from block.formats.qcow2.cluster import check_entry, extent_in, writable_slice
+from block.formats.qcow2.cluster import (
+    check_entry,
+    extent_in,
+    writable_at_once,
+    writable_slice,
+)
 from block.formats.qcow2.corrupt import safe_beside_snapshots
 from block.formats.qcow2.dirty import may_postpone
 from block.formats.qcow2.free import free_entry
@@ -182,7 +187,7 @@ async def _write_run(s: Qcow2State, offset: int, nbytes: int, done: int, qiov: I
     """Writes the first run of what is left; returns its length."""
     async with s.lock:
         run, host, size = await _plan(s, offset, nbytes)
-    part = iov_slice(qiov, done, size)
+    part = iov_slice(qiov, done, size) if done or size < nbytes else qiov
     if run is None:
         await _overwrite(s, offset, size, host, part)
         return size
@@ -214,7 +219,7 @@ async def _plan(s: Qcow2State, offset: int, nbytes: int) -> tuple[Allocation | N
             await other.wait(s)
         else:
             nbytes = other.start - offset
-    table = await writable_slice(s, offset)
+    table = writable_at_once(s, offset) or await writable_slice(s, offset)
     if table.cells[s.slice_index(offset)] or table.bitmaps is not None:
         await check_entry(s, table, offset)
     kind, count, nbytes = _run(s, table, offset, nbytes)
@@ -223,7 +228,8 @@ async def _plan(s: Qcow2State, offset: int, nbytes: int) -> tuple[Allocation | N
     run = None
     if kind != OVERWRITE:
         run = Allocation(start, start + (count << s.cluster_bits), kind == REUSE)
-        _set_edges(s, run, table, offset, offset + nbytes)
+        if run.start < offset or offset + nbytes < run.end:
+            _set_edges(s, run, table, offset, offset + nbytes)
     host = table.cells[s.slice_index(offset)] & OFFSET_MASK
     if kind == NEW:
         host = await datafile.alloc_data(s, start, count)
@@ -259,8 +265,9 @@ def _run(s: Qcow2State, table: Table, offset: int, nbytes: int) -> tuple[int, in
             size = subcluster.side_by_side(s, table, offset, nbytes)
         nbytes = size
         limit = s.clusters(inside + nbytes)
-    empty = table.bitmaps is None and not any(table.cells[index : index + limit])
-    count = limit if empty else 1  # mostly a disk that grows: no need to look at each
+    count = 1
+    if limit > 1 and table.bitmaps is None and not any(table.cells[index : index + limit]):
+        count = limit  # mostly a disk that grows: no need to look at each
     while count < limit and _needs(s, table, index + count) == need:
         count += 1
     return kind, count, min(nbytes, (count << s.cluster_bits) - inside)
@@ -300,14 +307,15 @@ async def _write_with_edges(
         await debug.debug_event(s.file.bs, debug.CLUSTER_ALLOC_SPACE)
     if head and not (run.fresh and run.head_zero):
         part = await _edge(s, run, run.head_zero, run.data_start, head) + part
-        host -= head
+        host, nbytes = host - head, nbytes + head
     if tail and not (run.fresh and run.tail_zero):
         part = part + await _edge(s, run, run.tail_zero, run.data_end - tail, tail)
+        nbytes += tail
     if s.file.bs.debugged:
         await debug.debug_event(s.file.bs, debug.WRITE_AIO)
         if run.copies:
             await debug.debug_event(s.file.bs, debug.COW_WRITE)
-    start, nbytes = run.start + host - run.host, sum(map(len, part))
+    start = run.start + host - run.host
     await _put(s, host, start, nbytes, part, is_new=not run.keeps)
 
 
@@ -331,13 +339,17 @@ async def _link(s: Qcow2State, run: Allocation) -> None:
         await s.l2_cache.set_dependency(s.refcount_cache)
     if run.copies or s.external or not counted:
         s.l2_cache.depends_on_flush = True
-    table = await writable_slice(s, run.start)
+    table = writable_at_once(s, run.start) or await writable_slice(s, run.start)
     index = s.slice_index(run.start)
-    count = run.end - run.start >> s.cluster_bits
-    old = table.cells[index : index + count]
-    first = run.host | OFLAG_COPIED
-    places = range(first, first + (count << s.cluster_bits), s.cluster_size)
-    table.cells[index : index + count] = array("Q", places)
+    entry = run.host | OFLAG_COPIED
+    if run.end - run.start == s.cluster_size:
+        old = [table.cells[index]]
+        table.cells[index] = entry
+    else:
+        count = run.end - run.start >> s.cluster_bits
+        old = list(table.cells[index : index + count])
+        places = range(entry, entry + (count << s.cluster_bits), s.cluster_size)
+        table.cells[index : index + count] = array("Q", places)
     if s.extended:
         subcluster.mark_written(s, table, run.data_start, run.data_end)
     s.l2_cache.mark_dirty(table)

@@ -19,6 +19,7 @@ from __future__ import annotations
 import errno
 import os
 
+from block.aio.coroutine import NOTHING_TO_WAIT_FOR
 from block.core import flags as f
 from block.core.driver import BlockDriver, BlockDriverInfo
 from block.core.error import BlockError
@@ -31,7 +32,7 @@ from block.protocols.file.threads import in_pool
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Generator
+    from collections.abc import Awaitable, Callable
     from typing import TypeAlias
 
     from block.aio.context import AioContext
@@ -53,18 +54,6 @@ CREATE_OPTS: tuple[Option, ...] = (
 )
 
 RWF_NOWAIT: int = getattr(os, "RWF_NOWAIT", 0)
-
-
-class Done:
-    """What was done before anybody waits for it."""
-
-    __slots__ = ()
-
-    def __await__(self) -> Generator[None, None, None]:
-        return iter(())  # type: ignore[return-value]  # await asks for no more than an iterator
-
-
-DONE = Done()
 
 
 def _path(filename: str) -> str:
@@ -198,7 +187,7 @@ class FileDriver(BlockDriver):
                 not_cached(state, error)
             else:
                 if done == nbytes:
-                    return DONE
+                    return NOTHING_TO_WAIT_FOR
                 offset, nbytes, qiov = offset + done, nbytes - done, skip_bytes(qiov, done)
         rest: Awaitable[None] = state.engine.co_preadv(offset, nbytes, qiov)
         return rest
