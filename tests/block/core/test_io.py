@@ -215,12 +215,26 @@ def test_a_write_beyond_the_end_makes_the_node_longer() -> None:
         assert blk.pread(512, 1024) == bytes(512) + b"e" * 512
 
 
-def test_a_write_beyond_the_end_needs_the_resize_permission() -> None:
+def test_of_two_writes_beyond_the_end_the_farther_one_counts_whichever_ends_first() -> None:
+    disk = Disk(512)
+    outcome = Outcome()
+    with backend_on(ram_node(disk)) as blk:
+        blk.allow_write_beyond_eof = True
+        disk.parked = True
+        for offset in (1024, 512):
+            blk.aio_pwritev(offset, [memoryview(bytearray(512))], outcome)
+        disk.release()
+        blk.drain()
+        assert blk.length == 1536
+
+
+@pytest.mark.parametrize("nbytes", [1, 512])
+def test_a_write_beyond_the_end_needs_the_resize_permission(nbytes: int) -> None:
     perm = f.BLK_PERM_CONSISTENT_READ | f.BLK_PERM_WRITE
     with backend_on(ram_node(Disk(512)), perm=perm) as blk:
         blk.allow_write_beyond_eof = True
         with pytest.raises(BlockError, match="no 'resize' permission"):
-            blk.pwrite(512, b"x")
+            blk.pwrite(512, b"x" * nbytes)
 
 
 def test_an_error_of_the_driver_reaches_the_callback_as_a_number() -> None:
