@@ -3,7 +3,7 @@
 
 The disk has as many data as holes, by turns of 16 MiB. What is packed is what disks hold: the
 programs and sources of this machine's Python. The unit is MiB of the disk, holes included, for each
-second of the whole process. Packed images are an eighth as long, since zlib takes its time.
+second of the whole process. What is packed is an eighth as long, since zlib takes its time.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def cases(quick: bool) -> list[Case]:
     return [
         *(plain_case(*row, plain) for row in PLAIN),
         *(packing_case(*row, packed) for row in PACKING),
-        *(unpacking_case(*row, packed) for row in UNPACKING),
+        *(unpacking_case(*row, plain) for row in UNPACKING),
         huge_case(QUICK_MIB if quick else HUGE_MIB),
     ]
 
