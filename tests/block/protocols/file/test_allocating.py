@@ -19,8 +19,8 @@ from block.core.open import open_backend
 from block.core.registry import find_format
 from block.core.wait import poll_while, run_sync
 from block.protocols.file import syscalls, threads
-from block.protocols.file.threads import ALLOCATED_FIRST
-from tests.block.protocols.file.conftest import Opener
+from block.protocols.file.threads import ALLOCATED_FIRST, SMALL_WRITE
+from tests.block.protocols.file.conftest import SIZE, Opener
 
 MIB = 1 << 20
 
@@ -76,30 +76,54 @@ def test_short_and_direct_and_other_writes_do_not(
     assert rooms.asked == []
 
 
-def test_long_ones_of_a_node_are_one_workers_also_after_a_move(
-    opener: Opener, iothread: IOThread, monkeypatch: pytest.MonkeyPatch
+class Workers:
+    """Which threads did the calls of a function of threads.py."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+        self.seen: list[int] = []
+        self.real = getattr(threads, name)
+        monkeypatch.setattr(threads, name, self.call)
+
+    def call(self, *args: Any) -> int:
+        self.seen.append(threading.get_ident())
+        ret: int = self.real(*args)
+        return ret
+
+
+@pytest.mark.parametrize(
+    ("name", "nbytes", "count", "calls"),
+    [("write_new", ALLOCATED_FIRST, 4, 4), ("write_batch", SMALL_WRITE, 48, 3)],
+)
+def test_cached_writes_of_a_node_are_one_workers_also_after_a_move(
+    opener: Opener,
+    iothread: IOThread,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    nbytes: int,
+    count: int,
+    calls: int,
 ) -> None:
-    workers: list[int] = []
-    real = threads.write_new
-
-    def write_new(*args: Any) -> int:
-        workers.append(threading.get_ident())
-        return real(*args)
-
-    monkeypatch.setattr(threads, "write_new", write_new)
+    workers = Workers(monkeypatch, name)
     blk = opener()
 
     async def write_all() -> None:
-        data = [memoryview(bytearray(ALLOCATED_FIRST))]
-        places = range(0, 4 * ALLOCATED_FIRST, ALLOCATED_FIRST)
-        writes = [blk.co_pwritev(at, ALLOCATED_FIRST, data, f.REQ_ALLOCATING) for at in places]
-        await co_parallel(*writes)
+        data = [memoryview(bytearray(nbytes))]
+        places = [number * nbytes % SIZE for number in range(count)]
+        writes = [blk.co_pwritev(at, nbytes, data, f.REQ_ALLOCATING) for at in places]
+        assert not any(await co_parallel(*writes))
 
     run_sync(blk.aio_context, write_all)
     blk.set_aio_context(iothread.ctx)
     run_sync(blk.aio_context, write_all)
-    assert len(set(workers[:4])) == len(set(workers[4:])) == 1
-    assert len(workers) == 8
+    assert len(workers.seen) == 2 * calls
+    assert len(set(workers.seen[:calls])) == len(set(workers.seen[calls:])) == 1
+
+
+def test_those_of_a_device_are_the_contexts_workers(opener: Opener) -> None:
+    bs = opener().bs
+    assert bs is not None
+    bs.opaque.is_device = True
+    assert bs.opaque.engine.writers() is bs.aio_context.thread_pool
 
 
 def test_a_file_system_that_cannot_is_asked_once_and_written_to(
