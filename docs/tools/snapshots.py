@@ -51,7 +51,7 @@ def shared() -> Picture:
 
 STEPS = (
     ("count up", "what monday has", "blue"),
-    ("copy", "its L1 table, to a new place", "blue"),
+    ("copy", "its L1 table, elsewhere", "blue"),
     ("switch", "one write to the header", "amber"),
     ("count down", "what the disk had", "green"),
     ("flags", "COPIED where it is 1", "green"),
