@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""blkdebug: where it stands and what it hears (blkdebug-tree.svg), and the machine that three rules
-make (blkdebug-states.svg)."""
+"""blkdebug: where it stands and what it hears (blkdebug-tree.svg), the machine that three rules
+make (blkdebug-states.svg), and three writes at a break point (blkdebug-break.svg)."""
 
 from __future__ import annotations
 
@@ -68,4 +68,30 @@ def states() -> Picture:
     made.text(
         40, 184, "~it is gone after the request that it made fail, and state 3 is a quiet one."
     )
+    return made
+
+
+def at_a_break_point() -> Picture:
+    """Draws three writes in time: one stands, one waits for it, one passes by."""
+    made = Picture("blkdebug-break", 860, 250, "Three writes, of which the first stands")
+    writes = (
+        ("1M", "~the first",
+         ((170, 300, "gets a cluster", "green"), (300, 620, "stands at write_aio", "amber"),
+          (620, 730, "writes", "green"))),
+        ("1M + 512", "~the same cluster",
+         ((380, 730, "waits for whoever fills its cluster", "none paper dashed"),
+          (730, 830, "writes", "green"))),
+        ("2M", "~another cluster", ((460, 590, "writes, is done", "green"),)),
+    )  # fmt: skip
+    for x, what in ((300, "`break write_aio A`"), (620, "`resume A`")):
+        made.text(x, 22, what, anchor="middle")
+        made.rule((x, 30), (x, 206))
+    for number, (place, what, parts) in enumerate(writes):
+        y = 44 + 56 * number
+        made.text(16, y + 14, place)
+        made.text(16, y + 31, what)
+        for start, end, does, kind in parts:
+            made.box(start, y, end - start, 38, does, kind=kind)
+    made.arrow((170, 218), (830, 218))
+    made.text(830, 238, "~time", anchor="end")
     return made
