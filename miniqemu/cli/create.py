@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """`miniqemu create`: what `miniqemu-img create` does, for those who have only the one command.
 
-miniqemu create [-q] [-u] [-f FMT] [-b BACKING -F FMT] [-o OPTIONS] FILE [SIZE]
+miniqemu create [-q] [-u] [--object OBJECT] [-f FMT] [-b BACKING -F FMT] [-o OPTIONS] FILE [SIZE]
 miniqemu create --help
 """
 
@@ -14,8 +14,8 @@ from .img.main import run_command
 from .output import write
 
 USAGE = """\
-usage: {0} create [-q] [-u] [-f fmt] [-b backing_file [-F backing_fmt]] [-o options]
-       filename [size]
+usage: {0} create [-q] [-u] [--object objectdef] [-f fmt]
+       [-b backing_file [-F backing_fmt]] [-o options] filename [size]
 Makes a disk image, as `qemu-img create` does
 
   '-h', '--help'     display this help and exit
@@ -23,6 +23,7 @@ Makes a disk image, as `qemu-img create` does
   '-b' backing_file  the image whose data shows where the new one has none
   '-F' backing_fmt   the format of the backing file
   '-o' options       options of the format, name=value[,...]; '-o help' lists them
+  '--object' object  a secret that the options name: secret,id=s0,file=password.txt
   '-u'               do not open the backing file: it need not be there
   '-q'               print nothing but errors
   size               in bytes, or with one of the suffixes k, M, G, T, P and E; without it
