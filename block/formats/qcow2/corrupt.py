@@ -2,9 +2,9 @@
 """What is done when an image contradicts itself (qcow2_signal_corruption).
 
 R1  A writable image is marked corrupt in its header, so that nobody opens it for writing before
-    it is repaired; from then on the node reads and writes nothing. What the caches hold is
-    dropped: it may be wrong; so no flush succeeds any more, if there was something. An image
-    opened read-only is only complained about.
+    it is repaired; from then on the node reads and writes nothing (`give_up`). What the caches
+    hold is dropped: it may be wrong; so no flush succeeds any more, if there was something. An
+    image opened read-only is only complained about.
 R2  Before anything is written, its place is compared with the places of metadata that are known
     without reading the disk (overlap-check=cached): the header, the L1 table, L2 tables,
     the refcount table, refcount blocks, the snapshot table, the L1 tables of snapshots. Their L2
@@ -53,15 +53,23 @@ def error(s: Qcow2State, message: str) -> BlockError:
 
 
 def check_usable(s: Qcow2State) -> None:
-    """Raises where the image has been found corrupt before (R1)."""
+    """Raises where the image has been given up before (R1)."""
     if s.broken:
-        raise error(s, "Image is corrupt")
+        raise error(s, s.broken)
 
 
 def check_nothing_lost(s: Qcow2State) -> None:
     """Raises where changes were dropped of which somebody has heard that they are done (R1)."""
     if s.lost_changes:
-        raise error(s, "Image is corrupt")
+        raise error(s, s.broken)
+
+
+def give_up(s: Qcow2State, why: str) -> None:
+    """From now on nothing is read or written any more (R1)."""
+    s.broken = why
+    s.lost_changes = s.l2_cache.dirty  # refcounts can be counted anew
+    s.l2_cache.drop_all()
+    s.refcount_cache.drop_all()
 
 
 async def signal_corruption(s: Qcow2State, message: str, fatal: bool = True) -> BlockError:
@@ -89,10 +97,7 @@ def _tell(s: Qcow2State, message: str, fatal: bool) -> None:
 
 async def _mark_corrupt(s: Qcow2State) -> None:
     """Sets the bit on the disk; a failure of that changes nothing any more."""
-    s.broken = True
-    s.lost_changes = s.l2_cache.dirty  # refcounts can be counted anew
-    s.l2_cache.drop_all()
-    s.refcount_cache.drop_all()
+    give_up(s, "Image is corrupt")
     s.incompatible_features |= INCOMPAT_CORRUPT
     if s.version < 3:
         return

@@ -72,7 +72,7 @@ async def _start_over(s: Qcow2State) -> None:
             await _switch(s)
             await _count(s)
         except OSError:
-            s.broken = True
+            s.broken = "Image is half empty"
             raise
         await mark_clean(s)
         await s.file.co_truncate(_clusters(s) << s.cluster_bits)

@@ -6,7 +6,8 @@ New refcount tables, all in one place that nobody refers to:
     [ refcount block ] ... [ refcount block ] [ refcount table ]
 
 R1  The old tables stay as they are until the new ones are in the file and flushed; then the
-    header is switched by one write. A crash before leaves the old image, after it the new one.
+    header is switched by one write (switch.py). A crash before leaves the old image, after it the
+    new one.
 R2  The place is a gap that no entry points to; without one, behind the end of the file and
     behind what entries claim to have there.
 R3  The bits for dirty and corrupt are cleared last.
@@ -31,6 +32,7 @@ from block.formats.qcow2.layout import (
     REFCOUNT_PLACE,
     REFCOUNT_TABLE_AT,
 )
+from block.formats.qcow2.switch import switch
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -82,8 +84,7 @@ async def rebuild(walk: Walk) -> None:
     await s.file.co_flush()
     where = {"refcount_table_offset": offset, "refcount_table_clusters": count - len(indices)}
     head = memoryview(REFCOUNT_PLACE.build(where))
-    await s.file.co_pwritev(REFCOUNT_TABLE_AT, len(head), [head])
-    await s.file.co_flush()
+    await switch(s, REFCOUNT_TABLE_AT, head)
     s.reftable, s.reftable_offset = table, offset
     forget_tables(s)
 

@@ -10,7 +10,8 @@ R1  `lock` guards all metadata: the L1 table, both caches, the refcount table, w
     It is not held while data are read and written.
 R2  What finds its slice in the cache needs no lock: between two awaits of whoever holds it the
     tables are whole. So `cached_slice` may be asked by anyone at home in the context.
-R3  `broken` is set once: the image contradicted itself, and is written no more (corrupt.py).
+R3  `broken` is set once, and says why: the image contradicted itself, or nobody knows what its
+    header says. Then it is written no more (corrupt.py).
 R4  A guest offset has been checked against the length of the disk by the core, and the L1
     table covers that length (header.py).
 """
@@ -85,7 +86,7 @@ class Qcow2State:
         self.plain = True  # no bitmaps, no data file: the quick way is open (read.py)
         self.place_flags = OFFSET_MASK  # an L2 entry with any of these has a cluster
         self.lock = CoMutex()
-        self.broken = False
+        self.broken = ""  # why nothing is read or written any more (R3)
         self.lost_changes = False  # when it broke, L2 tables waited to be written
         self.corruption_told = False
         self.leak_told = False

@@ -8,13 +8,15 @@ R1  What the new table needs is in the file, flushed, before.
 R2  A write or a flush that failed may have reached the disk all the same. This node goes on with
     the old table; the next one to open the image would find the new one, and nothing of what was
     written since. So what the header said before is written again.
-R3  Where that fails, too, nobody knows what the header says: HeaderUnknown. Then neither table may
-    be freed.
+R3  Where that fails, too, nobody knows what the header says: HeaderUnknown. Then neither table is
+    freed, and the image is given up (corrupt.py): as nothing is written any more, whoever opens
+    it next has what was flushed by the one table or by the other. A person is told.
 Who may call it: coroutines that hold the image's lock.
 
 What once went wrong: a flush failed behind the switch to a longer L1 table. The guest went on, and
 new L2 tables were hooked up in the old one; when the image was opened again, they were gone. QEMU
-also frees the table that the header names by then.
+also frees the table that the header names by then. Here it went wrong once more where two failures
+came in a row (R3): this node worked on with the old table.
 """
 
 from __future__ import annotations
@@ -22,6 +24,8 @@ from __future__ import annotations
 import errno
 
 from block.core.error import BlockError
+from block.core.report import warn_report
+from block.formats.qcow2.corrupt import give_up
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,7 +33,7 @@ if TYPE_CHECKING:
 
 
 class HeaderUnknown(BlockError):
-    """The header names the old table or the new one (R3)."""
+    """The header names the old table or the new one, and the image was given up (R3)."""
 
 
 async def switch(s: Qcow2State, offset: int, data: memoryview) -> None:
@@ -45,6 +49,8 @@ async def switch(s: Qcow2State, offset: int, data: memoryview) -> None:
         try:
             await _write(s, offset, before)
         except OSError:
+            give_up(s, "Nobody knows what the header says")
+            warn_report(f"qcow2: {s.broken}; the image is written no more: {error}")
             number = error.errno or errno.EIO
             raise HeaderUnknown(number, str(error), s.bs.node_name, "qcow2") from error
         raise

@@ -107,7 +107,7 @@ def test_a_failure_on_the_way_leaves_a_node_that_is_not_used(tmp_path: Path) -> 
         with pytest.raises(BlockError, match=r"Failed to empty .*: bad sector"):
             empty(disk)
         tape.note = real  # type: ignore[method-assign]  # it is whole again
-        with pytest.raises(BlockError, match="Image is corrupt"):
+        with pytest.raises(BlockError, match="Image is half empty"):
             disk.pwrite(0, b"y")
     path.write_bytes(tape.data)
     check(path, "-r", "all")

@@ -1,16 +1,19 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The write to the header that makes other tables hold fails, or so it seems: the disk has it. Who
-goes on working, and opens the image again, finds all of it."""
+goes on working, and opens the image again, finds all of it. Where what was there cannot be written
+again either, nobody goes on working."""
 
 from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 import block
+from block.core import check as core_check
 from block.core import dirty_bitmap, snapshot
 from block.core.backend import BlockBackend
 from block.core.error import BlockError
@@ -21,7 +24,7 @@ from block.ops.amend import amend
 from tests.block.formats.qcow2.conftest import state_of
 from tests.support.qcow2_bitmaps import IN_USE, stored
 from tests.support.qcow2_cuts import CLEAN, LEAKS, SIZE, check, new_image
-from tests.support.qcow2_disk import Tape, open_on
+from tests.support.qcow2_disk import FLUSH, Tape, open_on
 
 CLUSTER = 512
 COVERED = CLUSTER // 8 * CLUSTER  # by one L2 table
@@ -119,12 +122,10 @@ def test_a_shorter_disk(tmp_path: Path, tape: Unsure) -> None:
     assert reopened(tmp_path, tape) == bytes(SIZE - CLUSTER) + b"e" * CLUSTER
 
 
-@pytest.mark.parametrize(("times", "left"), [(1, CLEAN), (2, LEAKS)], ids=["once", "twice"])
-def test_other_refcounts(tmp_path: Path, tape: Unsure, times: int, left: int) -> None:
-    """Where what was there cannot be written again either, no table is given to others."""
+def test_other_refcounts(tmp_path: Path, tape: Unsure) -> None:
     with open_on(tape) as disk:
         disk.pwrite(0, b"a" * SIZE)
-        tape.fail(0, times)
+        tape.fail(0)
         with pytest.raises(BlockError, match="who knows"):
             change_refcounts(disk)
         assert state_of(disk).refcount_bits == 16
@@ -133,8 +134,67 @@ def test_other_refcounts(tmp_path: Path, tape: Unsure, times: int, left: int) ->
         assert not tape.failing
     path = tmp_path / "again.qcow2"
     path.write_bytes(tape.data)
-    assert check(path) == left
+    assert check(path) == CLEAN
     assert reopened(tmp_path, tape) == b"b" * SIZE
+
+
+def test_a_rebuilt_refcount_table(tmp_path: Path, tape: Unsure) -> None:
+    with open_on(tape) as disk:
+        disk.pwrite(0, b"a" * SIZE)
+        disk.flush()
+        lost = state_of(disk).reftable[1]
+        tape.data[lost : lost + CLUSTER] = bytes(CLUSTER)  # none of its clusters is in use, it says
+        tape.fail(REFCOUNT_TABLE_AT)
+        assert disk.bs is not None
+        with pytest.raises(BlockError, match="who knows"):
+            core_check.check(disk.bs, core_check.FIX_ERRORS, lambda line: None)
+        first = bytes(tape.data[REFCOUNT_TABLE_AT : REFCOUNT_TABLE_AT + 8])
+        assert int.from_bytes(first, "big") == state_of(disk).reftable_offset
+        assert not tape.failing
+
+
+# -- twice in a row
+
+
+def make_longer(disk: BlockBackend) -> None:
+    disk.truncate(2 * SIZE)
+
+
+@pytest.mark.parametrize(
+    ("change", "field"), [(change_refcounts, 0), (make_longer, L1_SIZE_AT)], ids=["refcounts", "L1"]
+)
+def test_where_nobody_knows_the_header_nothing_is_written_any_more(
+    tmp_path: Path,
+    tape: Unsure,
+    change: Callable[[BlockBackend], None],
+    field: int,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """Whichever tables hold, what was flushed is there."""
+    with open_on(tape) as disk:
+        disk.pwrite(0, b"a" * SIZE)
+        disk.flush()
+        tape.fail(field, 2)
+        with pytest.raises(BlockError, match="who knows"):
+            change(disk)
+        assert not tape.failing
+        written = len([write for write in tape.writes if write != FLUSH])
+        for request in (lambda: disk.pwrite(0, b"z"), lambda: disk.pread(0, 1)):
+            with pytest.raises(BlockError, match="Nobody knows what the header says"):
+                request()
+    assert len([write for write in tape.writes if write != FLUSH]) == written
+    assert "the image is written no more: who knows" in capfd.readouterr().err
+    assert reopened(tmp_path, tape) == b"a" * SIZE
+
+
+def test_what_was_not_flushed_by_then_is_told_to_be_lost(tape: Unsure) -> None:
+    with open_on(tape) as disk:
+        disk.pwrite(0, b"a" * CLUSTER)
+        tape.fail(L1_SIZE_AT, 2)
+        with pytest.raises(BlockError, match="who knows"):
+            disk.truncate(2 * SIZE)
+        with pytest.raises(BlockError, match="Nobody knows what the header says"):
+            disk.flush()
 
 
 def test_refcount_blocks_of_what_was_cut_off(tmp_path: Path) -> None:
