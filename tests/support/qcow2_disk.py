@@ -36,10 +36,22 @@ class Tape(Disk):
         self.data[:] = data
         self.start = bytes(data)
         self.writes: list[tuple[int, bytes]] = []  # or FLUSH, or (TRUNCATE, length)
+        self.bad_place: int | None = None  # the next write there fails
         self.writes_left: int | None = None  # so many succeed, then
         self.torn = False  # all others fail, or (False) only one
+        self.keeps = False  # what fails is written all the same
         self.discards = False
         self.failed_at: int | None = None  # the offset of the last one that failed
+
+    def must_fail(self, offset: int) -> bool:
+        """Whether a write to that place fails."""
+        if offset == self.bad_place:
+            self.bad_place = None
+            return True
+        if self.writes_left is None:
+            return False
+        self.writes_left -= 1
+        return self.writes_left == -1 or (self.writes_left < 0 and self.torn)
 
     def cut(self, at: int, source: random.Random, shuffle: bool) -> bytes:
         """The file after a cut before write number `at`. `shuffle`: of the writes since the
@@ -88,11 +100,11 @@ class TapeRam(Ram):
         self, bs: BlockDriverState, offset: int, nbytes: int, qiov: Iov, flags: int
     ) -> None:
         tape: Tape = bs.opaque
-        if tape.writes_left is not None:
-            tape.writes_left -= 1
-            if tape.writes_left == -1 or (tape.writes_left < 0 and tape.torn):
-                tape.failed_at = offset
-                raise BlockError(errno.EIO, "the tape is torn", bs.node_name)
+        if tape.must_fail(offset):
+            tape.failed_at = offset
+            if tape.keeps:
+                await super().co_pwritev(bs, offset, nbytes, qiov, flags)
+            raise BlockError(errno.EIO, "the tape is torn", bs.node_name)
         await super().co_pwritev(bs, offset, nbytes, qiov, flags)
         bs.opaque.writes.append((offset, iov_to_bytes(qiov, 0, nbytes)))
 

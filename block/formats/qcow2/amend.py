@@ -248,7 +248,7 @@ def _mark_clean(s: Qcow2State) -> None:
 
 def _update_header(s: Qcow2State) -> None:
     try:
-        header_update.update_header(s, s.bs.total_sectors << f.SECTOR_BITS)
+        header_update.replace_header(s)
     except OSError as error:
         raise failed("Failed to update the image header", error, s.bs.node_name, "qcow2") from error
 

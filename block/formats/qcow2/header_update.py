@@ -5,10 +5,14 @@ R1  It is made from what is in memory (state.py), and so is what was found there
     understood: extensions, further fields. Nothing of others is lost.
 R2  The header with its extensions and the backing file's name goes to cluster 0 in one write. Where
     they do not fit, nothing is written.
+R3  Of an image that is in use the header is replaced: it is durable, or as it was (switch.py).
 Who may call it: the main thread; `co_update_header` in the node's context.
 
 Opening an image to read it needs none of this, so who does need it imports it late. Single bits
 and fields that change while a guest works are written where they stand (dirty.py, corrupt.py).
+
+What once went wrong: a downgrade failed at its last step, or so it seemed; the header said version
+2, and the node wrote on as in version 3. Zero clusters made the image corrupt (R3).
 """
 
 from __future__ import annotations
@@ -17,10 +21,13 @@ import errno
 
 from block.core import flags as f
 from block.core.error import BlockError
+from block.core.wait import run_sync
 from block.formats.qcow2 import bitmap_directory, datafile
 from block.formats.qcow2 import layout as lay
+from block.formats.qcow2.corrupt import check_usable
 from block.formats.qcow2.header import refuse
 from block.formats.qcow2.switch import switch
+from block.lean import partial
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -89,13 +96,23 @@ def _build_extension(kind: int, data: bytes) -> bytes:
 
 
 def update_header(s: Qcow2State, size: int) -> None:
-    """Writes cluster 0 anew, and waits."""
+    """Writes cluster 0 of an image that nobody uses yet, and waits."""
     s.file.pwrite(0, build_header(s, size))
 
 
+def replace_header(s: Qcow2State) -> None:
+    """Writes cluster 0 of an image in use, and waits (R3). Raises OSError."""
+    run_sync(s.bs.aio_context, partial(_co_replace, s))
+
+
+async def _co_replace(s: Qcow2State) -> None:
+    async with s.lock:
+        check_usable(s)
+        await co_update_header(s)
+
+
 async def co_update_header(s: Qcow2State) -> None:
-    """As update_header, in a coroutine, while the disk keeps its size; durable, or as it was
-    (switch.py)."""
+    """As replace_header, with the lock, in a coroutine; the disk keeps its size."""
     data = build_header(s, s.bs.total_sectors << f.SECTOR_BITS)
     await switch(s, 0, memoryview(data))
 
@@ -113,7 +130,7 @@ def change_backing_file(s: Qcow2State, backing_file: str, backing_fmt: str) -> N
     try:
         if len(s.backing_name) > lay.MAX_BACKING_NAME:
             raise BlockError(errno.EINVAL, "Backing file name too long", s.bs.node_name)
-        update_header(s, s.bs.total_sectors << f.SECTOR_BITS)
+        replace_header(s)
     except OSError:
         s.backing_name, s.backing_format = before
         raise

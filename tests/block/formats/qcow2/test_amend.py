@@ -281,6 +281,23 @@ def test_an_upgrade_completes_the_table_of_snapshots(image: Path, opener: Opener
     assert check(image) == CLEAN
 
 
+def test_a_downgrade_that_fails_in_its_last_write_was_none(tmp_path: Path) -> None:
+    """The disk may have that all the same. Who wrote on as in version 3 would spoil it."""
+    tape = Tape(new_image(tmp_path))
+    path = tmp_path / "again.qcow2"
+    with open_on(tape) as disk:
+        disk.pwrite(0, b"x" * TAPE_SIZE)
+        tape.bad_place, tape.keeps = 0, True
+        with pytest.raises(BlockError, match="Failed to update the image header"):
+            change(disk, compat="0.10")
+        assert tape.bad_place is None
+        disk.pwrite_zeroes(0, CLUSTER)
+    path.write_bytes(tape.data)
+    with block.open(os.fspath(path), format="qcow2") as disk:
+        assert state_of(disk).version == 3
+        assert disk.pread(0, TAPE_SIZE) == bytes(CLUSTER) + b"x" * (TAPE_SIZE - CLUSTER)
+
+
 def test_snapshots_of_another_length_prevent_a_downgrade(image: Path, opener: Opener) -> None:
     disk = opener()
     assert disk.bs is not None
