@@ -7,7 +7,8 @@
     falloc, full    as metadata, and the file has room there, or zeroes
 
 R1  The L1 table grows first, then the size in the header: a crash in between leaves a table with
-    some entries too many. What is cut off is gone first, then the size changes (shrink.py).
+    some entries too many. What is cut off is gone first, then the size changes (shrink.py). What
+    lets the new part read as zeroes is safe before the size is written.
 R2  The new part reads as zeroes. What a longer backing file has there must not come to light: the
     core then asks for zeroes (REQ_ZERO_WRITE). Nor what the guest wrote behind a later end:
     the rest of the old last cluster is zeroed if there are data.
@@ -30,7 +31,7 @@ from block.core.error import BlockError, failed
 from block.core.iov import zero_iov
 from block.formats.qcow2.alloc import alloc_clusters
 from block.formats.qcow2.cluster import grow_l1_table, load_slice, lookup, writable_slice
-from block.formats.qcow2.datafile import is_raw
+from block.formats.qcow2.datafile import is_raw, own_children
 from block.formats.qcow2.dirty import is_dirty
 from block.formats.qcow2.free import free_clusters
 from block.formats.qcow2.layout import OFLAG_COPIED, SIZE_AT
@@ -81,6 +82,8 @@ async def co_truncate(
     async with s.lock:
         try:
             await write_caches(s)
+            for child in (*own_children(s), s.file):
+                await child.co_flush()
         except OSError as error:
             raise failed("Failed to update the tables", error, s.bs.node_name) from error
         await _write_size(s, size)

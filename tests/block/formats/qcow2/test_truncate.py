@@ -20,7 +20,7 @@ from tests.block.formats.qcow2.conftest import CLUSTER, SIZE, Opener, state_of
 from tests.support.drivers import Disk
 from tests.support.qcow2_cuts import CLEAN, LEAKS, check, new_image, plain
 from tests.support.qcow2_cuts import SIZE as TAPE_SIZE
-from tests.support.qcow2_disk import Tape, open_on
+from tests.support.qcow2_disk import FLUSH, Tape, open_on
 
 
 def clean(path: Path) -> None:
@@ -83,6 +83,24 @@ def test_what_was_cut_off_shows_no_backing_file(tmp_path: Path, compat: str) -> 
         disk.truncate(SIZE)
         assert disk.pread(0, SIZE) == b"b" * CLUSTER + bytes(SIZE - CLUSTER)
     clean(top)
+
+
+def test_what_hides_a_backing_file_is_safe_before_the_size_is_written(tmp_path: Path) -> None:
+    """Else a power cut in between leaves a longer disk that shows it."""
+    base, top = tmp_path / "base", tmp_path / "top"
+    base.write_bytes(b"b" * 3 * CLUSTER)
+    options = {"backing_file": os.fspath(base), "backing_fmt": "raw"}
+    block.create(os.fspath(top), "qcow2", CLUSTER, **options)
+    tape = Tape(top.read_bytes())
+    with open_on(tape) as disk:
+        disk.truncate(3 * CLUSTER)
+    at = [offset for offset, _ in tape.writes].index(SIZE_AT)
+    safe = max(n for n, write in enumerate(tape.writes[:at]) if write == FLUSH)
+    image = bytearray(tape.cut(safe, random.Random(0), False))
+    image[SIZE_AT : SIZE_AT + 8] = tape.writes[at][1]
+    top.write_bytes(image)
+    with block.open(os.fspath(top), format="qcow2") as disk:
+        assert disk.pread(0, 3 * CLUSTER) == b"b" * CLUSTER + bytes(2 * CLUSTER)
 
 
 def test_what_clusters_held_before_does_not_come_to_light(image: Path, opener: Opener) -> None:
