@@ -17,6 +17,8 @@ R3  What is smaller than a cluster, or a subcluster where there are such, is zer
     where the rest of it reads as zeroes; else ENOTSUP, and the core writes zeroes.
 R4  Freed clusters are discarded in the file, merged into long ranges, before the lock is let go:
     later they could be somebody's. So no wait for others stands between freeing and that.
+R5  A request that ends within a cluster, at the end of the disk, takes all of that cluster; but not
+    if the disk has grown while it waited for the lock: somebody may have written there.
 Who may call it: coroutines in the node's context.
 """
 
@@ -70,6 +72,7 @@ async def co_pwrite_zeroes(bs: BlockDriverState, offset: int, nbytes: int, flags
         if not (before and await _is_zero(bs, end, tail)):
             raise _unsupported()
     async with s.lock:
+        _check_end(s, end + tail, s.subcluster_mask)
         if head or tail:
             # A write may have come in between, or be on its way to the rest of the cluster.
             while await settle(s, offset - head, end + tail):
@@ -149,7 +152,14 @@ async def co_pdiscard(bs: BlockDriverState, offset: int, nbytes: int) -> None:
     if offset & s.cluster_mask or ((offset + nbytes) & s.cluster_mask and not at_end):
         raise _unsupported()
     async with s.lock:
+        _check_end(s, offset + nbytes, s.cluster_mask)
         await discard(s, offset, nbytes)
+
+
+def _check_end(s: Qcow2State, end: int, mask: int) -> None:
+    """Raises where a range does not end any more where it seemed to (R5)."""
+    if end & mask and end != s.bs.total_sectors << 9:
+        raise _unsupported()
 
 
 async def discard(s: Qcow2State, offset: int, nbytes: int) -> None:

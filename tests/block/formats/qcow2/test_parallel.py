@@ -6,20 +6,24 @@ from __future__ import annotations
 import errno
 import os
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 import block
 from block.aio.context import AioContext
+from block.aio.coroutine import Coroutine
 from block.aio.iothread import IOThread
 from block.core import flags as f
 from block.core.backend import BlockBackend
 from block.core.error import BlockError
 from block.core.wait import poll_while
+from block.formats.qcow2.layout import SIZE_AT
 from tests.block.formats.qcow2.conftest import CLUSTER, SIZE, Opener, state_of
 from tests.support.drivers import Outcome
+from tests.support.qcow2_cuts import SIZE as TAPE_SIZE
+from tests.support.qcow2_cuts import new_image
 from tests.support.qcow2_disk import Tape, open_on
 from tests.support.qcow2_work import Work
 
@@ -98,6 +102,50 @@ def test_a_discard_waits_for_a_write_in_place(tape: tuple[Tape, BlockBackend]) -
     assert (gone.ret, new.ret) == (0, 0)
     assert disk.pread(0, CLUSTER) == b"n" * CLUSTER
     assert disk.pread(8 * CLUSTER, 512) == bytes(512)
+
+
+class HeldUp(Tape):
+    """The write of the disk's new length waits to be released."""
+
+    async def note(self, name: str, *args: object) -> None:
+        self.parked |= name == "pwritev" and args[0] == SIZE_AT
+        await super().note(name, *args)
+
+
+def grow_beside(tmp_path: Path, submit: Callable[[BlockBackend, Outcome], object]) -> bytes:
+    """A disk that ends within a cluster grows, and a request for its end comes meanwhile; what the
+    old disk reads as then."""
+    tape, outcome = HeldUp(new_image(tmp_path)), Outcome()
+    with open_on(tape) as disk:
+        disk.pwrite(0, b"o" * TAPE_SIZE)
+        growing = disk.co_truncate(2 * TAPE_SIZE)
+        Coroutine(growing, ctx=disk.aio_context).enter()  # type: ignore[arg-type]
+        assert tape.parked
+        submit(disk, outcome)
+        disk.aio_context.poll(False)
+        assert outcome.pending
+        tape.release()
+        disk.drain()
+        assert (outcome.ret, disk.length) == (0, 2 * TAPE_SIZE)
+        return disk.pread(0, TAPE_SIZE)
+
+
+REST = TAPE_SIZE % CLUSTER
+
+
+def test_a_discard_at_the_end_is_none_where_the_disk_has_grown(tmp_path: Path) -> None:
+    """It would take a whole cluster, and with it what somebody has written behind the old end."""
+    found = grow_beside(
+        tmp_path, lambda disk, outcome: disk.aio_pdiscard(TAPE_SIZE - REST, REST, outcome)
+    )
+    assert found == b"o" * TAPE_SIZE
+
+
+def test_zeroes_at_the_end_are_written_where_the_disk_has_grown(tmp_path: Path) -> None:
+    found = grow_beside(
+        tmp_path, lambda disk, outcome: disk.aio_pwrite_zeroes(TAPE_SIZE - REST, REST, outcome)
+    )
+    assert found == b"o" * (TAPE_SIZE - REST) + bytes(REST)
 
 
 def test_a_write_that_fails_leaves_what_was_there(tape: tuple[Tape, BlockBackend]) -> None:
