@@ -12,7 +12,8 @@ R2  Compressed data go only where nothing is: how large they are is known too la
     other data in place. A cluster that has a place is EIO, as in QEMU.
 R3  A cluster that does not become smaller is written as any other write.
 R4  From the moment when it gets its place a run is an Allocation (write.py, R2). What fails before
-    it is linked gives its room back.
+    it is linked lets its room go (let_go.py): of the others in the same cluster, that were safe on
+    the disk, the last one may have been let go meanwhile.
 R5  The entry depends on the refcounts, and these are written behind a flush; so the data, which
     are in the file before the entry is made, are on the disk before it.
 Who may call it: coroutines in the node's context.
@@ -199,4 +200,4 @@ async def _give_back(s: Qcow2State, run: list[Cluster]) -> None:
             return
         for cluster in run:
             if cluster.place and cluster.packed is not None and not s.broken:
-                await free_clusters(s, cluster.place, len(cluster.packed))
+                await free_clusters(s, cluster.place, len(cluster.packed), by_l2_entry=True)

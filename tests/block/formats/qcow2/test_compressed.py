@@ -263,6 +263,34 @@ def test_a_write_that_fails_leaves_the_cluster_as_it_was_and_no_leak(
         assert disk.pread(0, CLUSTER) == text(1)
 
 
+def test_a_write_that_fails_beside_one_that_was_let_go_leaves_that_to_a_power_cut(
+    image: Path,
+) -> None:
+    """The other one was safe on the disk. With its entry there, its bytes must not be another's."""
+    tape = Tape(image.read_bytes())
+    with open_on(tape) as disk:
+        disk.pwrite(0, text(1), COMPRESSED)
+        disk.flush()
+        cluster = places(disk, 1)[0][0] // CLUSTER
+        tape.log.clear()
+        tape.parked = True
+        failing = Outcome()
+        disk.aio_pwritev(CLUSTER, [memoryview(text(2))], failing, COMPRESSED)
+        while not tape.asked("pwritev"):
+            disk.aio_context.poll(True)
+        tape.parked = False  # whatever comes later passes by
+        disk.pdiscard(0, CLUSTER)
+        tape.errors["pwritev"] = BlockError(errno.EIO, "bad")
+        tape.release()
+        disk.drain()
+        tape.errors.clear()
+        assert failing.ret == -errno.EIO
+        assert refcounts(disk, cluster, 1) == [0]
+        tape.writes.clear()
+        disk.pwrite(8 * CLUSTER, b"o" * CLUSTER)
+        assert cluster * CLUSTER not in [offset for offset, _ in tape.writes]
+
+
 def test_a_power_cut_leaves_each_cluster_whole_or_as_it_was(image: Path, tmp_path: Path) -> None:
     tape = Tape(image.read_bytes())
     flushed: list[tuple[int, int]] = []  # (how long the tape was, clusters written)
