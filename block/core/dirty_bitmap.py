@@ -29,7 +29,8 @@ What persistent bitmaps are on the disk is the driver's matter (block/formats/qc
 
 What once went wrong: a backup that failed gave up the bits of its frozen bitmap, and the next
 incremental one left them out. Hence `reclaim` merges what the successor has seen into what was
-frozen, and only success gives that up (`abdicate`).
+frozen, and only success gives that up (`abdicate`). And bits were saved while a write was on its
+way; it came too late to be noted, and the file said that nothing was written there (`store`).
 """
 
 from __future__ import annotations
@@ -370,7 +371,11 @@ def remove_persistent(bs: BlockDriverState, name: str) -> None:
 
 def store(bs: BlockDriverState) -> None:
     """Saves what is persistent now, and makes it read-only: whoever closes the image afterwards
-    has heard of all that can fail. Raises BlockError."""
+    has heard of all that can fail. Raises BlockError. A write on its way is noted before (R3)."""
     drv = bs.drv
     if drv is not None and "co_store_dirty_bitmaps" in drv.hooks:
-        run_sync(bs.aio_context, lambda: drv.co_store_dirty_bitmaps(bs))
+        bs.drained_begin()
+        try:
+            run_sync(bs.aio_context, lambda: drv.co_store_dirty_bitmaps(bs))
+        finally:
+            bs.drained_end()

@@ -16,8 +16,10 @@ from block.core.backend import BlockBackend
 from block.core.error import BlockError
 from block.ops import bitmap as ops
 from tests.block.formats.qcow2.conftest import CLUSTER, SIZE, Opener, state_of
+from tests.support.drivers import Outcome
 from tests.support.qcow2_bitmaps import AUTO, IN_USE, Areas, stored
 from tests.support.qcow2_damage import counts, run_check
+from tests.support.qcow2_disk import Tape, open_on
 
 K, M = 1024, 1 << 20
 WRITER = f.BLK_PERM_CONSISTENT_READ | f.BLK_PERM_WRITE
@@ -57,6 +59,21 @@ def test_what_was_noted_is_there_at_the_next_opening(image: Path, opener: Opener
     assert stored(image)["b0"].areas == [(0, CLUSTER), *expected]
     assert list(stored(image)) == ["fine", "b0"], "the newest first, as QEMU saves them"
     is_clean(image)
+
+
+def test_a_write_that_is_on_its_way_is_noted_before_all_is_saved(image: Path) -> None:
+    tape, outcome = Tape(image.read_bytes()), Outcome()
+    with open_on(tape) as disk:
+        assert disk.bs is not None
+        add(disk, "b0")
+        tape.parked = True
+        disk.aio_pwritev(M, [memoryview(b"x")], outcome)
+        tape.parked = False  # whatever comes later passes by
+        disk.aio_context.bh_schedule_oneshot(tape.release)
+        dirty_bitmap.store(disk.bs)
+        assert outcome.ret == 0
+    image.write_bytes(tape.data)
+    assert stored(image)["b0"].areas == [(M, CLUSTER)]
 
 
 def test_a_disabled_one_stays_disabled_and_an_enabled_one_notes(
