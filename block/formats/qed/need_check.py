@@ -17,13 +17,17 @@ R2  The timer is armed only while nobody allocates, and it belongs to the node's
 R3  With a backing file there is a flush between data and table instead (write.py), and no bit.
 R4  A drain does not wait five seconds: it lets the timer fire at once, and waits for the writes.
     What ends during the drain clears the bit at once, too.
-R5  Where clearing fails, the bit stays: the next allocation, or a move, arms the timer again.
+R5  Where the file cannot be made safe, the bit stays: the next allocation, or a move, arms the
+    timer again. Where the bit itself cannot be taken away, it may be gone from the disk all the
+    same. So nobody relies on it any more: the next allocation sets it again.
 R6  An image that was opened dirty and could not be repaired keeps the bit, whoever closes it. (QEMU
     clears it all the same.)
 Who may call it: at home in the node's context.
 
 What once went wrong: before patch 11 the timer stayed in the main loop, whose thread then wrote the
-header of an image that another thread was using.
+header of an image that another thread was using. And here, a header that could not be written was
+taken for one that still had the bit. On the disk it was gone, and the next power cut left an entry
+that pointed beyond the end of the file, in an image that said it was clean (R5).
 """
 
 from __future__ import annotations
@@ -102,11 +106,7 @@ async def clear_need_check(s: QedState) -> None:
     if may_be_cleared(s):
         await s.file.co_flush()
         s.header.features &= ~F_NEED_CHECK
-        try:
-            await write_header(s)
-        except OSError:
-            s.header.features |= F_NEED_CHECK
-            raise
+        await write_header(s)
 
 
 def drain_begin(s: QedState) -> None:
