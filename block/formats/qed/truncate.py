@@ -3,12 +3,15 @@
 
 R1  Only the length in the header changes: what is new has no clusters. The tables' size, chosen
     when the image was made, says how long it may become.
+R2  A header that cannot be made safe may be on the disk all the same. So the old length is written
+    again.
 Who may call it: coroutines in the node's context.
 """
 
 from __future__ import annotations
 
 import errno
+from contextlib import suppress
 
 from block.core.error import BlockError, failed
 from block.formats.qed.header import co_read_l1_table, is_image_size_valid, write_header
@@ -37,8 +40,10 @@ async def co_truncate(s: QedState, size: int, prealloc: str) -> None:
         s.header.image_size = size
         try:
             await write_header(s)
+            await s.file.co_flush()
         except OSError as error:
             s.header.image_size = old
+            with suppress(OSError):
+                await write_header(s)
             what = "Failed to update the image size"
             raise failed(what, error, s.bs.node_name, "qed") from error
-        await s.file.co_flush()

@@ -287,14 +287,15 @@ def test_an_overlay_does_not_grow_over_what_its_backing_file_has(
     assert disk.length == SIZE
 
 
-def test_a_length_that_cannot_be_written_is_the_old_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize("what", ["pwritev", "flush"])
+def test_a_length_that_cannot_be_made_safe_is_the_old_one(tmp_path: Path, what: str) -> None:
     tape = Tape(new_image(tmp_path, SIZE))
     with opened(tape) as disk:
-        tape.errors["pwritev"] = BlockError(errno.EIO, "gone")
+        tape.errors[what] = BlockError(errno.EIO, "gone")
         with pytest.raises(BlockError, match="Failed to update the image size: gone"):
             disk.truncate(2 * SIZE)
         tape.errors.clear()
-        assert disk.length == SIZE
+        assert (disk.length, field(tape.data, "image_size")) == (SIZE, SIZE)
         disk.pwrite(0, b"x")
         assert field(tape.data, "image_size") == SIZE, "the next header has the old length"
 
