@@ -47,6 +47,10 @@ class L2TableCache:
             del self.slices[next(iter(self.slices))]
         self.slices[place] = cells
 
+    def drop(self, place: int) -> None:
+        """Forgets a slice: who knows what the file has there?"""
+        del self.slices[place]
+
     def drop_all(self) -> None:
         """Forgets everything (qed_free_l2_cache)."""
         self.slices.clear()

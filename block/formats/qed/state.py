@@ -40,7 +40,7 @@ class QedState:
         "allocating", "allocating_writes", "bs", "cluster_bits", "cluster_mask", "cluster_size",
         "file", "file_size", "header", "header_end", "l1_shift", "l1_table", "l2_cache", "lock",
         "need_check_timer", "slice_bytes", "slice_entries", "slice_first_mask", "slice_mask",
-        "slice_shift", "sound", "table_bytes", "table_entries", "table_mask",
+        "slice_shift", "sound", "spoilt_end", "table_bytes", "table_entries", "table_mask",
     )
     # fmt: on
 
@@ -55,6 +55,7 @@ class QedState:
         self.sound = True  # False: left dirty by somebody, and not repaired (need_check.py, R6)
         self.l1_table = array("Q")
         self.file_size = 0
+        self.spoilt_end = 0  # up to here failed writes may have left something (write.py, R4)
 
     def set_geometry(self, cluster_size: int, table_size: int, header_size: int) -> None:
         """Computes what follows from the sizes in the header, which are right."""

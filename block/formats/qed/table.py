@@ -4,12 +4,15 @@
 R1  Tables are written in whole sectors, so that a disk that writes whole sectors only needs no
     read before.
 R2  What goes to the file is a copy: the array in memory is changed after that, and only after
-    success. So a failed write leaves memory as the file was.
+    success. So a failed write leaves memory as the file was; or as it is not, if the file has it
+    all the same. So a slice that could not be written is read again.
 Who may call it: coroutines that hold the image's lock (state.py, R2).
 
 What once went wrong: QEMU changes its array first. After a failed write of an L2 table it takes
 the cluster for allocated; the next write to it succeeds in place, and is lost when the image is
-closed, since no table in the file knows the cluster.
+closed, since no table in the file knows the cluster. And here a zero cluster was taken for one
+still, though a write that failed had its entry in the file: zeroes for it were no work, and the
+data of that write came to light when the image was opened again.
 """
 
 from __future__ import annotations
@@ -82,7 +85,11 @@ async def update_l2_table(s: QedState, offset: int, new: Sequence[int]) -> None:
     cells = await load_slice(s, offset)
     place = s.slice_place(s.l1_table[offset >> s.l1_shift], offset)
     await debug_event(s.file.bs, L2_UPDATE)
-    await _write_entries(s, place, cells, s.slice_index(offset), array("Q", new))
+    try:
+        await _write_entries(s, place, cells, s.slice_index(offset), array("Q", new))
+    except OSError:
+        s.l2_cache.drop(place)
+        raise
 
 
 async def write_new_l2_table(s: QedState, l2_offset: int, offset: int, new: Sequence[int]) -> None:

@@ -5,7 +5,8 @@ An allocation, from the end of the file:
 
     NEED_CHECK into the header   without a backing file (need_check.py)
     data, with what is around    one write of whole clusters
-    flush                        with a backing file: what was copied was safe there, before
+    flush                        with a backing file: what was copied was safe there, before; and
+                                 where a write has failed (R4)
     L2 entry                     or: a new L2 table, flush, L1 entry
 
 R1  One request allocates at a time: it holds `allocating` from its first new cluster to its end.
@@ -13,13 +14,16 @@ R1  One request allocates at a time: it holds `allocating` from its first new cl
 R2  No cluster is ever freed or moved, so a write in place needs no lock.
 R3  A new cluster is written whole: the rest comes from where it is read from now. That is zeroes
     for a zero cluster, whatever the backing file has there.
-R4  A failure before the L2 entry gives the clusters back: they are the last of the file.
-    After that nobody knows what the file says, so they stay lost, at worst leaked.
+R4  A failure before the L2 entry gives the clusters back: they are the last of the file. What the
+    failed write has left there must not come to light, so who gets them flushes before its entry
+    (`spoilt_end`). After the entry nobody knows what the file says: they stay lost, at worst
+    leaked.
 R5  Zeroes for clusters that are there are written in place; for others, entries that say zero.
 Who may call it: coroutines in the node's context.
 
 What once went wrong: QEMU fills the rest of a zero cluster from the backing file, and so
-brings back what the guest had zeroed (R3); ours does as the specification says.
+brings back what the guest had zeroed (R3); ours does as the specification says. And here a power
+cut kept an entry and lost its data: what a write had left there that failed before, was read (R4).
 """
 
 from __future__ import annotations
@@ -122,6 +126,7 @@ async def _write_allocating(s: QedState, offset: int, nbytes: int, qiov: Data, d
     try:
         await _write_with_edges(s, kind, offset, host, iov_slice(qiov, done, size), size)
     except BaseException:
+        s.spoilt_end = max(s.spoilt_end, s.file_size)
         s.file_size = before  # R4
         raise
     await _link(s, kind, offset, range(host, s.file_size, s.cluster_size))
@@ -141,7 +146,7 @@ async def _write_with_edges(
             await debug.debug_event(s.file.bs, debug.COW_WRITE)
         await debug.debug_event(s.file.bs, debug.WRITE_AIO)
     await s.file.co_pwritev_new(host, head + nbytes + tail, [*before, *part, *behind])
-    if s.bs.backing is not None:
+    if s.bs.backing is not None or host < s.spoilt_end:
         await s.file.co_flush()
 
 

@@ -155,6 +155,41 @@ def test_what_failed_before_its_entry_takes_no_room(tmp_path: Path) -> None:
         assert len(tape.data) == length + CLUSTER
 
 
+def test_what_a_failed_write_left_is_written_over_before_an_entry_points_there(
+    tmp_path: Path,
+) -> None:
+    """Else a power cut may keep the entry alone, and show it."""
+    tape = Tape(new_image(tmp_path, SIZE, cluster_size=CLUSTER))
+    with opened(tape) as disk:
+        disk.pwrite(0, b"x" * CLUSTER)
+        place = len(tape.data)
+        tape.bad_place, tape.keeps = place, True
+        with pytest.raises(BlockError, match="torn"):
+            disk.pwrite(CLUSTER, b"y" * CLUSTER)
+        tape.writes.clear()
+        disk.pwrite(2 * CLUSTER, b"z" * CLUSTER)
+        assert tape.writes[:2] == [(place, b"z" * CLUSTER), FLUSH]
+        tape.writes.clear()
+        disk.pwrite(3 * CLUSTER, b"w" * CLUSTER)
+        assert FLUSH not in tape.writes, "behind that there is nothing"
+
+
+def test_an_entry_that_failed_and_is_there_all_the_same_is_found(tmp_path: Path) -> None:
+    """Zeroes for a zero cluster are no work; for one with data they are."""
+    tape = Tape(new_image(tmp_path, SIZE, cluster_size=CLUSTER))
+    with opened(tape) as disk:
+        disk.pwrite_zeroes(0, CLUSTER)
+        tape.writes_left, tape.keeps = 1, True
+        with pytest.raises(BlockError, match="torn"):
+            disk.pwrite(0, b"x" * CLUSTER)  # the data, then the entry
+        tape.writes_left = None
+        disk.pwrite_zeroes(0, CLUSTER)
+    path = tmp_path / "again.qed"
+    path.write_bytes(tape.data)
+    with block.open(os.fspath(path), format="qed", cache="unsafe") as disk:
+        assert disk.pread(0, CLUSTER) == bytes(CLUSTER)
+
+
 def test_after_a_failed_entry_a_second_write_allocates_again(tmp_path: Path) -> None:
     """QEMU 7.2 takes the cluster for allocated, writes in place, and the data are lost."""
     image = tmp_path / "new.qed"
