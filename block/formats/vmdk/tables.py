@@ -14,13 +14,18 @@ R1  The directory is in memory from open to close. Of the tables at most 16 are 
 R2  Tables are loaded and changed under the lock of the node's state. What finds its table in
     memory may read it without: between two awaits the tables are whole.
 R3  Nothing is dirty: an entry is written to the file, to its table and then to the redundant
-    one, before it changes in memory. So a table may be forgotten at any time.
+    one, before it changes in memory. So a table may be forgotten at any time; and it is where that
+    fails: who knows what the file has?
 R4  A table that is not there yet is written with zeroes, and made safe, before the directory
     tells of it.
 Who may call it: coroutines in the node's context.
 
 What goes wrong in QEMU, as its source reads: a write where the directory has no table finds
 no place for a new grain, and goes to one that nobody has set. Here it makes a table (R4).
+
+What once went wrong here: a table in memory outlived the failure to write it (R3). A grain that it
+knew was zeroes in the file; what was written to that grain next was gone when the image was opened
+again.
 """
 
 from __future__ import annotations
@@ -144,10 +149,14 @@ async def set_entries(extent: Extent, position: int, entries: array[int]) -> Non
     number = position // extent.table_span
     data = memoryview(to_disk(entries))
     await debug_event(extent.file.bs, L2_UPDATE)
-    for directory in extent.directories():
-        if directory[number]:
-            at = directory[number] * SECTOR + index * ENTRY_SIZE
-            await extent.file.co_pwritev(at, len(data), [data])
+    try:
+        for directory in extent.directories():
+            if directory[number]:
+                at = directory[number] * SECTOR + index * ENTRY_SIZE
+                await extent.file.co_pwritev(at, len(data), [data])
+    except OSError:
+        del extent.tables[extent.directory[number]]
+        raise
     table.cells[index : index + len(entries)] = entries
 
 

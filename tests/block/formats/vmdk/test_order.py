@@ -157,6 +157,24 @@ def test_an_entry_that_cannot_be_written_names_nothing_in_memory_either(image: P
         assert names(image, tape.writes) == ["data", "flush"]
 
 
+def test_an_entry_that_failed_and_is_there_all_the_same_is_found(
+    image: Path, tmp_path: Path
+) -> None:
+    """What is written to the grain that it let go would be gone when the image is opened again."""
+    top = overlay(image, tmp_path, zeroed_grain=True)
+    with on_tape(top) as (disk, tape):
+        disk.pwrite(0, b"x" * GRAIN)
+        tape.writes_left, tape.keeps = 0, True
+        with pytest.raises(OSError, match="torn"):
+            disk.pwrite_zeroes(0, GRAIN)
+        tape.writes_left = None
+        disk.pwrite(0, b"y" * 512)
+        disk.flush()
+        top.write_bytes(tape.data)
+    with block.open(os.fspath(top), format="vmdk", cache="unsafe") as disk:
+        assert disk.pread(0, GRAIN) == b"y" * 512 + bytes(GRAIN - 512)
+
+
 def fail_write(tape: Tape, number: int) -> None:
     """Lets the write with that number fail, counted from 0, and only that."""
     note, seen = tape.note, [0]
