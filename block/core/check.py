@@ -11,9 +11,9 @@ Who may call it: `check` in the main thread; `co_check` in coroutines in the nod
 from __future__ import annotations
 
 import errno
-import sys
 
 from block.core.error import BlockError
+from block.core.report import to_stderr
 from block.core.wait import run_sync
 
 TYPE_CHECKING = False
@@ -47,7 +47,7 @@ class BlockFragInfo:
 
 def say_on_stderr(line: str) -> None:
     """Prints what a check has found, where nobody else wants to know."""
-    sys.stderr.write(f"{line}\n")
+    to_stderr(f"{line}\n")
 
 
 class BdrvCheckResult:

@@ -7,6 +7,8 @@ R2  A program sets `program` to the name it was called by; the lines then begin 
 R3  A program that cannot go on where two copies differ sets `on_mismatch` to `die`
     (block/core/verify.py).
 R4  A program for whoever exercises images by hand sets `on_line`: what a node tells then.
+R5  Where standard error cannot be written, on a full disk or in a pipe that nobody reads, the work
+    goes on: a warning that nobody hears is no error.
 
 Called from any thread; one write per line.
 """
@@ -48,8 +50,16 @@ def warn_report(message: str, where: str = "") -> None:
     `where` is the option on the command line that gave rise to it.
     """
     prefix = "".join(f"{part}: " for part in (program, where) if part)
-    sys.stderr.write(f"{prefix}warning: {message}\n")
-    sys.stderr.flush()
+    to_stderr(f"{prefix}warning: {message}\n")
+
+
+def to_stderr(lines: str) -> None:
+    """Prints whole lines on standard error as they stand, or nowhere (R5)."""
+    try:
+        sys.stderr.write(lines)
+        sys.stderr.flush()
+    except OSError:
+        pass
 
 
 def die(message: str) -> None:
@@ -59,7 +69,7 @@ def die(message: str) -> None:
     """
     import atexit
 
-    sys.stderr.write(f"{message}\n")
+    to_stderr(f"{message}\n")
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
         stream.flush()

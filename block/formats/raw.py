@@ -13,7 +13,6 @@ What once went wrong: R3 is CVE-2008-2004.
 from __future__ import annotations
 
 import errno
-import sys
 
 from block.core import flags as f
 from block.core import io, permissions
@@ -27,6 +26,7 @@ from block.core.limits import inherit_supported_flags
 from block.core.open import open_child
 from block.core.options import Option, take_options
 from block.core.registry import PROBE_BUF_SIZE, find_protocol, probe_all
+from block.core.report import to_stderr
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -81,8 +81,7 @@ class RawDriver(BlockDriver):
         inherit_supported_flags(bs, below)
         _check_range(bs, offset, size, below.getlength())
         if bs.probed and not bs.read_only:
-            sys.stderr.write(GUESSED.format(name=below.filename))
-            sys.stderr.flush()
+            to_stderr(GUESSED.format(name=below.filename))
 
     def create(self, filename: str, options: dict[str, object]) -> None:
         """A raw image is whatever the protocol makes (raw_co_create_opts)."""

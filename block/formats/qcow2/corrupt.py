@@ -15,11 +15,11 @@ Who may call it: coroutines that hold the image's lock.
 from __future__ import annotations
 
 import errno
-import sys
 
 from block.core import event, graph
 from block.core.error import BlockError
 from block.core.permissions import is_writable
+from block.core.report import to_stderr
 from block.formats.qcow2.dirty import write_incompatible
 from block.formats.qcow2.layout import AUTOCLEAR_BITMAPS, INCOMPAT_CORRUPT
 
@@ -78,7 +78,7 @@ async def signal_corruption(s: Qcow2State, message: str, fatal: bool = True) -> 
     if not s.corruption_told or (fatal and not s.broken):
         what = "Marking image as corrupt" if fatal else "Image is corrupt"
         which = "" if fatal else "non-fatal "
-        sys.stderr.write(
+        to_stderr(
             f"qcow2: {what}: {message}; further {which}corruption events will be suppressed\n"
         )
         _tell(s, message, fatal)
