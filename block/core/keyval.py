@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 MAX_FRAGMENT = 127
+# What follows a backslash in JSON: a pair of surrogates, which is a character; half of one, which
+# is caught; or all else.
+ESCAPES = r"\\(?:u[dD][89abAB]..\\u[dD][c-fC-F]..|(u[dD][89a-fA-F]..)|.)"
 
 
 def split_value(text: str, start: int) -> tuple[str, int]:
@@ -175,7 +178,17 @@ def parse_json_object(text: str) -> dict[str, object]:
             raise opt.invalid(f"JSON parse error, {_reason(error)}") from None
     if not isinstance(value, dict):
         raise opt.invalid("Invalid JSON object given")
+    _refuse_half_characters(text)
     return value
+
+
+def _refuse_half_characters(text: str) -> None:
+    """Python reads what is no character, \\ud800 alone; no name of a file can have it."""
+    import re  # `json` has imported it
+
+    for escape in re.finditer(ESCAPES, text, re.DOTALL):
+        if escape[1]:
+            raise opt.invalid(f"JSON parse error, \\{escape[1]} is not a valid Unicode character")
 
 
 def _reason(error: ValueError) -> str:

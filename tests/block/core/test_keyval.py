@@ -96,6 +96,17 @@ def test_broken_json_is_one_clear_error(text: str) -> None:
         keyval.parse_json_object(text)
 
 
+@pytest.mark.parametrize("half", [r"\ud800", r"\uDC80", r"\udc80\ud800"])
+def test_half_a_character_is_no_json(half: str) -> None:
+    with pytest.raises(BlockError) as caught:
+        keyval.parse_json_object(f'{{"a": "b\\\\ {half}x"}}')
+    assert str(caught.value) == f"JSON parse error, {half[:6]} is not a valid Unicode character"
+
+
+def test_a_character_may_be_written_in_two_halves() -> None:
+    assert keyval.parse_json_object(r'{"a": "\\ud800 \ud83d\ude00"}') == {"a": "\\ud800 \U0001f600"}
+
+
 def test_json_must_be_an_object() -> None:
     with pytest.raises(BlockError, match=r"^Invalid JSON object given$"):
         keyval.parse_json_object("[]")
