@@ -5,7 +5,8 @@
     for option, value in words:     # ("output", "json")
     words.rest                      # ["disk.img"]
 
-R1  Options may stand behind operands, unless `in_order`; what follows `--` is operands.
+R1  Options may stand behind operands, unless `in_order`, or where the environment has
+    POSIXLY_CORRECT; what follows `--` is operands.
 R2  A long option may be shortened as long as it stays the only one; '=' or the next word gives
     its value. Short ones may be written together, the last with its value behind it.
 R3  A mistake is told as QEMU's tools tell it, who print argv[optind - 1]. Inside of short
@@ -16,6 +17,8 @@ Python's own getopt knows no R3, and argparse costs 8 ms. Pure; any thread.
 """
 
 from __future__ import annotations
+
+import os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -43,7 +46,7 @@ class Words:
         self.argv = list(argv)
         self.short = short
         self.long = long
-        self.in_order = in_order
+        self.in_order = in_order or "POSIXLY_CORRECT" in os.environ
         self.at = 1  # C's optind
         self._rest_of_word = ""
         self._operands = (1, 1)  # those that were skipped over: first, and behind the last

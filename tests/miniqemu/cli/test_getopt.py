@@ -49,6 +49,11 @@ def test_options_and_operands_in_any_order(
     assert read(line) == (options, rest)
 
 
+def test_a_posix_environment_wants_options_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("POSIXLY_CORRECT", "")
+    assert read("-U x -f raw") == ([("U", "")], ["x", "-f", "raw"])
+
+
 def test_in_order_the_first_operand_ends_the_options() -> None:
     assert read("-U x -f raw", in_order=True) == ([("U", "")], ["x", "-f", "raw"])
 
