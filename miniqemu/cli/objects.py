@@ -89,4 +89,5 @@ def _int64_of_text(item: Item, key: str, text: str) -> int:
             number = -number
         if -INT64 <= number < INT64:
             return number
-    raise item.error(f"Parameter '{key}' expects an int64 value")
+    what = "integer" if of_tool(item) else "an int64 value"
+    raise item.error(f"Parameter '{key}' expects {what}")

@@ -55,7 +55,7 @@ def _limits(item: Item) -> dict[str, int]:
     """The tree `limits` (ThrottleLimits)."""
     given = item.values.get("limits", {})
     if not isinstance(given, dict):
-        if objects.is_json(item):
+        if objects.is_json(item) or objects.of_tool(item):
             raise item.error("Invalid parameter type for 'limits', expected: object")
         raise item.error("Invalid parameter 'limits'")
     for key in given:

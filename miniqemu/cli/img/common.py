@@ -30,20 +30,23 @@ OUTPUT = {"output": ("output", True)}
 objects: Made = {}  # what --object has made for the command that runs
 
 
-def options_of(program: str, words: Words) -> Iterator[tuple[str, str]]:
-    """A command's options, without those that mean the same to all commands."""
+def options_of(program: str, words: Words, status: int = 1) -> Iterator[tuple[str, str]]:
+    """A command's options, without those that mean the same to all commands.
+
+    `status` is the exit status where an object cannot be made.
+    """
     for option, value in words:
         if option == "h":
             from .help import help_text
 
             raise Stop(help_text(program))
         if option == "object":
-            _make_object(value)
+            _make_object(value, status)
         else:
             yield option, value
 
 
-def _make_object(text: str) -> None:
+def _make_object(text: str, status: int) -> None:
     from miniqemu.cli.config import CliError
     from miniqemu.cli.user_objects import Asked, create
 
@@ -52,7 +55,7 @@ def _make_object(text: str) -> None:
     except Asked as answer:
         raise Stop(str(answer)) from None
     except CliError as error:
-        raise Failure(str(error)) from None
+        raise Failure(str(error), status=status) from None
 
 
 def drop_objects() -> None:

@@ -28,7 +28,7 @@ FOUND = {
 def run(program: str, argv: list[str]) -> int:
     """Runs the command; the exit status."""
     words = Words(argv, "hf:F:T:pqsU", SHARED)
-    given = dict(options_of(program, words))
+    given = dict(options_of(program, words, status=2))
     if len(words.rest) != 2:
         raise misused(program, "Expecting two image file names")
     quiet = "q" in given

@@ -175,9 +175,10 @@ def _make_target(wishes: Wishes, sources: list[BlockBackend], total: int) -> boo
         _check_backing(wishes, backing, True)
         _check_bitmaps(wishes, sources)
         return bool(backing)
+    assert wishes.fmt is not None, "who describes the target by options says -n"
     request = Request(
         wishes.target,
-        wishes.fmt or "raw",
+        wishes.fmt,
         total,
         ",".join(wishes.options),
         wishes.given.get("B"),
