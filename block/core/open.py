@@ -12,6 +12,7 @@ R2  A child is described by 'key' (the name of an existing node) or by 'key.*' (
     one), never both.
 R3  The protocol below is opened before its format is probed; the guess becomes an option like any.
 R4  Whoever fails closes what it has opened: an exception leaves no node behind.
+R5  No node is more than MAX_DEPTH nodes deep. A chain of backing files that is a loop ends there.
 
 Called in the main thread. Source: block.c (bdrv_open_inherit and what it calls).
 """
@@ -40,6 +41,7 @@ from block.core.options import (
     take_sub_options,
 )
 from block.core.probe import probe_format
+from block.core.report import warn_report
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -49,6 +51,10 @@ if TYPE_CHECKING:
     from block.core.backend import BlockBackend
     from block.core.driver import BlockDriver
     from block.core.edge import BdrvChild
+
+
+class TooDeep(BlockError):
+    """The chain of images is too deep, or a loop; none of its images is more to blame (R5)."""
 
 
 def bdrv_open(
@@ -139,6 +145,7 @@ def _open_inherit(
                 "additional options or a new filename"
             )
         return graph.lookup_bs(reference).ref()
+    _refuse_too_deep(parent)
     bs = BlockDriverState()
     try:
         _open_node(bs, filename, options, flags, parent, role)
@@ -146,6 +153,17 @@ def _open_inherit(
         bs.unref()
         raise
     return bs
+
+
+def _refuse_too_deep(parent: BlockDriverState | None) -> None:
+    """Raises where a new node below this one would be too deep (R5)."""
+    depth = 1
+    while parent is not None:
+        parent = parent.inherits_from
+        depth += 1
+    if depth > f.MAX_DEPTH:
+        message = f"The chain of images is more than {f.MAX_DEPTH} nodes deep, or a loop"
+        raise TooDeep(errno.ELOOP, message)
 
 
 def _open_node(
@@ -238,7 +256,8 @@ def _protocol_driver(
 def _take_no_backing(bs: BlockDriverState, options: dict[str, object], flags: int) -> int:
     """'backing': null means that the image stands alone, whatever its header says."""
     if "backing" in options and options["backing"] in (None, ""):
-        del options["backing"]
+        if options.pop("backing") == "":
+            warn_report('Use of "backing": "" is deprecated; use "backing": null instead')
         bs.explicit_options.pop("backing", None)
         flags |= f.BDRV_O_NO_BACKING
     return flags
@@ -317,6 +336,8 @@ def _attach_backing(
 ) -> None:
     try:
         backing = _open_inherit(filename, reference, options, 0, bs, f.BDRV_CHILD_COW)
+    except TooDeep:
+        raise
     except BlockError as error:
         bs.open_flags |= f.BDRV_O_NO_BACKING
         raise BlockError(

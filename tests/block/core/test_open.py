@@ -17,7 +17,7 @@ from block.core.error import BlockError
 from block.core.node import BlockDriverState
 from block.core.open import bdrv_open, blockdev_add, open_backend
 from block.core.open_node import apply_auto_read_only
-from tests.support.descriptors import open_fds
+from tests.support.descriptors import described, open_fds
 from tests.support.images import toy_format, write_toy
 
 
@@ -56,6 +56,26 @@ def child(bs: BlockDriverState) -> BlockDriverState:
 
 
 RAW = {"driver": "raw"}
+
+
+def test_a_loop_of_backing_files_is_one_clear_error(tmp_path: Path, toy: None) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    write_toy(one, "two")
+    write_toy(two, "one")
+    message = "The chain of images is more than 200 nodes deep, or a loop"
+    assert refusal(os.fspath(one), flags=0) == message
+    assert not any(os.fspath(tmp_path) in what for what in described().values())
+
+
+def test_an_empty_backing_is_none_with_a_warning(
+    tmp_path: Path, toy: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_toy(tmp_path / "one", "nosuch")
+    for nothing, warnings in (("", 1), (None, 0)):
+        with opened(os.fspath(tmp_path / "one"), options={"backing": nothing}, flags=0) as bs:
+            assert bs.backing is None
+        said = 'Use of "backing": "" is deprecated; use "backing": null instead\n'
+        assert capsys.readouterr().err == f"warning: {said}" * warnings
 
 
 def test_a_name_and_a_driver_make_a_format_over_a_protocol(image: str) -> None:
