@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import sys
 
 from .base import ChardevError
 from .fd import FdChardev
@@ -20,16 +21,20 @@ if TYPE_CHECKING:
     from .terminal import Terminal
 
 STDIN, STDOUT, STDERR = 0, 1, 2
+STREAMS = (("stdin", "r"), ("stdout", "w"), ("stderr", "w"))
 
 
 def fill_standard_descriptors() -> None:
     """Opens /dev/null where one of the three is closed, before anything else takes its number:
-    else the guest's keys would be read from an event loop's own descriptor."""
-    for fd in (STDIN, STDOUT, STDERR):
+    else the guest's keys would be read from an event loop's own descriptor. Python has no stream
+    for such a one (sys.stdout is None then); it gets one, too."""
+    for fd, (name, mode) in enumerate(STREAMS):
         try:
             os.fstat(fd)
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # open() takes the lowest free number
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(fd, mode, errors="surrogateescape", closefd=False))
 
 
 class StdioChardev(FdChardev):

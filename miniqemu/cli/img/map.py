@@ -27,13 +27,14 @@ NUMBERS = {"s": "start offset", "l": "max length"}
 
 
 class Printer:
-    """Prints extents, many lines at a time."""
+    """Prints extents, many lines at a time; `lost` is 1 where that failed."""
 
     AT_ONCE = 1000
 
     def __init__(self, line: Callable[[MapEntry, MapEntry | None], str]) -> None:
         self.line = line
         self.lines: list[str] = []
+        self.lost = 0
 
     def __call__(self, entry: MapEntry, following: MapEntry | None) -> None:
         self.lines.append(self.line(entry, following))
@@ -41,7 +42,7 @@ class Printer:
             self.flush()
 
     def flush(self) -> None:
-        write(1, "".join(self.lines))
+        self.lost |= write(1, "".join(self.lines))
         self.lines.clear()
 
 
@@ -73,11 +74,12 @@ def run(program: str, argv: list[str]) -> int:
         try:
             assert blk.bs is not None
             walk_map(blk.bs, start, end, printer)
+            printer.lines += ["]\n"] if as_json else []
         except OSError as error:
             raise Failure(f"Failed to read image metadata: {error.strerror}") from error
         finally:
             printer.flush()
-    return write(1, "]\n") if as_json else 0
+    return printer.lost
 
 
 HEAD = f"{'Offset':<16}{'Length':<16}{'Mapped to':<16}File\n"

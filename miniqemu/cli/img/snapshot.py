@@ -42,19 +42,20 @@ def run(program: str, argv: list[str]) -> int:
     blk = img_open(words.rest[0], None, flags, image_opts=image_opts, force_share="U" in given)
     with blk:
         assert blk.bs is not None
+        if action == "l":
+            return show(blk.bs)
         if action:
             DOERS[action](blk.bs, name)
     return 0
 
 
-def show(bs: BlockDriverState, _: str) -> None:
+def show(bs: BlockDriverState) -> int:
     """Lists them; a format without prints nothing (dump_snapshots)."""
     try:
         infos = core.snapshots_of(bs)
     except BlockError:
-        return
-    if infos:
-        write(1, "".join(snapshot_lines(infos)))
+        return 0
+    return write(1, "".join(snapshot_lines(infos))) if infos else 0
 
 
 def create(bs: BlockDriverState, name: str) -> None:
@@ -94,4 +95,4 @@ def delete(bs: BlockDriverState, name: str) -> None:
         raise because(error, complaint) from error
 
 
-DOERS = {"l": show, "c": create, "a": apply, "d": delete}
+DOERS = {"c": create, "a": apply, "d": delete}

@@ -21,7 +21,7 @@ from block.core.error import BlockError
 from miniqemu.chardev.stdio import fill_standard_descriptors
 from miniqemu.cli.getopt import MissingArgument, UnknownOption, Words
 from miniqemu.cli.image_opts import parse_image_opts
-from miniqemu.cli.output import leave, nobody_reads, program_name
+from miniqemu.cli.output import leave, program_name
 from miniqemu.cli.signals import end_by_ctrl_c
 
 from .opening import MODE_OPTIONS, Mode, open_file
@@ -71,10 +71,11 @@ def main(argv: list[str]) -> int:
     session = Session(report.program)
     report.on_line = session.say
     try:
-        return run(session, argv)
+        status = run(session, argv)
+        session.flush()
+        return status or session.lost
     finally:
         report.program, report.on_line = before
-        flush()
 
 
 def run(session: Session, argv: list[str]) -> int:
@@ -125,14 +126,6 @@ def run_all(session: Session, commands: list[str]) -> bool:
             break
         fine = session.run(line) and fine
     return fine
-
-
-def flush() -> None:
-    """Prints what is still in the buffer; if nobody reads any more, nobody misses it."""
-    try:
-        sys.stdout.flush()
-    except OSError:
-        nobody_reads()
 
 
 class Plan:

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import os
-import sys
 
 from block.aio.world import ClockType
 from block.core.options import c_integer
@@ -32,7 +31,7 @@ def do_sigraise(session: Session, argv: list[str]) -> None:
     number = cvtnum(argv[1])
     if number > NSIG:
         raise Failed(f"signal argument '{argv[1]}' is too large to be a valid signal")
-    sys.stdout.flush()
+    session.flush()
     try:
         os.kill(os.getpid(), number)
     except OSError:

@@ -13,7 +13,6 @@ R4  Where a terminal shows no keys, readline shows none either: it takes that fo
 from __future__ import annotations
 
 import os
-import sys
 import termios
 
 from block.core.wait import poll_while
@@ -71,8 +70,8 @@ class Prompt:
     def _loop(self) -> bool:
         fine = True
         while not self.session.over:
-            sys.stdout.write(self.text)
-            sys.stdout.flush()
+            self.session.put(self.text)
+            self.session.flush()
             line = self._edited_line() if self.terminal else self._plain_line()
             if line is None:
                 break
@@ -86,7 +85,7 @@ class Prompt:
         try:
             return input(f"\r{self.text}")
         except EOFError:
-            sys.stdout.write("\n")
+            self.session.say("")
             return None
         finally:
             self._show_keys(False)

@@ -17,7 +17,7 @@ import sys
 from block.aio.world import the_world
 from block.core.error import BlockError, errno_of
 from miniqemu.cli.getopt import MissingArgument, UnknownOption, Words
-from miniqemu.cli.output import nobody_reads
+from miniqemu.cli.output import STDERR, lost, write
 
 from .commands import MANY, find
 
@@ -44,6 +44,7 @@ class Session:
         self.world = the_world()
         self.blk: BlockBackend | None = None
         self.over = False
+        self.lost = 0  # 1: what was said did not arrive
 
     @property
     def disk(self) -> BlockBackend:
@@ -52,16 +53,26 @@ class Session:
         return self.blk
 
     def say(self, line: str) -> None:
-        """Prints a line. The commands go on where nobody reads any more, as qemu-io's do."""
+        """Prints a line (R1)."""
+        self.put(f"{line}\n")
+
+    def put(self, text: str) -> None:
+        """Prints a text as it stands. The commands go on where that fails, as qemu-io's do."""
         try:
-            sys.stdout.write(f"{line}\n")
-        except BrokenPipeError:
-            nobody_reads()
+            sys.stdout.write(text)
+        except OSError as error:
+            self.lost |= lost(error)
+
+    def flush(self) -> None:
+        """Prints what is still in the buffer."""
+        try:
+            sys.stdout.flush()
+        except OSError as error:
+            self.lost |= lost(error)
 
     def complain(self, line: str) -> None:
         """Prints a line on standard error, as it stands."""
-        sys.stderr.write(f"{line}\n")
-        sys.stderr.flush()
+        write(STDERR, f"{line}\n")
 
     def report(self, message: str) -> None:
         """Prints an error with the program's name in front (error_report)."""

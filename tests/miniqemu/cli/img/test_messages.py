@@ -103,16 +103,6 @@ def test_the_script_runs_the_tool_by_whatever_name(tmp_path: Path) -> None:
     assert done.stderr.startswith("qemu-img: Expecting one image file name\n")
 
 
-def test_nobody_who_reads_the_output_is_no_traceback(tmp_path: Path) -> None:
-    (tmp_path / "x").write_bytes(bytes(4096))
-    reader, writer = os.pipe()
-    os.close(reader)
-    line = [sys.executable, "-m", "miniqemu.cli.img", "info", str(tmp_path / "x")]
-    done = subprocess.run(line, stdout=writer, stderr=subprocess.PIPE, text=True, cwd=ROOT)
-    os.close(writer)
-    assert (done.returncode, done.stderr) == (1, "")
-
-
 def test_an_object_lives_as_long_as_its_command(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

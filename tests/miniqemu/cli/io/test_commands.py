@@ -5,8 +5,6 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -290,22 +288,3 @@ def test_the_process_is_left_as_it_was(run: Run) -> None:
     before = report.program, report.on_line
     run.line("--version")
     assert (report.program, report.on_line) == before
-
-
-def test_nobody_who_reads_the_output_is_no_traceback_and_stops_nothing(tmp_path: Path) -> None:
-    disk = tmp_path / "disk.img"
-    disk.write_bytes(bytes(KIB * KIB))
-    reader, writer = os.pipe()
-    os.close(reader)
-    code = "import sys; from miniqemu.cli.io.main import console; sys.exit(console())"
-    program = [sys.executable, "-c", code, "-f", "raw"]
-    done = subprocess.run(
-        [*program, "-c", "read -v 0 64k", "-c", "write -P 7 0 512", str(disk)],
-        stdout=writer,
-        stderr=subprocess.PIPE,
-        text=True,
-        check=False,
-    )
-    os.close(writer)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert disk.read_bytes()[:512] == b"\7" * 512
