@@ -28,6 +28,7 @@ LINES = {
     "help": "img --help",
     "a request": "io -c 'read -v 0 64k' -c 'write -P 7 0 512' -f raw disk.raw",
     "a script": "io -f raw disk.raw <script",
+    "a short answer": "io -c 'write -q -P 7 0 512' -c length -f raw disk.raw",
 }
 
 
