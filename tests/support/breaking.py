@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Mistakes to be put into the block layer while one of its tests runs (a plugin of pytest).
 
-    pytest -p tests.support.breaking --seed 1 TEST ...
+    pytest -p tests.support.breaking --recordings FOLDER --seed 1 TEST ...
 
 Each is one line of one function, in the way of mistakes that people make: one too many, one
 too few, the wrong end of a line, a wake-up that is left out, a number without its remainder.
@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from block.testing import pytest_plugin
 from block.testing.replaced import owner_of, replaced
 
 
@@ -81,6 +82,14 @@ def mutated(mistake: Mistake) -> Callable[..., Any]:
     exec(compile(broken, f"<{mistake.function}>", "exec"), vars(module), made)
     function: Callable[..., Any] = made[name]
     return function
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--recordings", default=pytest_plugin.FOLDER, help="where they are kept")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    pytest_plugin.FOLDER = config.getoption("--recordings")
 
 
 @pytest.hookimpl(wrapper=True)

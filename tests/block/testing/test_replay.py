@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from block.testing.pytest_plugin import FOLDER, file_name
+from block.testing.pytest_plugin import file_name
 from tests.support.breaking import MISTAKES
 
 pytestmark = pytest.mark.timeout(600)
@@ -37,17 +37,22 @@ def what_failed(text: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def first(tmp_path_factory: pytest.TempPathFactory) -> str:
+def recordings(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for what the first run records."""
+    return tmp_path_factory.mktemp("recordings")
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory: pytest.TempPathFactory, recordings: Path) -> str:
     """What pytest prints of all the tests, with one seed."""
-    for test in MISTAKES:
-        (ROOT / FOLDER / file_name(test)).unlink(missing_ok=True)
-    return run(tmp_path_factory.mktemp("first"), "--seed", "1", *MISTAKES)
+    folder = tmp_path_factory.mktemp("first")
+    return run(folder, "--recordings", str(recordings), "--seed", "1", *MISTAKES)
 
 
-def test_each_mistake_is_found_and_its_recording_is_told(first: str) -> None:
+def test_each_mistake_is_found_and_its_recording_is_told(first: str, recordings: Path) -> None:
     assert f"{len(MISTAKES)} failed" in first
     for test in MISTAKES:
-        assert f"again: pytest --replay {FOLDER}/{file_name(test)}" in first
+        assert f"again: pytest --replay {recordings}/{file_name(test)}" in first
 
 
 SOME_OR_ALL = [pytest.param(test, marks=[] if number % 4 == 0 else [pytest.mark.full])
@@ -55,10 +60,12 @@ SOME_OR_ALL = [pytest.param(test, marks=[] if number % 4 == 0 else [pytest.mark.
 
 
 @pytest.mark.parametrize("test", SOME_OR_ALL)
-def test_its_replay_fails_in_the_same_way(first: str, tmp_path: Path, test: str) -> None:
-    path = ROOT / FOLDER / file_name(test)
+def test_its_replay_fails_in_the_same_way(
+    first: str, recordings: Path, tmp_path: Path, test: str
+) -> None:
+    path = recordings / file_name(test)
     recording = json.loads(path.read_text())
-    again = run(tmp_path, "--replay", str(path))
+    again = run(tmp_path, f"--replay={path}")  # a path of its own would move the root
     assert "1 failed" in again
     choices = len(recording["choices"])
     assert f"replay: the same failure, after the same {choices} choices" in again
