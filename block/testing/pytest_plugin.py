@@ -19,6 +19,7 @@ R4  With --seed, what a failed test leaves behind in our modules is cleared away
     fail of it, and not when it runs alone.
 R5  A recording is complete (recording.py): --replay takes no other option, and says whether the
     test failed as it did then.
+R6  What is told at the end comes from all processes among which pytest-xdist has dealt the tests.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ from block.testing.state import State
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
+    from typing import Any
 
     from block.testing.world import DeterministicWorld
 
@@ -51,6 +53,7 @@ FOLDER = ".replays"
 USUAL_SEED = 0
 MOST_STEPS = 100_000_000  # a test that needs more is ended by its time-out
 OPTIONS = ("portable",)  # of pytest, that change what a test does
+TOLD = "block.testing"  # the key of what a worker of pytest-xdist hands over
 
 
 class Session:
@@ -77,6 +80,16 @@ class Session:
         if self.recording is not None:
             return self.recording.hash_seed
         return str(zlib.crc32(str(self.seed).encode())) if self.everywhere else ""
+
+    def to_tell(self) -> dict[str, Any]:
+        """Returns what is told at the end of the run, as plain data."""
+        return {"worlds": dict(self.worlds), "taken": dict(self.taken), "again": self.again}
+
+    def add(self, told: dict[str, Any]) -> None:
+        """Adds what another process has to tell."""
+        self.worlds.update(told["worlds"])
+        self.taken.update(told["taken"])
+        self.again += told["again"]
 
 
 class Run:
@@ -165,6 +178,21 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     mine = session.config.stash[_session]
     mine.exits.enter_context(mine.outside.watched())
     mine.clean = State(loaded(("block",)))
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A worker of pytest-xdist hands over what is to be told (R6)."""
+    output: dict[str, Any] | None = getattr(session.config, "workeroutput", None)
+    if output is not None:
+        output[TOLD] = session.config.stash[_session].to_tell()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """A worker has ended; one that has crashed tells nothing."""
+    told = getattr(node, "workeroutput", {}).get(TOLD)
+    if told is not None:
+        node.config.stash[_session].add(told)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

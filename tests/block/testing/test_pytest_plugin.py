@@ -174,8 +174,11 @@ def test_the_example_that_hypothesis_has_found_is_the_one_that_is_replayed(
     assert "replay: the same failure" in again
 
 
-def test_what_no_seed_reaches_is_told_and_counted(tmp_path: Path) -> None:
-    first = run(sample(tmp_path, OUTSIDE), "--seed", "1")
+@pytest.mark.parametrize("options", [(), ("-p", "xdist", "--numprocesses", "2")])
+def test_what_no_seed_reaches_is_told_and_counted(
+    tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    first = run(sample(tmp_path, OUTSIDE), "--seed", "1", *options)
     for line in ("not fixed: a program (true)", "not fixed: a real thread",
                  "not fixed: a World with the system's clock",
                  "not fixed: it looks at the clock"):  # fmt: skip
