@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What every test may ask for, and a last word about what was skipped.
+"""What every test may ask for, and last words about what was explored and what was skipped.
 
 guest_elf        the toy kernel, built if its sources are newer
 leaves_nothing   the test must leave no open descriptor and no thread behind
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import faulthandler
 import gc
+import json
 import os
 import threading
 from collections import Counter
@@ -41,6 +42,7 @@ REAL_WORLD = {
     "tests/miniqemu/machine/test_microvm.py": PROCESSOR,
     "tests/tutorials/": "makes deterministic worlds of its own",
 }
+SPACES = Path(__file__).parent / "explore" / "spaces.json"
 PATIENCE = 5.0
 TEARDOWN_SECONDS = 120.0
 STDERR = pytest.StashKey[int]()  # the real one, whatever a test's output is captured in
@@ -146,12 +148,36 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Says what was skipped and how to get what it needs."""
+    """Says what was explored, and what was skipped and how to get what it needs."""
+    _tell_explored(terminalreporter)
+    _tell_skipped(terminalreporter)
+
+
+def _tell_explored(reporter: pytest.TerminalReporter) -> None:
+    """How large the spaces of tests/explore were; with --keep-spaces, for the docs, too."""
+    reports = [report for each in reporter.stats.values() for report in each]
+    told = [pair for report in reports for pair in getattr(report, "user_properties", ())]
+    spaces = {space.pop("name"): space for key, space in told if key == "explored"}
+    if not spaces:
+        return
+    reporter.section("explored")
+    for name, space in spaces.items():
+        reporter.line(
+            f"{space['orders']:6} orders, {space['beginnings']:6} beginnings, "
+            f"{space['preemptions']} preemptions, {space['seconds']:5.1f} s  {name}"
+        )
+    seconds = sum(space["seconds"] for space in spaces.values())
+    reporter.line(f"{len(spaces)} explorations in {seconds:.0f} s")
+    if reporter.config.getoption("--keep-spaces"):
+        SPACES.write_text(json.dumps(spaces, indent=1) + "\n")
+
+
+def _tell_skipped(reporter: pytest.TerminalReporter) -> None:
     reasons: Counter[str] = Counter()
-    for report in terminalreporter.stats.get("skipped", []):
+    for report in reporter.stats.get("skipped", []):
         if isinstance(report.longrepr, tuple):
             reasons[report.longrepr[2].removeprefix("Skipped: ")] += 1
     if reasons:
-        terminalreporter.section("skipped, and what would run it")
+        reporter.section("skipped, and what would run it")
         for reason, count in reasons.most_common():
-            terminalreporter.line(f"{count:5} {reason}")
+            reporter.line(f"{count:5} {reason}")

@@ -1,16 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Counts of all explorations, in the summary; with --keep-spaces, in spaces.json for the docs."""
+"""Explorations have time, and their reports hold how large the spaces were."""
 
 from __future__ import annotations
 
-import json
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
 
 from tests.support.exploring import spaces
-
-FILE = Path(__file__).parent / "spaces.json"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -20,17 +18,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.timeout(400))
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Says how large the spaces were that have been searched."""
-    if not spaces:
-        return
-    terminalreporter.section("explored")
-    for name, space in spaces.items():
-        terminalreporter.line(
-            f"{space['orders']:6} orders, {space['beginnings']:6} beginnings, "
-            f"{space['preemptions']} preemptions, {space['seconds']:5.1f} s  {name}"
-        )
-    seconds = sum(float(space["seconds"]) for space in spaces.values())
-    terminalreporter.line(f"{len(spaces)} explorations in {seconds:.0f} s")
-    if terminalreporter.config.getoption("--keep-spaces", False):
-        FILE.write_text(json.dumps(spaces, indent=1) + "\n")
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Function, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Puts the counts into the report, which goes to the process that prints the summary."""
+    report = yield
+    if call.when == "call" and (space := spaces.get(item.originalname)) is not None:
+        report.user_properties.append(("explored", {"name": item.originalname, **space}))
+    return report
