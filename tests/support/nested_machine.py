@@ -18,10 +18,11 @@ def boot_nested(
 ) -> subprocess.CompletedProcess[str]:
     """Boots it with a folder, runs a command there, and tells what came of it.
 
-    Rarely, once in some hundred runs, a machine does not come to its end: the guest has said all it
-    had to say, and both emulated processors stay busy. Whose mistake that is has not been found; it
-    was never seen on another KVM. So a machine that has used up its time is made once more, and
-    what hangs more often than that is still found.
+    Rarely, once in some hundred runs, a machine did not come to its end: the guest had said all it
+    had to say, and both emulated processors stayed busy. Whose mistake that is has not been found;
+    it was never seen on another KVM. Now the tool does not wait for the machine to switch itself
+    off, so if it happens again, it was before the command's end. A machine that has used up its
+    time is made once more, and what hangs more often than that is still found.
     """
     line = [str(TOOL), "--timeout", str(seconds), *options, str(tree), *command]
     done = subprocess.run(line, capture_output=True, text=True, check=False)
