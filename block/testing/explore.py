@@ -12,7 +12,9 @@ A *preemption* takes a thread's turn away although it could go on. Where a threa
 somebody else goes on in any case, and who does is a free choice. Nearly all bugs of this
 kind need one or two preemptions (Musuvathi and Qadeer, 2007). So the search goes by their
 number: first all orders with none, then with one, and so on. The first failure it finds needs
-the fewest. Serving ready descriptors in another order than the system's counts as one, too.
+the fewest. Where none is expected, it may begin with the limit (`fewest_first=False`): the orders
+with at most two hold those with at most one. Serving ready descriptors in another order than the
+system's counts as a preemption, too.
 
 Of the many orders only those are run that can lead elsewhere; search.py says how.
 
@@ -143,10 +145,10 @@ class Exploration:
         self.result = Result()
         self.reported: list[BaseException] = []
 
-    def run(self, preemptions: int, shorten: float) -> None:
-        """Searches with no preemption first, then with one more each time."""
+    def run(self, bounds: Iterable[int], shorten: float) -> None:
+        """Searches with at most so many preemptions, one bound after the other."""
         search, result = self.search, self.result
-        for bound in range(preemptions + 1):
+        for bound in bounds:
             search.restart(bound)
             more = True
             while more and time.monotonic() < self.end:
@@ -243,6 +245,7 @@ def explore(
     watched: Iterable[str] = (),
     shorten: float = 2.0,
     early_timeouts: bool = False,
+    fewest_first: bool = True,
 ) -> Result:
     """Runs a scenario in every order that matters, up to so many preemptions.
 
@@ -252,6 +255,7 @@ def explore(
     watched         modules in which nobody comes in between, but what they touch is noted
     shorten         after a failure: how long to look for one with fewer steps, in seconds
     early_timeouts  whether a wait for a lock may end before its time (R2)
+    fewest_first    whether to begin with no preemption; then a failure needs as few as can be
     """
     recorder = Recorder()
     lines = Lines(recorder)
@@ -275,7 +279,7 @@ def explore(
         with warnings.catch_warnings():
             # A run that is left in the middle leaves coroutines that were to begin later.
             warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
-            exploration.run(preemptions, shorten)
+            exploration.run(range(0 if fewest_first else preemptions, preemptions + 1), shorten)
             exploration.result.seconds = time.monotonic() - start
             if exploration.result.failure is not None:
                 exploration.trace(exploration.result.failure)

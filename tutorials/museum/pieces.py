@@ -55,6 +55,7 @@ class Piece:
                 seconds,
                 steps=(*self.steps, f"tutorials.museum.{self.name}"),
                 watched=self.watched,
+                fewest_first=mistaken,
             )
         if result.failure is not None and self.shown:
             files = {str(HERE / self.name / f"{name}.py") for name in self.shown}
