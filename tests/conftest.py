@@ -42,6 +42,7 @@ REAL_WORLD = {
     "tests/miniqemu/machine/test_microvm.py": PROCESSOR,
     "tests/tutorials/": "makes deterministic worlds of its own",
 }
+ALIKE = "tests/block/testing/"  # a deterministic world has poll and pipes on Linux, too
 SPACES = Path(__file__).parent / "explore" / "spaces.json"
 PATIENCE = 5.0
 TEARDOWN_SECONDS = 120.0
@@ -70,7 +71,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """With --portable, tests of Linux's own things are left out, others of --portable without.
+    """With --portable, tests of Linux's own things are left out, and those that would do the same
+    without it; others of --portable without.
 
     With --seed, tests of some places stay in the real world.
     """
@@ -78,11 +80,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         reason = _why_real(item)
         if reason:
             item.add_marker(pytest.mark.real_world(reason))
-    unwanted = "linux" if config.getoption("--portable") else "portable"
-    left_out = [item for item in items if item.get_closest_marker(unwanted)]
+    left_out = [item for item in items if _is_left_out(item)]
     if left_out:
         config.hook.pytest_deselected(items=left_out)
-        items[:] = [item for item in items if not item.get_closest_marker(unwanted)]
+        items[:] = [item for item in items if not _is_left_out(item)]
+
+
+def _is_left_out(item: pytest.Item) -> bool:
+    if not item.config.getoption("--portable"):
+        return item.get_closest_marker("portable") is not None
+    return item.get_closest_marker("linux") is not None or item.nodeid.startswith(ALIKE)
 
 
 def _why_real(item: pytest.Item) -> str:
