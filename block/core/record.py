@@ -5,7 +5,7 @@
     PLACE.parse(data).size                              # 2**30
     PLACE.build({"size": 2**30, "crypt_method": 0})     # 12 bytes
 
-Formats whose headers repeat or depend on themselves are declared with `construct`, which does much
+Headers that repeat or depend on themselves (LUKS) are declared with `construct`, which does much
 more and takes 40 ms to load: a third of what a whole `convert` of an image of 1 GiB may take.
 
 Pure functions; any thread.

@@ -93,5 +93,4 @@ def _header(capacity: int, directory: int) -> bytes:
         "overHead": GRAIN // SECTOR, "uncleanShutdown": b"\0", "checkBytes": lay.CHECK_BYTES,
         "compressAlgorithm": lay.COMPRESSION_DEFLATE,
     }  # fmt: skip
-    data: bytes = lay.SPARSE_HEADER.build(fields)
-    return data
+    return lay.SPARSE_HEADER.build(fields)

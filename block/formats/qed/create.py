@@ -69,6 +69,7 @@ class Plan:
         """What stands at the start of the file."""
         name = self.backing_name
         fields = {
+            "magic": lay.MAGIC,
             "cluster_size": self.cluster_size,
             "table_size": self.table_size,
             "header_size": 1,
@@ -80,8 +81,7 @@ class Plan:
             "backing_filename_offset": lay.HEADER_LENGTH if name else 0,
             "backing_filename_size": len(name),
         }
-        header: bytes = lay.HEADER.build(fields)
-        return header + name
+        return lay.HEADER.build(fields) + name
 
 
 def _out_of_range(what: str, least: int, most: int) -> Exception:

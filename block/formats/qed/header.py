@@ -16,14 +16,13 @@ import errno
 
 from block.core import flags as f
 from block.core.error import BlockError
+from block.core.record import Fields
 from block.core.wait import run_sync
 from block.formats.qed import layout as lay
 from block.formats.qed.table import read_table
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
     from block.formats.qed.state import QedState
 
 
@@ -77,7 +76,7 @@ def read_header(s: QedState) -> None:
         _read_backing_name(s, head)
 
 
-def _check_sizes(s: QedState, head: Any) -> None:
+def _check_sizes(s: QedState, head: Fields) -> None:
     size = head.cluster_size
     if not is_size_valid(size, lay.MIN_CLUSTER_SIZE, lay.MAX_CLUSTER_SIZE):
         raise _refuse(s, "QED cluster size is invalid", f"cluster_size: {size}")
@@ -90,7 +89,7 @@ def _check_sizes(s: QedState, head: Any) -> None:
         raise _refuse(s, "QED image size is invalid", where, errno.EFBIG)
 
 
-def _read_backing_name(s: QedState, head: Any) -> None:
+def _read_backing_name(s: QedState, head: Fields) -> None:
     offset, size = head.backing_filename_offset, head.backing_filename_size
     if offset + size > s.header_end:
         where = f"backing_filename_offset: {offset} + {size} > {s.header_end}"
@@ -141,7 +140,7 @@ def check_writable(s: QedState) -> None:
 
 async def write_header(s: QedState) -> None:
     """Writes the fields, and nothing behind them (qed_write_header, R3)."""
-    data = lay.HEADER.build(s.header)
+    data = lay.HEADER.build(s.header.values())
     await s.file.co_pwritev(0, len(data), [memoryview(data)])
 
 
@@ -177,12 +176,16 @@ def change_backing_file(s: QedState, backing_file: str, backing_fmt: str) -> Non
 async def _write_backing(s: QedState, name: bytes, features: int) -> None:
     """Header and name in one write; memory follows the file."""
     async with s.allocating:
-        new = s.header.copy()
-        new.features &= ~(lay.F_BACKING_FILE | lay.F_BACKING_FORMAT_NO_PROBE)
-        new.features |= features
-        new.backing_filename_offset = lay.HEADER_LENGTH
-        new.backing_filename_size = len(name)
-        data = lay.HEADER.build(new) + name
+        others = s.header.features & ~(lay.F_BACKING_FILE | lay.F_BACKING_FORMAT_NO_PROBE)
+        new = Fields(s.header.values())
+        new.update(
+            {
+                "features": others | features,
+                "backing_filename_offset": lay.HEADER_LENGTH,
+                "backing_filename_size": len(name),
+            }
+        )
+        data = lay.HEADER.build(new.values()) + name
         await s.file.co_pwritev(0, len(data), [memoryview(data)])
         await s.file.co_flush()
         s.header = new

@@ -4,30 +4,31 @@
     header, backing file's name | L1 table | data, L2 tables, in the order in which they came
 
 R1  All numbers are little-endian.
-R2  `construct` reads the header, which is read once. Entries of tables are read for every request:
-    they live in `array`s (table.py).
+R2  The header is a Record: every start reads it (block/core/record.py). Entries of tables are read
+    for every request: they live in `array`s (table.py).
 
 Imported with the driver, never before its row has won (DESIGN.md, rules 7 and 9).
 """
 
 from __future__ import annotations
 
-from construct import Const, Int32ul, Int64ul, Struct
+from block.core.record import Record
 
 MAGIC = b"QED\0"
 
-HEADER = Struct(
-    "magic" / Const(MAGIC),
-    "cluster_size" / Int32ul,  # bytes
-    "table_size" / Int32ul,  # of an L1 or L2 table, in clusters
-    "header_size" / Int32ul,  # in clusters
-    "features" / Int64ul,
-    "compat_features" / Int64ul,
-    "autoclear_features" / Int64ul,
-    "l1_table_offset" / Int64ul,  # bytes
-    "image_size" / Int64ul,  # bytes
-    "backing_filename_offset" / Int32ul,  # bytes, from the start of the header
-    "backing_filename_size" / Int32ul,  # bytes
+HEADER = Record(
+    "<",
+    magic="4s",
+    cluster_size="I",  # bytes
+    table_size="I",  # of an L1 or L2 table, in clusters
+    header_size="I",  # in clusters
+    features="Q",
+    compat_features="Q",
+    autoclear_features="Q",
+    l1_table_offset="Q",  # bytes
+    image_size="Q",  # bytes
+    backing_filename_offset="I",  # bytes, from the start of the header
+    backing_filename_size="I",  # bytes
 )
 """The first 64 bytes."""
 

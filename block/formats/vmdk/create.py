@@ -242,5 +242,4 @@ def _header(plan: Plan, size: int, redundant: int, directory: int, first_grain: 
         "uncleanShutdown": b"\0", "checkBytes": lay.CHECK_BYTES,
         "compressAlgorithm": lay.COMPRESSION_DEFLATE if plan.compressed else 0,
     }  # fmt: skip
-    data: bytes = lay.SPARSE_HEADER.build(fields)
-    return data
+    return lay.SPARSE_HEADER.build(fields)

@@ -30,9 +30,8 @@ from block.formats.vmdk.tables import GrainTable, from_disk
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
     from block.core.edge import BdrvChild
+    from block.core.record import Fields
 
 
 class Extent:
@@ -148,7 +147,7 @@ def _cowd_extent(file: BdrvChild, data: bytes) -> Extent:
     return extent
 
 
-def _kdmv_extent(file: BdrvChild, head: Any) -> Extent:
+def _kdmv_extent(file: BdrvChild, head: Fields) -> Extent:
     at_end = head.gdOffset == lay.GD_AT_END
     if at_end:
         head = _footer(file)
@@ -169,14 +168,14 @@ def _kdmv_extent(file: BdrvChild, head: Any) -> Extent:
     return extent
 
 
-def _footer(file: BdrvChild) -> Any:
+def _footer(file: BdrvChild) -> Fields:
     """The header that stands at the end, with its marker before it and the last one behind."""
-    size = lay.FOOTER.sizeof()
+    size = lay.FOOTER.size
     length = file.bs.getlength()
     if length < size:
         raise refuse("Failed to read footer")
     foot = lay.FOOTER.parse(file.pread(length - size, size))
-    marker, end = foot.marker, foot.end
+    marker, end = (lay.METADATA_MARKER.parse(data) for data in (foot.marker, foot.end))
     good = (
         (marker.size, marker.type) == (0, lay.MARKER_FOOTER)
         and (end.val, end.size, end.type) == (0, 0, lay.MARKER_EOS)
@@ -187,7 +186,7 @@ def _footer(file: BdrvChild) -> Any:
     return lay.SPARSE_HEADER.parse(foot.header)
 
 
-def _check_kdmv(file: BdrvChild, head: Any) -> None:
+def _check_kdmv(file: BdrvChild, head: Fields) -> None:
     """All that a KDMV header can lie about, but for where its directories are."""
     if head.version > lay.MAX_VERSION:
         raise refuse(f"Unsupported VMDK version {head.version}", "header.version", errno.ENOTSUP)

@@ -8,61 +8,62 @@
     overHead       -> grains
 
 R1  All numbers are little-endian, all offsets are sectors of 512 bytes.
-R2  `construct` reads what is read once. Entries of tables live in `array`s (tables.py), and the
-    marker before a compressed grain is a precompiled Struct: both are read for requests.
+R2  Headers are Records: every start reads them (block/core/record.py). Entries of tables live in
+    `array`s (tables.py), and the marker before a compressed grain is a precompiled Struct: both
+    are read for requests.
 
 Imported with the driver, never before its row has won (DESIGN.md, rules 7 and 9).
 """
 
 from __future__ import annotations
 
-import struct
-
-from construct import Bytes, Const, Int16ul, Int32ul, Int64ul, Padding, Struct
+from block.core.record import Record
+from block.lean import Struct
 
 SECTOR = 512
 SPARSE_MAGIC = b"KDMV"
 COWD_MAGIC = b"COWD"
 
-SPARSE_HEADER = Struct(
-    "magicNumber" / Const(SPARSE_MAGIC),
-    "version" / Int32ul,
-    "flags" / Int32ul,
-    "capacity" / Int64ul,
-    "grainSize" / Int64ul,
-    "descriptorOffset" / Int64ul,
-    "descriptorSize" / Int64ul,
-    "numGTEsPerGT" / Int32ul,
-    "rgdOffset" / Int64ul,
-    "gdOffset" / Int64ul,
-    "overHead" / Int64ul,
-    "uncleanShutdown" / Bytes(1),
-    "checkBytes" / Bytes(4),
-    "compressAlgorithm" / Int16ul,
-    Padding(433),
+SPARSE_HEADER = Record(
+    "<",
+    magicNumber="4s",
+    version="I",
+    flags="I",
+    capacity="Q",
+    grainSize="Q",
+    descriptorOffset="Q",
+    descriptorSize="Q",
+    numGTEsPerGT="I",
+    rgdOffset="Q",
+    gdOffset="Q",
+    overHead="Q",
+    uncleanShutdown="1s",
+    checkBytes="4s",
+    compressAlgorithm="H433x",
 )
 """SparseExtentHeader, one sector. checkBytes are the specification's four end-of-line characters:
 a transfer as text would have changed them."""
 
-COWD_HEADER = Struct(
-    "magicNumber" / Const(COWD_MAGIC),
-    "version" / Int32ul,
-    "flags" / Int32ul,
-    "numSectors" / Int32ul,
-    "grainSize" / Int32ul,
-    "gdOffset" / Int32ul,
-    "numGDEntries" / Int32ul,
-    "freeSector" / Int32ul,
+COWD_HEADER = Record(
+    "<",
+    magicNumber="4s",
+    version="I",
+    flags="I",
+    numSectors="I",
+    grainSize="I",
+    gdOffset="I",
+    numGDEntries="I",
+    freeSector="I",
 )
 """COWDisk_Header, what is needed of it: ESX's vmfsSparse extents."""
 
-METADATA_MARKER = Struct("val" / Int64ul, "size" / Int32ul, "type" / Int32ul, Padding(496))
+METADATA_MARKER = Record("<", val="Q", size="I", type="I496x")
 """Announces a table or a footer in a streamOptimized extent; one sector."""
 
-FOOTER = Struct("marker" / METADATA_MARKER, "header" / Bytes(SECTOR), "end" / METADATA_MARKER)
-"""The last three sectors of an extent whose gdOffset is GD_AT_END."""
+FOOTER = Record("<", marker="512s", header="512s", end="512s")
+"""The last three sectors of an extent whose gdOffset is GD_AT_END: a header between markers."""
 
-GRAIN_MARKER = struct.Struct("<QI")
+GRAIN_MARKER = Struct("<QI")
 """Before each compressed grain: first guest sector, bytes of compressed data."""
 
 MARKER_EOS, MARKER_GT, MARKER_GD, MARKER_FOOTER = range(4)

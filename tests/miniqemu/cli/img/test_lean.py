@@ -24,10 +24,12 @@ def test_a_start_imports_nothing_dear(tmp_path: Path, line: str) -> None:
         assert not any(name.startswith("block.protocols") for name in start.imported)
 
 
-@pytest.mark.parametrize("line", ["info disk.qcow2", "convert -O qcow2 disk.qcow2 copy.qcow2"])
-def test_a_start_with_qcow2_reads_its_header_without_construct(tmp_path: Path, line: str) -> None:
-    made = lean_start(PROGRAM, ["create", "-f", "qcow2", "disk.qcow2", "1M"], tmp_path)
-    start = lean_start(PROGRAM, line.split(), tmp_path)
+@pytest.mark.parametrize("fmt", ["qcow2", "qed", "vmdk"])
+@pytest.mark.parametrize("line", ["info {0}", "convert -O qcow2 {0} copy.qcow2"])
+def test_a_start_reads_a_header_without_construct(tmp_path: Path, line: str, fmt: str) -> None:
+    disk = f"disk.{fmt}"
+    made = lean_start(PROGRAM, ["create", "-f", fmt, disk, "1M"], tmp_path)
+    start = lean_start(PROGRAM, line.format(disk).split(), tmp_path)
     assert (made.status, start.status) == (0, 0)
-    assert "block.formats.qcow2.header" in start.imported & made.imported
+    assert f"block.formats.{fmt}.layout" in start.imported & made.imported
     assert "construct" not in start.imported | made.imported
