@@ -11,8 +11,8 @@ R3  Two forms of one tree of options: nested {'file': {'filename': 'a'}} and fla
 R4  Messages are QEMU's: they name the parameter and what it expects.
 
 Nothing here knows of a command line: miniqemu, -img and -io all use these functions.
-Called from any thread; pure functions. Source: util/qemu-option.c, util/cutils.c,
-qobject/block-qdict.c.
+Called from any thread; pure functions, but for one warning. Source: util/qemu-option.c,
+util/cutils.c, qobject/block-qdict.c.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from __future__ import annotations
 import errno
 
 from block.core.error import BlockError
+from block.core.report import warn_report
 
 TYPE_CHECKING = False  # `typing` costs 3 ms of a tool's start
 if TYPE_CHECKING:
@@ -130,7 +131,7 @@ def _number_of(digits: str, base: int) -> int | None:
 def parse_size(name: str, value: object) -> int:
     """Bytes, from '4096', '0x1000', '4k', '1.5M' (parse_option_size, qemu_strtosz).
 
-    A fraction needs a suffix above B, hexadecimal takes none of them; below 2^64.
+    A fraction needs a suffix above B, and hexadecimal should have none (size_of_text); below 2^64.
     """
     if isinstance(value, int) and not isinstance(value, bool):
         if 0 <= value < 1 << 64:
@@ -145,11 +146,14 @@ def parse_size(name: str, value: object) -> int:
 
 
 def size_of_text(value: str, default_suffix: str = "B") -> int | None:
-    """The bytes that a size such as '1.5G' means, or None where it is no size (qemu_strtosz)."""
+    """The bytes that a size such as '1.5G' means, or None where it is no size (qemu_strtosz).
+
+    '0x1K' is 1024, with a warning: whether B and E are digits or suffixes, few people know.
+    """
     text = value.lstrip().removeprefix("+").upper()
     exponent = SUFFIXES.find(text[-1:]) if text else -1
     if text.startswith("0X"):
-        return _hexadecimal(text[2:])
+        return _hexadecimal(text[2:], value)
     if exponent < 0:
         exponent = SUFFIXES.index(default_suffix)
     else:
@@ -167,13 +171,13 @@ def size_of_text(value: str, default_suffix: str = "B") -> int | None:
     return (whole << 10 * exponent) + ((int(fraction) << 10 * exponent) + scale // 2) // scale
 
 
-def _hexadecimal(digits: str) -> int | None:
-    shift = 0
-    if digits[-1:] and digits[-1] in "KMGTP":
-        shift = 10 * SUFFIXES.index(digits[-1])
-        digits = digits[:-1]
-    number = _number_of(digits, 16)
-    return None if number is None else number << shift
+def _hexadecimal(digits: str, value: str) -> int | None:
+    suffix = digits[-1:] if digits[-1:] in ("K", "M", "G", "T", "P") else ""
+    number = _number_of(digits.removesuffix(suffix), 16)
+    if number is None or not suffix:
+        return number
+    warn_report(f"Using a multiplier suffix on hex numbers is deprecated: {value}")
+    return number << 10 * SUFFIXES.index(suffix)
 
 
 def parse_enum(name: str, value: object, choices: Iterable[str], default: str) -> str:

@@ -65,6 +65,20 @@ def test_a_size_from_2_to_the_64_on_is_out_of_range(text: str) -> None:
         opt.parse_size("size", text)
 
 
+@pytest.mark.parametrize(
+    ("text", "size"), [("0x1K", 1 << 10), (" 0x2m", 2 << 20), ("0XeT", 14 << 40)]
+)
+def test_a_hexadecimal_size_with_a_suffix_is_a_size_and_warned_of(
+    text: str, size: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert opt.parse_size("size", text) == size
+    said = f"warning: Using a multiplier suffix on hex numbers is deprecated: {text}\n"
+    assert capsys.readouterr().err == said
+    assert opt.parse_size("size", "0x1E") == 30
+    assert opt.parse_size("size", "0x1B") == 27
+    assert not capsys.readouterr().err
+
+
 def test_a_fraction_may_have_any_number_of_digits() -> None:
     assert opt.parse_size("size", "1.5" + "0" * 5000 + "k") == 1536
     assert opt.parse_size("size", "1." + "3" * 5000 + "k") == 1365
