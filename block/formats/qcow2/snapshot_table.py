@@ -8,7 +8,9 @@
                 the ID, the name
 
 R1  How many there are, how much extra data an entry has, and the length of the table are capped
-    as QEMU caps them. What a repair may cut off, it cuts off; else the table is refused.
+    as QEMU caps them. What a repair may cut off, it cuts off; else the table is refused. An entry
+    that begins in the file is kept, even if its name lies behind the end: the guest's data need
+    only its L1 table.
 R2  Extra data that are not understood are kept.
 R3  A new table is written to a new place, and is on the disk with its refcounts before the header
     points to it: by one write of 12 bytes. Then the old one is freed.
@@ -125,7 +127,7 @@ class Cut:
 
     def __init__(self) -> None:
         self.snapshots = 0  # how many were left out
-        self.entries = 0  # how many had too much extra data
+        self.entries = 0  # how many had too much extra data, or not all their bytes in the file
         self.extra_bytes = 0
         self.lines: list[str] = []
 
@@ -143,7 +145,8 @@ class Ended(BlockError):
 
 
 class _Reader:
-    """The bytes of the table one after the other; `at` is how many have been passed."""
+    """The bytes of the table one after the other; `at` is how many have been passed, `end` how many
+    the file has. The last cluster may be short."""
 
     PIECE = 65536
 
@@ -152,25 +155,24 @@ class _Reader:
         self._piece = b""
         self._start = 0
         self.at = 0
+        self.end = (s.clusters(s.file_length()) << s.cluster_bits) - s.snapshots_offset
 
-    async def take(self, nbytes: int) -> bytes:
-        """The next bytes. Raises where the file has ended."""
+    async def take(self, nbytes: int, padded: bool = False) -> bytes:
+        """The next bytes. Where the file has ended they are zeroes, if `padded`; else it raises."""
         begin, self.at = self.at, self.at + nbytes
         if begin < self._start or self.at > self._start + len(self._piece):
-            await self._load(begin, nbytes)
+            await self._load(begin, nbytes, padded)
         return self._piece[begin - self._start : self.at - self._start]
 
-    async def _load(self, begin: int, nbytes: int) -> None:
+    async def _load(self, begin: int, nbytes: int, padded: bool) -> None:
         s = self._s
-        offset = s.snapshots_offset + begin
-        end = s.clusters(s.file_length()) << s.cluster_bits  # the last cluster may be short
-        there = min(max(nbytes, self.PIECE), end - offset)
-        if there < nbytes:
+        there = min(max(nbytes, self.PIECE), self.end - begin)
+        if there < nbytes and not padded:
             message = "Snapshot table lies beyond the end of the file"
             raise Ended(errno.EINVAL, message, s.bs.node_name, "qcow2")
-        piece = bytearray(there)
+        piece = bytearray(max(nbytes, there))
         try:
-            await s.file.co_preadv(offset, there, [memoryview(piece)])
+            await s.file.co_preadv(s.snapshots_offset + begin, len(piece), [memoryview(piece)])
         except OSError as error:
             what = "Failed to read snapshot table"
             raise failed(what, error, s.bs.node_name, "qcow2") from error
@@ -200,7 +202,7 @@ async def read_table(s: Qcow2State, cut: Cut | None = None) -> None:
             _overhang(s, s.nb_snapshots - number, cut)
             break
         found.append(snapshot)
-        size = reader.at
+        size = min(reader.at, reader.end)
     s.snapshots_size, s.nb_snapshots = size, len(found)
     _take_over(s, found)
 
@@ -227,10 +229,14 @@ async def _read_entry(s: Qcow2State, reader: _Reader, number: int, cut: Cut | No
     self.date_sec, self.date_nsec, self.vm_clock_nsec, self.vm_state_size, extra_size = fields[4:]
     self.extra_size = min(extra_size, MAX_EXTRA)
     _check_extra(s, extra_size, number, cut)
-    extra = await reader.take(self.extra_size)
+    repairs = cut is not None
+    extra = await reader.take(self.extra_size, repairs)
     reader.at += extra_size - self.extra_size
-    self.id = _text(await reader.take(id_size))
-    self.name = _text(await reader.take(name_size))
+    self.id = _text(await reader.take(id_size, repairs))
+    self.name = _text(await reader.take(name_size, repairs))
+    if cut is not None and reader.at > reader.end and extra_size <= MAX_EXTRA:
+        cut.lines.append(f"Repairing snapshot table entry {number} beyond the end of the file")
+        cut.entries += 1
     large, disk_size, icount = EXTRA.unpack(extra[: EXTRA.size].ljust(EXTRA.size, b"\0"))
     self.unknown = extra[EXTRA.size :]
     if extra_size >= 8:

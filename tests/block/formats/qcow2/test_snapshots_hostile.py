@@ -91,6 +91,34 @@ def test_too_much_extra_data_are_refused_or_cut_off(tmp_path: Path) -> None:
         assert state_of(disk).snapshots[2].unknown == b"x" * 1000
 
 
+@pytest.mark.parametrize(
+    ("extra", "said"),
+    [
+        (1024, "Repairing snapshot table entry 2 beyond the end of the file"),
+        (90000, "Discarding too much extra metadata in snapshot table entry 2 (90000 > 1024)"),
+    ],
+)
+def test_a_repair_keeps_a_snapshot_whose_name_lies_behind_the_end_of_the_file(
+    tmp_path: Path, extra: int, said: str
+) -> None:
+    lying = Lying(tmp_path / "a.qcow2")
+    at = lying.entry(2)
+    lying.data[at + 36 : at + 40] = u32(extra)
+    lying.data[at + 12 : at + 16] = b"\xff\xff" * 2
+    lying.save()
+    with pytest.raises(BlockError, match=r"beyond the end of the file|Too much extra metadata"):
+        run_check(lying.path)
+    result, lines = run_check(lying.path, ALL)
+    assert lines == [said]
+    assert (counts(result), result.corruptions_fixed) == ((0, 0, 0), 1)
+    clean(lying.path)
+    with block.open(os.fspath(lying.path), format="qcow2", cache="unsafe") as disk:
+        assert names(disk) == [("1", "a"), ("2", "b"), ("", "")]
+        snapshot.goto(node_of(disk), "")
+        assert disk.pread(0, CLUSTER) == b"c" * CLUSTER
+    clean(lying.path)
+
+
 def test_more_snapshots_than_can_be_are_cut_off(tmp_path: Path) -> None:
     lying = Lying(tmp_path / "a.qcow2")
     lying.data[60:64] = u32(70000)
