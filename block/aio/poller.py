@@ -11,7 +11,8 @@ R2  `update` repairs what it finds. A library may close a descriptor and get the
     on an addition means change.
 R3  Regular files and /dev/null cannot be polled (epoll says EPERM). They are always ready,
     and so is a guest's stdin when somebody runs it with `< /dev/null`.
-R4  Timeouts are nanoseconds, negative for ever. A wait may end up to 1 ms late, never early.
+R4  Timeouts are nanoseconds, negative for ever. A wait may end up to 1 ms late, never early; but
+    after LONGEST_NS at the latest, as the kernel counts milliseconds in 31 bits.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ WRITABLE = WRITE | ERROR | HANG_UP
 MAX_EVENTS = 40  # of one wait; what more is ready, the next one reports
 FD_SETSIZE = 1024
 PRECISE_BELOW_NS = 10_000_000
+LONGEST_NS = 24 * 86_400 * 1_000_000_000  # 24 days
 FEW = 8  # QEMU changes from poll to epoll at 64
 
 
@@ -142,7 +144,7 @@ class EpollPoller(Poller):
             # epoll_wait counts milliseconds, select microseconds.
             select.select([self._fd], (), (), (timeout_ns + 999) // 1000 * 1e-6)
             return self._epoll_wait(0, MAX_EVENTS)
-        return self._epoll_wait(timeout_ns * 1e-9, MAX_EVENTS)
+        return self._epoll_wait(min(timeout_ns, LONGEST_NS) * 1e-9, MAX_EVENTS)
 
     def fileno(self) -> int | None:
         return self._fd
@@ -170,6 +172,7 @@ class PollPoller(Poller):
             self._poll.unregister(fd)
 
     def wait(self, timeout_ns: int) -> Iterable[tuple[int, int]]:
+        timeout_ns = min(timeout_ns, LONGEST_NS)
         return self._poll.poll(-1 if timeout_ns < 0 else (timeout_ns + 999_999) // 1_000_000)
 
     def watched(self) -> dict[int, int]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from block.aio.context import AioContext
 from block.aio.notifier import EventNotifier
+from block.aio.poller import READ, EpollPoller, Poller, PollPoller
 
 
 @pytest.fixture
@@ -165,6 +166,19 @@ def test_a_descriptor_that_was_closed_without_a_word_does_not_keep_the_loop_busy
     assert ctx.fds.poller.look(0) == []
     os.close(write_end)
     ctx.set_fd_handler(read_end, None, None)
+
+
+@pytest.mark.parametrize("kind", [EpollPoller, PollPoller])
+def test_a_wait_may_be_for_longer_than_the_kernel_can_count(
+    kind: Callable[[], Poller], pair: Pair
+) -> None:
+    """A timer may be set to a hundred years from now."""
+    ours, theirs = pair
+    poller = kind()
+    poller.update(ours.fileno(), READ)
+    theirs.send(b"x")
+    assert list(poller.wait(100 * 365 * 86_400 * 1_000_000_000)) == [(ours.fileno(), READ)]
+    poller.close()
 
 
 def test_a_number_that_came_back_is_watched_again(ctx: AioContext) -> None:
