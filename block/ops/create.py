@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import errno
 
+from block.core import flags as f
 from block.core.error import BlockError
 from block.core.filename import full_backing_filename
 from block.core.keyval import split_opts
@@ -153,11 +154,12 @@ def _add_backing(request: Request, driver: BlockDriver, values: dict[str, object
 
 
 def _backing_size(request: Request, backing: str, fmt: object) -> int:
-    """Opens the backing file, as the new image would, and returns its length (R1)."""
+    """Opens the backing file, as the new image would, and returns its length (R1). Nothing is read
+    from it, so nobody need know its password."""
     name = full_backing_filename(request.filename, backing)
     options: dict[str, object] = {} if fmt is None else {"driver": fmt}
     try:
-        disk = open_backend(name, options=options, flags=0)
+        disk = open_backend(name, options=options, flags=f.BDRV_O_NO_IO)
     except BlockError as error:
         raise BlockError(
             error.errno or errno.EIO, str(error), hint="Could not open backing image."

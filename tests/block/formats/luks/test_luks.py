@@ -15,6 +15,7 @@ from block.core import flags as f
 from block.core.error import BlockError
 from block.core.reopen import set_read_only
 from block.ops import amend
+from block.ops.create import Request, img_create
 from block.ops.info import query_image_info
 from tests.support import needs
 from tests.support.luks_images import make_volume, opened, secret
@@ -64,6 +65,16 @@ def test_a_request_of_any_size_changes_its_own_bytes_only(
         disk.pwrite(offset, b"\xa5" * nbytes)
         assert disk.pread(0, SIZE) == model
         assert disk.pread(offset, nbytes) == b"\xa5" * nbytes
+
+
+@pytest.mark.parametrize("key_secret", ["", ',"key-secret":"nobody has it"'])
+def test_an_overlay_is_made_by_who_does_not_know_the_password(path: Path, key_secret: str) -> None:
+    file = f'{{"driver":"file","filename":"{path}"}}'
+    backing = f'json:{{"driver":"luks","file":{file}{key_secret}}}'
+    overlay = os.fspath(path.with_name("overlay"))
+    img_create(Request(overlay, "qcow2", backing=backing, backing_fmt="luks"), lambda line: None)
+    with block.open(overlay, format="qcow2", options={"backing": None}) as disk:
+        assert disk.length == SIZE
 
 
 def test_what_the_guest_wrote_is_left_as_it_is(path: Path) -> None:
