@@ -15,6 +15,8 @@ Who may call it: the main thread; it blocks.
 
 from __future__ import annotations
 
+import os
+
 from block.core import flags as f
 from block.core.backend import BlockBackend
 from block.core.error import failed
@@ -86,9 +88,9 @@ def _check_backing(s: Qcow2State, options: dict[str, Any]) -> None:
     """Raises where another backing file is named, or only half of the present one (R4)."""
     if "backing_file" not in options and "backing_fmt" not in options:
         return
-    present = s.backing_name.decode(errors="surrogateescape"), s.backing_format.decode()
     named = options.get("backing_file"), options.get("backing_fmt")
-    if named != tuple(text or None for text in present):
+    present = (os.fsdecode(name) or None for name in (s.backing_name, s.backing_format))
+    if named != tuple(present):
         raise invalid("Cannot amend the backing file", "You can use 'qemu-img rebase' instead.")
 
 

@@ -84,7 +84,7 @@ class Qcow2Driver(BlockDriver):
             read_snapshots(s)
         bs.opaque = s
         bs.backing_file = bs.auto_backing_file = s.backing_name.decode(errors="surrogateescape")
-        bs.backing_format = s.backing_format.decode(errors="replace")
+        bs.backing_format = s.backing_format.decode(errors="surrogateescape")
         bs.supported_truncate_flags = f.REQ_ZERO_WRITE
         if s.version >= 3:
             bs.supported_zero_flags = f.REQ_MAY_UNMAP | f.REQ_NO_FALLBACK

@@ -126,7 +126,7 @@ def change_backing_file(s: Qcow2State, backing_file: str, backing_fmt: str) -> N
         raise BlockError(errno.EINVAL, "Invalid argument", s.bs.node_name)
     before = s.backing_name, s.backing_format
     s.backing_name = backing_file.encode(errors="surrogateescape")
-    s.backing_format = backing_fmt.encode()
+    s.backing_format = backing_fmt.encode(errors="surrogateescape")
     try:
         if len(s.backing_name) > lay.MAX_BACKING_NAME:
             raise BlockError(errno.EINVAL, "Backing file name too long", s.bs.node_name)

@@ -14,6 +14,7 @@ from block.core import check as core_check
 from block.core import flags as f
 from block.core import snapshot
 from block.core.backend import BlockBackend
+from block.core.backing import change_backing_file
 from block.core.error import BlockError
 from block.formats.qcow2 import bitmap_store
 from block.formats.qcow2.dirty import is_dirty
@@ -26,6 +27,7 @@ from tests.support.qcow2_bitmaps import stored
 from tests.support.qcow2_cuts import CLEAN, check, new_image
 from tests.support.qcow2_cuts import SIZE as TAPE_SIZE
 from tests.support.qcow2_disk import Tape, open_on
+from tests.support.snapshots import node_of
 
 # -- compat
 
@@ -219,6 +221,21 @@ def test_what_cannot_be_done_in_the_end_is_not_begun(image: Path, opener: Opener
     with pytest.raises(BlockError, match="requires refcount_bits=16"):
         change(disk, compat="0.10", size=2 * SIZE)
     assert image.read_bytes() == before
+
+
+def test_a_backing_format_may_be_any_bytes(tmp_path: Path, opener: Opener) -> None:
+    top = tmp_path / "top"
+    block.create(os.fspath(top), "qcow2", SIZE, backing_file="base", backing_fmt="raw")
+    data = top.read_bytes()
+    top.write_bytes(data.replace(b"raw\0", b"r\xffw\0"))
+    disk = opener(top, options={"backing": None})
+    with pytest.raises(BlockError, match=r"^Cannot amend the backing file$"):
+        change(disk, backing_file="base", backing_fmt="raw")
+    fmt = node_of(disk).backing_format
+    change(disk, backing_file="base", backing_fmt=fmt, lazy_refcounts=True)
+    change_backing_file(node_of(disk), "other", fmt)
+    disk.close()
+    assert b"r\xffw\0" in top.read_bytes()[:CLUSTER]
 
 
 def test_a_size_is_exact_and_may_be_smaller(image: Path, opener: Opener) -> None:
