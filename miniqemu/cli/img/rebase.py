@@ -48,7 +48,7 @@ def run(program: str, argv: list[str]) -> int:
                 raise Failure(f"Invalid format name: '{fmt}'")
             if not unsafe:
                 keep_data(blk, given, source_flags, progress)
-            change(blk, given.get("b", ""), fmt)
+            change(blk, given.get("b"), fmt)
             progress(100)
     return 0
 
@@ -77,14 +77,14 @@ def keep_data(blk: BlockBackend, given: dict[str, str], flags: int, progress: Pr
             old.unref()
 
 
-def change(blk: BlockBackend, backing: str, fmt: str) -> None:
-    """Writes the new name into the header."""
+def change(blk: BlockBackend, backing: str | None, fmt: str) -> None:
+    """Writes the new name into the header; none is said by '', or not at all."""
     assert blk.bs is not None
     blk.flush()
     try:
-        change_backing_file(blk.bs, backing, fmt if backing else "", require=True)
+        change_backing_file(blk.bs, backing or "", fmt if backing else "", require=True)
     except BlockError as error:
-        name = backing or "(null)"
+        name = "(null)" if backing is None else backing
         reason = os.strerror(error.errno or errno.EIO)
         if error.errno == errno.ENOSPC:
             reason = "No space left in the file header"
