@@ -32,7 +32,7 @@ def file() -> Picture:
 
 def part() -> Picture:
     """Draws a disk that is a part of a file, by `offset` and `size`."""
-    made = Picture("raw-part", 860, 176, "A disk that is a part of a file: offset and size")
+    made = Picture("raw-part", 860, 182, "A disk that is a part of a file: offset and size")
     disk = made.box(248, 26, 340, 44, "the guest's disk", kind="blue")
     made.text(18, 104, "the file", style="title")
     made.box(18, 114, 230, 44, "somebody else's", kind="plain")

@@ -102,7 +102,7 @@ def moving() -> Picture:
         24, 232, "~dashed: the driver's own children. It walks them in its hooks, or nobody does"
     )
     made.text(24, 44, "~1. detach: the driver, its own children,")
-    made.text(24, 62, "~    then `file` and `backing`")
-    made.text(545, 44, "~2. attach: `backing` and `file`,")
+    made.text(24, 62, "~    then file and backing")
+    made.text(545, 44, "~2. attach: backing and file,")
     made.text(545, 62, "~    then the driver's own children")
     return made

@@ -42,6 +42,13 @@ def test_every_snippet_and_quotation_resolves(page: Path) -> None:
 
 
 @each_page
+def test_a_picture_stands_in_a_figure_and_so_fits_its_page(page: Path) -> None:
+    text = page.read_text()
+    framed = re.findall(r'<figure class="mq" markdown="0">\n--8<-- "([^"]+)"\n', text)
+    assert [name for name in SNIPPET.findall(text) if name.endswith(".svg")] == framed
+
+
+@each_page
 def test_a_page_has_one_title_and_closed_code_blocks(page: Path) -> None:
     text = page.read_text()
     assert text.startswith("# ")

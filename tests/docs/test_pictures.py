@@ -57,9 +57,10 @@ def test_words_stay_in_their_box_and_in_the_frame(draw: Callable[[], Picture]) -
         width = height * share * len(text.text or "")
         x, y = float(text.attrib["x"]), float(text.attrib["y"])
         left = x - width * {"start": 0, "middle": 0.5, "end": 1}[text.attrib["text-anchor"]]
+        assert "`" not in (text.text or ""), "a line is code as a whole, or not at all"
         assert left >= 0, text.text
         assert left + width <= picture.width, text.text
-        assert y <= picture.height, text.text
+        assert y + height / 3 <= picture.height, text.text
         if text.attrib["text-anchor"] == "middle":
             around = [b for b in boxes if abs(b[0] + b[2] / 2 - x) < 1 and b[1] < y < b[1] + b[3]]
             assert all(width <= box[2] for box in around), text.text
