@@ -4,7 +4,8 @@
     python -m docs.tools.man [FOLDER]      make man
 
     NAME         here
-    OPTIONS      what --help prints
+    DESCRIPTION  how the page begins
+    OPTIONS      what --help prints, in lines of a terminal
     the rest     the page, section by section; without pictures and quoted code
 
 R1  Nothing is written twice: a manual page is another view of what there is.
@@ -17,6 +18,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -31,6 +33,7 @@ from miniqemu.cli.img import help as img_help
 from miniqemu.cli.io import texts as io_texts
 
 ROOT = Path(__file__).parents[2]
+WIDTH = 71  # what man's margins leave of 80 columns
 
 
 class Page(NamedTuple):
@@ -175,6 +178,24 @@ def body(text: str) -> str:
     return Roff().run(MarkdownIt("commonmark").enable("table").parse(cleaned(text)))
 
 
+def folded(text: str) -> str:
+    """A line of --help, in several where it is too long for a terminal.
+
+    They go on in the column where what is explained stands, or a little to the right. What
+    stands in brackets stays together.
+    """
+    if len(text) <= WIDTH:
+        return text
+    two_columns = re.match(r" *\S.*?  +(?=\S)", text)
+    indent = len(text) - len(text.lstrip())
+    column = len(two_columns[0]) if two_columns else indent if indent > 8 else indent + 4
+    hanging = textwrap.TextWrapper(
+        WIDTH, subsequent_indent=" " * column, break_long_words=False, break_on_hyphens=False
+    )
+    whole = re.sub(r"\[[^][]*\]", lambda part: part[0].replace(" ", "\0"), text)
+    return hanging.fill(whole).replace("\0", " ")
+
+
 def manual(page: Page) -> str:
     """A whole manual page."""
     name = plain(page.program)
@@ -182,11 +203,13 @@ def manual(page: Page) -> str:
     seconds = int(os.environ.get("SOURCE_DATE_EPOCH", time.time()))
     date = time.strftime("%Y-%m-%d", time.gmtime(seconds))
     head = f'.TH {page.program.upper()} 1 "{date}" "miniqemu {VERSION}" "miniqemu"\n'
-    usage = "\n".join(map(line, map(plain, page.help(page.program).splitlines())))
-    text = (ROOT / "docs" / page.source).read_text()
+    lines = "\n".join(map(folded, page.help(page.program).splitlines())).splitlines()
+    usage = "\n".join(map(line, map(plain, lines)))
+    text = body((ROOT / "docs" / page.source).read_text()).removeprefix(".PP\n")
+    first, heading, rest = text.partition(".SH ")
     return (
         f"{head}.SH NAME\n{name} \\- {plain(page.what)}\n"
-        f".SH OPTIONS\n.EX\n{usage}\n.EE\n{body(text)}"
+        f".SH DESCRIPTION\n{first}.SH OPTIONS\n.EX\n{usage}\n.EE\n{heading}{rest}"
         f".SH SEE ALSO\n{others}, \\fBqemu\\fR(1), \\fBqemu\\-img\\fR(1)\n"
     )
 

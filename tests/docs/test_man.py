@@ -82,7 +82,7 @@ b, c
 @pytest.mark.parametrize("page", man.PAGES, ids=lambda page: page.program)
 def test_a_manual_has_its_parts_and_no_markup_of_the_site(page: man.Page) -> None:
     text = man.manual(page)
-    for part in ("NAME", "OPTIONS", "SEE ALSO"):
+    for part in ("NAME", "DESCRIPTION", "OPTIONS", "SEE ALSO"):
         assert f".SH {part}\n" in text
     assert man.plain("--help") in text
     for left in ("[[", "++", "<figure", "!!!", "](", "```"):
@@ -92,6 +92,13 @@ def test_a_manual_has_its_parts_and_no_markup_of_the_site(page: man.Page) -> Non
 def test_a_sentence_that_announced_code_ends_where_that_was() -> None:
     page = "It does so:\n\n[[source:block/x.py:f]]\n\nOr so.\n\n[[source:block/x.py:g]]\n"
     assert man.cleaned(page) == "It does so.\n\nOr so.\n"
+
+
+@pytest.mark.parametrize("page", man.PAGES, ids=lambda page: page.program)
+def test_the_options_fit_a_terminal(page: man.Page) -> None:
+    options = man.manual(page).partition(".SH OPTIONS\n")[2].partition("\n.SH ")[0]
+    seen = [line.removeprefix("\\&").replace("\\-", "-") for line in options.splitlines()]
+    assert [line for line in seen if len(line) > 80 - 7] == [], "man indents by seven"
 
 
 @pytest.mark.full
