@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """`miniqemu create`: what `miniqemu-img create` does, for those who have only the one command.
 
-miniqemu create [-q] [-u] [--object OBJECT] [-f FMT] [-b BACKING -F FMT] [-o OPTIONS] FILE [SIZE]
+miniqemu create [-q] [-u] [-f FMT] [-b BACKING -F FMT] [-o OPTIONS] [--object OBJECT] FILE [SIZE]
 miniqemu create --help
 """
 
@@ -14,8 +14,8 @@ from .img.main import run_command
 from .output import write
 
 USAGE = """\
-usage: {0} create [-q] [-u] [--object objectdef] [-f fmt]
-       [-b backing_file [-F backing_fmt]] [-o options] filename [size]
+usage: {0} create [-q] [-u] [-f fmt] [-b backing_file [-F backing_fmt]] [-o options]
+       [--object objectdef] filename [size]
 Makes a disk image, as `qemu-img create` does
 
   '-h', '--help'     display this help and exit

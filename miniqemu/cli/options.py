@@ -312,7 +312,7 @@ GROUPS: dict[str, tuple[Row, ...]] = {
             "[driver=]driver[,node-name=N][,option=value][,...]",
             take_blockdev,
             "open a node of the tree of block drivers; also as JSON\n"
-            "[,read-only=on|off][,auto-read-only=on|off][,force-share=on|off]\n"
+            "[,read-only=on|off][,auto-read-only=on|off]\n[,force-share=on|off]\n"
             "[,cache.direct=on|off][,cache.no-flush=on|off]\n"
             "[,discard=ignore|unmap][,detect-zeroes=on|off|unmap]",
         ),
@@ -325,8 +325,8 @@ GROUPS: dict[str, tuple[Row, ...]] = {
             "[,aio=threads|native|io_uring][,copy-on-read=on|off]\n"
             "[,readonly=on|off][,snapshot=on|off][,node-name=name]\n"
             "[,discard=ignore|unmap][,detect-zeroes=on|off|unmap]\n"
-            "[,rerror=ignore|stop|report][,werror=ignore|stop|report|enospc]\n"
-            "[,throttling.iops-total=n][,throttling.bps-total=n][,throttling.group=name][,...]\n"
+            "[,rerror=ignore|stop|report]\n[,werror=ignore|stop|report|enospc]\n"
+            "[,throttling.iops-total=n][,throttling.bps-total=n]\n[,throttling.group=name][,...]\n"
             "and the format's own options; 'format=help' lists the formats",
         ),
         Row("snapshot", "", switch("snapshot", True), "as snapshot=on for each -drive"),

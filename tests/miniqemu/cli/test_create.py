@@ -85,6 +85,7 @@ def test_help_tells_how_the_command_is_used_and_makes_nothing(
     said = capfd.readouterr()
     assert said.out.startswith("usage: prog create [-q] [-u] [-f fmt] [-b backing_file")
     assert all(f"  '{flag}'" in said.out for flag in ("-f", "-F", "-b", "-o", "-q", "-u"))
+    assert "  '--object'" in said.out
     assert max(map(len, said.out.splitlines())) <= 100
     assert said.err == ""
     assert not (folder / "x").exists()
