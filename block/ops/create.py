@@ -145,7 +145,7 @@ def _add_backing(request: Request, driver: BlockDriver, values: dict[str, object
     names = {option.name for option in driver.create_opts}
     for name, value, what in (
         ("backing_file", request.backing, "Backing file"),
-        ("backing_fmt", request.backing_fmt or None, "Backing format"),
+        ("backing_fmt", request.backing_fmt or None, "Backing file format"),
     ):
         if value is not None and name not in names:
             raise invalid(f"{what} not supported for file format '{request.fmt}'")

@@ -48,7 +48,10 @@ def id_of(item: Item) -> str:
         raise item.error("Parameter 'id' is missing")
     name = text(item, "id")
     if not is_identifier(name):
-        raise item.error("Parameter 'id' expects an identifier")
+        from .image_opts import ID_HINT
+
+        hint = f"\n{ID_HINT}" if of_tool(item) else ""
+        raise item.error(f"Parameter 'id' expects an identifier{hint}")
     return name
 
 

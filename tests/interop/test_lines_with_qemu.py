@@ -67,6 +67,8 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, pattern in (("one", 5), ("two", 6)):
         qemu_done("qemu-img", "snapshot", "-c", name, folder / "s.qcow2")
         change(folder / "s.qcow2", f"write -P {pattern} 0 1M")
+    lost = ("-u", "-b", "nope", "-F", "raw", folder / "lost.qcow2", "1M")
+    qemu_done("qemu-img", *create, "qcow2", *lost)
     old = ("-o", "compat=0.10", folder / "old.qcow2", "1M")
     qemu_done("qemu-img", *create, "qcow2", *old)
     for fmt, name in (("qcow2", "old.qcow2"), ("vmdk", "v.vmdk"), ("qed", "d.qed")):

@@ -62,7 +62,7 @@ class Plan:
                 f"{most} bytes"
             )
         if self.backing_fmt and find_row(self.backing_fmt) is None:
-            raise invalid(f"Unknown driver '{self.backing_fmt}'")
+            raise invalid(f"Parameter 'backing-fmt' does not accept value '{self.backing_fmt}'")
         check_backing_name(self.backing_name, self.cluster_size)
 
     def header(self) -> bytes:

@@ -66,9 +66,10 @@ def run(program: str, argv: list[str]) -> int:
             writethrough=writethrough,
         )
         if not below
-        else open_layer(name, None, options, flags | f.BDRV_O_NO_BACKING, writethrough)
+        else open_layer(name, 0, None, options, flags | f.BDRV_O_NO_BACKING, writethrough)
     ]
     with Progress("p" in given and not quiet, 1.0, "commit") as progress:
+        progress(0)
         try:
             open_chain(opened, given.get("b"), flags, name, below)
             if rate:
@@ -109,9 +110,15 @@ def described(name: str, given: Mapping[str, str]) -> dict[str, object]:
 
 
 def open_layer(
-    name: str, where: str | None, options: dict[str, object], flags: int, writethrough: bool = False
+    top: str,
+    depth: int,
+    where: str | None,
+    options: dict[str, object],
+    flags: int,
+    writethrough: bool = False,
 ) -> BlockBackend:
-    """Opens one image as options describe it, in `where` if they do not say."""
+    """Opens one image as options describe it, in `where` if they do not say; `depth` below the
+    top, which messages name as if it had been opened with all that is below."""
     try:
         return open_backend(
             None if "file.filename" in options else where,
@@ -121,7 +128,8 @@ def open_layer(
             shared_perm=f.BLK_PERM_ALL,
         )
     except BlockError as error:
-        raise because(error, f"Could not open '{name}': ") from error
+        below = "Could not open backing file: " * depth
+        raise because(error, f"Could not open '{top}': {below}") from error
 
 
 def open_chain(
@@ -144,11 +152,8 @@ def open_chain(
         is_base = wanted is None or is_same(bs, wanted, name)
         how = flags | f.BDRV_O_RESIZE if is_base else flags & ~f.BDRV_O_RDWR | f.BDRV_O_NO_BACKING
         below = {} if is_base else take_sub_options(options, "backing")
-        if options:
-            named = {"driver": fmt} if fmt else {}
-            opened.append(open_layer(name, name, {**named, **options}, how))
-        else:
-            opened.append(img_open(name, fmt, how))
+        named = {"driver": fmt} if fmt else {}
+        opened.append(open_layer(top, len(opened), name, {**named, **options}, how))
         if is_base:
             return
         options = below

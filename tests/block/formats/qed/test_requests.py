@@ -52,7 +52,10 @@ def test_a_size_is_rounded_up_to_sectors(tmp_path: Path) -> None:
         ({"cluster_size": 1000}, "QED cluster size must be within range [4096, 67108864] and"),
         ({"table_size": 3}, "QED table size must be within range [1, 16] and power of 2"),
         ({"size": 1 << 62}, "QED image size must be a non-zero multiple of cluster size and less "),
-        ({"backing_file": "a", "backing_fmt": "no such"}, "Unknown driver 'no such'"),
+        (
+            {"backing_file": "a", "backing_fmt": "no such"},
+            "Parameter 'backing-fmt' does not accept value 'no such'",
+        ),
         ({"backing_file": "a" * 4033, "cluster_size": 4096}, "Backing file name of 4033 bytes is"),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
