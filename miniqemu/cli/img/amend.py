@@ -4,13 +4,12 @@
 from __future__ import annotations
 
 from block.core import flags as f
-from block.core.error import BlockError
 from block.ops import amend
 from miniqemu.cli.getopt import Words
 from miniqemu.cli.output import write
 
 from .common import IMAGE, add_options, cache_flags, has_help_option, img_open, options_of
-from .errors import Failure, because, misused
+from .errors import Failure, misused
 from .progress import Progress
 
 TYPE_CHECKING = False
@@ -36,33 +35,32 @@ def run(program: str, argv: list[str]) -> int:
         return write(1, amend.help_text(given["f"]))
     if len(words.rest) != 1:
         raise Failure("Expecting one image file name")
-    flags, writethrough = cache_flags(given.get("t", "writeback"))
-    blk = img_open(
-        words.rest[0],
-        given.get("f"),
-        flags | f.BDRV_O_RDWR | f.BDRV_O_RESIZE,
-        image_opts="image-opts" in given,
-        writethrough=writethrough,
-    )
-    with blk:
-        assert blk.bs is not None
-        assert blk.bs.drv is not None
-        if wants_help:
-            return write(1, amend.help_text(blk.bs.drv.format_name))
-        change(blk, ",".join(options), "p" in given and "q" not in given, "force" in given)
+    with Progress("p" in given and "q" not in given, 1.0, "amend") as progress:
+        flags, writethrough = cache_flags(given.get("t", "writeback"))
+        blk = img_open(
+            words.rest[0],
+            given.get("f"),
+            flags | f.BDRV_O_RDWR | f.BDRV_O_RESIZE,
+            image_opts="image-opts" in given,
+            writethrough=writethrough,
+        )
+        with blk:
+            assert blk.bs is not None
+            assert blk.bs.drv is not None
+            if wants_help:
+                return write(1, amend.help_text(blk.bs.drv.format_name))
+            change(blk, ",".join(options), progress, "force" in given)
     return 0
 
 
-def change(blk: BlockBackend, text: str, shows_progress: bool, force: bool) -> None:
+def change(blk: BlockBackend, text: str, progress: Progress, force: bool) -> None:
     """Changes the options that the text names."""
     bs = blk.bs
     assert bs is not None
     assert bs.drv is not None
     options = amend.parse(amend.amendable(bs.drv.format_name), text)
-    with Progress(shows_progress, 1.0, "amend") as progress:
-        try:
-            amend.amend(bs, options, lambda done, total: progress(100 * done / total), force)
-        except BlockError as error:
-            raise because(error) from error
-        finally:
-            progress(100)
+    progress(0)
+    try:
+        amend.amend(bs, options, lambda done, total: progress(100 * done / total), force)
+    finally:
+        progress(100)

@@ -30,10 +30,10 @@ LONG = {
     "force-share": ("U", False),
 }
 INTEGERS = {
-    "c": (f.INT_MAX, "Invalid request count specified"),
-    "d": (f.INT_MAX, "Invalid queue depth specified"),
-    "flush": (f.INT_MAX, "Invalid flush interval specified"),
-    "pattern": (0xFF, "Invalid pattern byte specified"),
+    "c": (0, f.INT_MAX, "Invalid request count specified"),
+    "d": (1, f.INT_MAX, "Invalid queue depth specified"),  # QEMU's waits for ever with 0
+    "flush": (0, f.INT_MAX, "Invalid flush interval specified"),
+    "pattern": (0, 0xFF, "Invalid pattern byte specified"),
 }
 SIZES = {
     "o": ("offset", f.INT64_MAX),
@@ -63,8 +63,7 @@ class Wishes:
 
     def _note(self, option: str, value: str) -> None:
         if option in INTEGERS:
-            most, complaint = INTEGERS[option]
-            self.numbers[option] = integer(value, 0, most, complaint)
+            self.numbers[option] = integer(value, *INTEGERS[option])
         elif option in SIZES:
             name, most = SIZES[option]
             self.numbers[option] = cvtnum(name, value, 0, most)

@@ -56,6 +56,7 @@ def compare(names: list[str], given: dict[str, str], quiet: bool, progress: Prog
         )
 
     with opened(names[0], given.get("f")) as first, opened(names[1], given.get("F")) as second:
+        progress(0)
         comparison = Comparison(
             first,
             second,

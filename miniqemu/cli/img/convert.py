@@ -125,6 +125,7 @@ def run(program: str, argv: list[str]) -> int:
     quiet = wishes.has("q")
     opened: list[BlockBackend] = []
     with Progress(wishes.has("p") and not quiet, 1.0, "convert") as progress:
+        progress(0)
         try:
             for name in wishes.names[:-1]:
                 opened.append(_open_source(wishes, name, flags, writethrough))

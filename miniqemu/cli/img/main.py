@@ -11,10 +11,11 @@ R3  `--version` and `info` of a raw image import nothing dear (tests/miniqemu/cl
 from __future__ import annotations
 
 import gc
+import os
 import sys
 
 from block.core import report
-from block.core.error import BlockError
+from block.core.error import BlockError, errno_of
 from miniqemu.chardev.stdio import fill_standard_descriptors
 from miniqemu.cli.getopt import MissingArgument, UnknownOption, Words
 from miniqemu.cli.output import leave, program_name, write
@@ -68,6 +69,8 @@ def run_command(program: str, argv: list[str]) -> int:
         return _tell(program, error)
     except BlockError as error:
         return _tell(program, because(error))
+    except (OSError, MemoryError) as error:  # not of an image: of this process
+        return _tell(program, Failure(os.strerror(errno_of(error))))
     except Stop as stop:
         return write(1, str(stop))
 

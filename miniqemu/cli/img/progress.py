@@ -24,7 +24,7 @@ SHOW_CURSOR = "\x1b[?25h\n"
 
 
 class Progress:
-    """A context manager; call it with the percents that are done."""
+    """A context manager; call it with the percents that are done, first with 0."""
 
     def __init__(self, enabled: bool, min_skip: float, title: str = "") -> None:
         self.enabled = enabled
@@ -41,7 +41,6 @@ class Progress:
         elif self.bar is not None:
             self.ctrl_c = CtrlC(lambda: write(1, SHOW_CURSOR))  # R3
             self.bar.start()
-        self(0)
         return self
 
     def _on_signal(self, *_: object) -> None:

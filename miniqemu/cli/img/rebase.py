@@ -32,6 +32,7 @@ def run(program: str, argv: list[str]) -> int:
     if not unsafe and "b" not in given:
         raise misused(program, "Must specify backing file (-b) or use unsafe mode (-u)")
     with Progress("p" in given and "q" not in given, 2.0, "rebase") as progress:
+        progress(0)
         flags, writethrough = cache_flags(given.get("t", "writeback"))
         source_flags, _ = cache_flags(given.get("T", "writeback"), "source cache")
         flags |= f.BDRV_O_RDWR | (f.BDRV_O_NO_BACKING if unsafe else 0)

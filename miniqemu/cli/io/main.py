@@ -14,10 +14,11 @@ Called in the main thread.
 from __future__ import annotations
 
 import io
+import os
 import sys
 
 from block.core import report
-from block.core.error import BlockError
+from block.core.error import BlockError, errno_of
 from miniqemu.chardev.stdio import fill_standard_descriptors
 from miniqemu.cli.getopt import MissingArgument, UnknownOption, Words
 from miniqemu.cli.image_opts import parse_image_opts
@@ -99,6 +100,9 @@ def run(session: Session, argv: list[str]) -> int:
         return 1
     except BlockError as error:
         session.report_error(error)
+        return 1
+    except (OSError, MemoryError) as error:  # not of an image: of this process
+        session.report(os.strerror(errno_of(error)))
         return 1
     finally:
         plan.close()

@@ -3,13 +3,16 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
+from miniqemu.cli.img import info
 from miniqemu.cli.img import main as img
 from miniqemu.cli.img.common import size_to_str
 
@@ -101,6 +104,26 @@ def test_the_script_runs_the_tool_by_whatever_name(tmp_path: Path) -> None:
     )
     assert done.returncode == 1
     assert done.stderr.startswith("qemu-img: Expecting one image file name\n")
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [(OSError(errno.EMFILE, ""), "Too many open files"), (MemoryError(), "Cannot allocate memory")],
+)
+def test_what_this_process_lacks_is_told(
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+    reason: str,
+) -> None:
+    monkeypatch.setattr(info, "run", Mock(side_effect=error))
+    assert run(capfd, "info", "x") == (1, "", f"prog: {reason}\n")
+
+
+def test_nobody_waits_for_a_benchmark_without_requests_in_flight(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    assert run(capfd, "bench", "-d", "0", "x") == (1, "", "prog: Invalid queue depth specified\n")
 
 
 def test_an_object_lives_as_long_as_its_command(

@@ -17,7 +17,7 @@ def test_the_line_is_printed_for_every_step_and_for_the_end(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     with Progress(True, 2.0) as tell:
-        for percent in (1, 2, 3, 4, 6, 100):
+        for percent in (0, 1, 2, 3, 4, 6, 100):
             tell(percent)
     said = capfd.readouterr()
     assert said.out == "".join(f"    ({percent:.2f}/100%)\r" for percent in (0, 3, 6, 100)) + "\n"

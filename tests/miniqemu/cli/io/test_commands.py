@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -282,6 +284,11 @@ def test_every_command_is_found_by_its_names_and_explained(run: Run) -> None:
     assert {row.name for row in COMMANDS if row.short} - {"truncate"} <= HELP.keys()
     assert run.line("-c", "help r")[1].startswith("r [-abCqv] [-P pattern")
     assert run.line("-c", "help nothing") == (1, "command nothing not found\n", "")
+
+
+def test_what_this_process_lacks_is_told(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(io, "open_file", Mock(side_effect=OSError(errno.EMFILE, "")))
+    assert run.commands("length") == (1, "", "prog: Too many open files\n")
 
 
 def test_the_process_is_left_as_it_was(run: Run) -> None:
