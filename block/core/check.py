@@ -5,6 +5,8 @@ R1  What is found stands in a BdrvCheckResult, also where the check itself faile
 R2  A check changes nothing unless `fix` says what may be repaired.
 R3  Whoever checks an image opens it with BDRV_O_CHECK: otherwise a driver that repairs at open
     has done it already.
+R4  Nothing is on its way to the image meanwhile: what a write has taken, and no table knows yet,
+    looks like a leak, and would be given to somebody else. `co_check` leaves that to its caller.
 Who may call it: `check` in the main thread; `co_check` in coroutines in the node's context.
 """
 
@@ -103,5 +105,9 @@ def check(
 ) -> BdrvCheckResult:
     """As co_check, with a new result, and waits (bdrv_check). `say` gets a line per finding."""
     result = BdrvCheckResult(say)
-    run_sync(bs.aio_context, lambda: co_check(bs, result, fix))
+    bs.drained_begin()
+    try:
+        run_sync(bs.aio_context, lambda: co_check(bs, result, fix))
+    finally:
+        bs.drained_end()
     return result

@@ -15,6 +15,7 @@ from block.core.edge import BdrvChild
 from block.core.error import BlockError
 from block.formats.qcow2.layout import OFLAG_COPIED, REFCOUNT_TABLE_AT
 from tests.block.formats.qcow2.conftest import Opener
+from tests.support.drivers import Outcome
 from tests.support.qcow2_damage import (
     CLUSTER,
     DAMAGES,
@@ -26,6 +27,7 @@ from tests.support.qcow2_damage import (
     make_whole,
     run_check,
 )
+from tests.support.qcow2_disk import Tape, open_on
 
 LEAKS, ALL = core.FIX_LEAKS, core.FIX_LEAKS | core.FIX_ERRORS
 
@@ -211,6 +213,20 @@ def test_a_disk_in_use_can_be_checked_and_goes_on(image: Path, opener: Opener) -
 
 
 # -- new tables
+
+
+def test_what_a_write_on_its_way_has_taken_is_no_leak(image: Path) -> None:
+    tape, outcome = Tape(image.read_bytes()), Outcome()
+    with open_on(tape) as disk:
+        assert disk.bs is not None
+        tape.parked = True
+        disk.aio_pwritev(0, [memoryview(b"x" * CLUSTER)], outcome)
+        tape.parked = False  # whatever comes later passes by
+        disk.aio_context.bh_schedule_oneshot(tape.release)
+        result = core.check(disk.bs, LEAKS)
+        assert (outcome.ret, result.leaks_fixed) == (0, 0)
+        disk.pwrite(CLUSTER, b"y" * CLUSTER)
+        assert disk.pread(0, CLUSTER) == b"x" * CLUSTER
 
 
 def test_the_old_tables_stay_until_the_header_names_the_new_ones(
