@@ -55,6 +55,13 @@ def filter_or_cow_bs(bs: BlockDriverState) -> BlockDriverState | None:
     return child.bs if child is not None else None
 
 
+def skip_filters(bs: BlockDriverState) -> BlockDriverState:
+    """Returns the first node from here down that is no filter (bdrv_skip_filters)."""
+    while bs.drv is not None and bs.drv.is_filter and (below := filter_or_cow_bs(bs)) is not None:
+        bs = below
+    return bs
+
+
 async def co_block_status(
     bs: BlockDriverState, want_zero: bool, offset: int, nbytes: int
 ) -> Status:

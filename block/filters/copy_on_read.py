@@ -22,7 +22,7 @@ from block.core.filter import FilterDriver, filtered
 from block.core.frozen import freeze_backing_chain, unfreeze_backing_chain
 from block.core.iov import iov_memset_zero, iov_slice
 from block.core.options import Option, invalid, take_options
-from block.core.status import filter_or_cow_bs
+from block.core.status import filter_or_cow_bs, skip_filters
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -100,15 +100,6 @@ def _find_bottom(top: BlockDriverState, name: str) -> BlockDriverState:
     return bottom
 
 
-def _holder(bs: BlockDriverState) -> BlockDriverState:
-    """The node below filters that holds data itself (bdrv_skip_filters)."""
-    while bs.drv is not None and bs.drv.is_filter:
-        below = filter_or_cow_bs(bs)
-        assert below is not None, "a filter without its child"
-        bs = below
-    return bs
-
-
 async def _read_down_to(
     bottom: BlockDriverState,
     child: BdrvChild,
@@ -145,7 +136,7 @@ async def _needs_copy(
         here, size = await status.co_is_allocated(top, offset, nbytes)
     except OSError:
         here, size = False, nbytes
-    holder = _holder(top)
+    holder = skip_filters(top)
     below = filter_or_cow_bs(holder)
     if here or not size or holder is bottom or below is None:
         return False, size

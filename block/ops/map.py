@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from block.core import flags as f
 from block.core.filename import refresh_filename
-from block.core.status import co_block_status, co_block_statuses
+from block.core.status import co_block_status, co_block_statuses, skip_filters
 from block.core.wait import run_sync
 
 TYPE_CHECKING = False
@@ -94,7 +94,7 @@ async def co_walk_map(
 
 async def _entries_at(bs: BlockDriverState, offset: int, nbytes: int) -> list[MapEntry]:
     """One extent, or many in a row where the top layer tells of them at once and decides."""
-    top = _skip_filters(bs)
+    top = skip_filters(bs)
     entries: list[MapEntry] = []
     for status, size, where, file in await co_block_statuses(top, offset, nbytes):
         if not status & (f.BDRV_BLOCK_ZERO | f.BDRV_BLOCK_DATA) and top.backing is not None:
@@ -123,22 +123,12 @@ def _entry(
 async def _entry_at(bs: BlockDriverState, offset: int, nbytes: int) -> MapEntry:
     """Asks layer after layer until one decides (get_block_status)."""
     depth = 0
-    node: BlockDriverState = _skip_filters(bs)
+    node = skip_filters(bs)
     while True:
         status, nbytes, where, file = await co_block_status(node, True, offset, nbytes)
         assert nbytes, "an empty extent"
         decided = status & (f.BDRV_BLOCK_ZERO | f.BDRV_BLOCK_DATA)
         if decided or node.backing is None:
             return _entry(offset, nbytes, status, depth, where, file)
-        node = _skip_filters(node.backing.bs)
+        node = skip_filters(node.backing.bs)
         depth += 1
-
-
-def _skip_filters(bs: BlockDriverState) -> BlockDriverState:
-    """The first node from here down that is no filter (bdrv_skip_filters)."""
-    while bs.drv is not None and bs.drv.is_filter:
-        child = bs.file or bs.backing
-        if child is None:
-            break
-        bs = child.bs
-    return bs

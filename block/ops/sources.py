@@ -18,7 +18,7 @@ import os
 
 from block.core import flags as f
 from block.core.error import errno_of
-from block.core.status import co_block_status_above
+from block.core.status import co_block_status_above, skip_filters
 from block.lean import partial
 from block.ops.salvage import co_salvage
 
@@ -169,7 +169,6 @@ def sees_reads(bs: BlockDriverState) -> bool:
 
 
 def cow_bs(bs: BlockDriverState) -> BlockDriverState | None:
-    """The backing file of an image, from below filters (bdrv_cow_bs, bdrv_skip_filters)."""
-    while bs.drv is not None and bs.drv.is_filter and (child := bs.file or bs.backing):
-        bs = child.bs
-    return bs.backing.bs if bs.backing is not None else None
+    """The backing file of an image, from below filters (bdrv_cow_bs)."""
+    backing = skip_filters(bs).backing
+    return backing.bs if backing is not None else None
