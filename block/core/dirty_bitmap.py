@@ -352,7 +352,7 @@ def supports_persistent(bs: BlockDriverState) -> bool:
 def check_can_store(bs: BlockDriverState, name: str, granularity: int) -> None:
     """Raises BlockError unless the image can keep a new bitmap like that
     (bdrv_can_store_new_dirty_bitmap)."""
-    who = graph.device_name(bs) or bs.node_name
+    who = graph.device_or_node_name(bs)
     what = f"Can't store persistent bitmaps to {who}: "
     if bs.drv is None:
         raise BlockError(errno.ENOMEDIUM, f"{what}No medium found", bs.node_name)

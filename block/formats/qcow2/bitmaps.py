@@ -161,7 +161,7 @@ def inactivate(bs: BlockDriverState) -> None:
     try:
         run_sync(bs.aio_context, lambda: co_store(bs))
     except OSError as error:
-        who = graph.device_name(bs) or bs.node_name
+        who = graph.device_or_node_name(bs)
         warn_report(f"Lost persistent bitmaps during inactivation of node '{who}': {error}")
     with suppress(OSError):  # the caches say themselves what they could not write
         bs.flush()
@@ -263,7 +263,7 @@ def check_can_store(bs: BlockDriverState, name: str, granularity: int) -> None:
         _check_constraints(bs, name, granularity)
         _check_room(s, name)
     except BlockError as error:
-        who = graph.device_name(bs) or bs.node_name
+        who = graph.device_or_node_name(bs)
         raise refuse(s, f"Can't make bitmap '{name}' persistent in '{who}': {error}") from error
 
 
