@@ -11,7 +11,9 @@ R2).
 
 from __future__ import annotations
 
+from block.core.options import invalid
 from block.crypto.modes import SECTOR
+from block.objects.secret import lookup_as_utf8
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,6 +29,14 @@ if TYPE_CHECKING:
     InitFunc: TypeAlias = Callable[[int], None]  # (bytes that the header takes)
 
 SECTOR_BITS = SECTOR.bit_length() - 1
+
+
+def password_of(key_secret: str | None, prefix: str) -> bytes:
+    """The password that the option `key-secret` names; `prefix` stands in front of that name in
+    the message. Raises BlockError."""
+    if key_secret is None:
+        raise invalid(f"Parameter '{prefix}key-secret' is required for cipher")
+    return lookup_as_utf8(key_secret)
 
 
 class CryptoBlock:

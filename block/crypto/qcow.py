@@ -8,11 +8,9 @@ can tell whether another holds the same. QEMU reads such images in its tools onl
 
 from __future__ import annotations
 
-from block.core.options import invalid
-from block.crypto.block import CryptoBlock
+from block.crypto.block import CryptoBlock, password_of
 from block.crypto.cipher import new_cipher
 from block.crypto.ivgen import plain64
-from block.objects.secret import lookup_as_utf8
 
 KEY_LENGTH = 16
 
@@ -30,7 +28,5 @@ def open_qcow(key_secret: str | None, prefix: str, no_io: bool = False) -> QcowB
     """
     if no_io:
         return QcowBlock(None, 0)
-    if key_secret is None:
-        raise invalid(f"Parameter '{prefix}key-secret' is required for cipher")
-    key = lookup_as_utf8(key_secret)[:KEY_LENGTH].ljust(KEY_LENGTH, b"\0")
+    key = password_of(key_secret, prefix)[:KEY_LENGTH].ljust(KEY_LENGTH, b"\0")
     return QcowBlock(new_cipher("aes-128", "cbc", key, plain64), 0)

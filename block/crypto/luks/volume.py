@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 
 from block.core.options import invalid
-from block.crypto.block import CryptoBlock
+from block.crypto.block import CryptoBlock, password_of
 from block.crypto.luks import header as head
 from block.crypto.luks import layout as lay
 from block.crypto.luks.keyslot import (
@@ -21,7 +21,6 @@ from block.crypto.luks.keyslot import (
     store_key,
 )
 from block.crypto.modes import SECTOR
-from block.objects.secret import lookup_as_utf8
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -71,13 +70,6 @@ def _slot_info(header: Any, number: int) -> dict[str, object]:
         info["stripes"] = slot.stripes
     info["key-offset"] = slot.key_offset_sector * SECTOR
     return info
-
-
-def password_of(key_secret: str | None, prefix: str) -> bytes:
-    """The password that the option `key-secret` names. Raises BlockError."""
-    if key_secret is None:
-        raise invalid(f"Parameter '{prefix}key-secret' is required for cipher")
-    return lookup_as_utf8(key_secret)
 
 
 def open_luks(
