@@ -15,7 +15,7 @@ from block.aio.world import the_world
 from block.core import flags as f
 from block.core.cache import parse_cache_mode
 from block.core.open import open_backend
-from block.core.options import flatten, invalid
+from block.core.options import by_name, flatten, invalid
 from block.core.registry import find_format, find_protocol, find_row
 
 TYPE_CHECKING = False
@@ -75,7 +75,7 @@ def create(filename: str, format: str = "raw", size: object = 0, **options: obje
         raise invalid(f"Unknown file format '{format}'")
     driver = find_format(format)
     protocol = find_protocol(filename)
-    known = {option.name for option in (*driver.create_opts, *protocol.create_opts)}
+    known = by_name(driver.create_opts, protocol.create_opts)
     for option in options:
         if option not in known:
             raise invalid(f"Invalid parameter '{option}'")

@@ -197,6 +197,16 @@ PARSERS = {
 }
 
 
+def by_name(*lists: Iterable[Option]) -> dict[str, Option]:
+    """Declared options by their names; of two with one name the first counts
+    (qemu_opts_append)."""
+    found: dict[str, Option] = {}
+    for declared in lists:
+        for option in declared:
+            found.setdefault(option.name, option)
+    return found
+
+
 def take_options(options: dict[str, object], declared: Iterable[Option]) -> dict[str, Any]:
     """Removes the declared options from `options` and returns them converted
     (qemu_opts_absorb_qdict). Options that are absent come with their default.

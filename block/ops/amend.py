@@ -11,17 +11,16 @@ from __future__ import annotations
 import errno
 
 from block.core.error import BlockError
-from block.core.options import format_help
+from block.core.options import by_name, format_help
 from block.core.registry import find_format, find_row
 from block.ops.create import parse_options
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
     from block.core.driver import BlockDriver
     from block.core.node import BlockDriverState
-    from block.core.options import Option
 
 ONLY_NEW_IMAGES = "This option is only supported for image creation"
 
@@ -46,18 +45,14 @@ def help_text(fmt: str) -> str:
 def parse(driver: BlockDriver, text: str) -> dict[str, object]:
     """Converted values of 'compat=1.1,size=1G'. Raises BlockError (R1, R2)."""
     try:
-        return parse_options(text, _by_name(driver.amend_opts))
+        return parse_options(text, by_name(driver.amend_opts))
     except BlockError as error:
         try:
-            parse_options(text, _by_name((*driver.create_opts, *driver.amend_opts)))
+            parse_options(text, by_name(driver.create_opts, driver.amend_opts))
         except BlockError:
             raise error from None
         number = error.errno or errno.EINVAL
         raise BlockError(number, str(error), hint=ONLY_NEW_IMAGES) from None
-
-
-def _by_name(declared: Iterable[Option]) -> dict[str, Option]:
-    return {option.name: option for option in declared}
 
 
 def amend(

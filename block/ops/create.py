@@ -16,9 +16,9 @@ import errno
 from block.core import flags as f
 from block.core.error import BlockError
 from block.core.filename import full_backing_filename
-from block.core.keyval import split_opts
+from block.core.keyval import escape, split_opts
 from block.core.open import open_backend
-from block.core.options import Option, format_help, invalid
+from block.core.options import Option, by_name, format_help, invalid
 from block.core.registry import find_format, find_protocol, find_row
 
 TYPE_CHECKING = False
@@ -62,7 +62,7 @@ def img_create(request: Request, say: Callable[[str], None]) -> None:
     if "size" not in values:
         raise invalid("Image creation needs a size parameter")
     say(_summary(request, driver, values))
-    has_clusters = "cluster_size" in {option.name for option in driver.create_opts}
+    has_clusters = "cluster_size" in by_name(driver.create_opts)
     try:
         driver.create(request.filename, values)
     except BlockError as error:
@@ -125,10 +125,7 @@ def _declared(fmt: str, filename: str) -> tuple[BlockDriver, dict[str, Option]]:
     if "create" not in protocol.hooks:
         name = protocol.format_name
         raise BlockError(errno.ENOTSUP, f"Protocol driver '{name}' does not support image creation")
-    declared = {option.name: option for option in driver.create_opts}
-    for option in protocol.create_opts:
-        declared.setdefault(option.name, option)
-    return driver, declared
+    return driver, by_name(driver.create_opts, protocol.create_opts)
 
 
 def parse_options(text: str, declared: dict[str, Option]) -> dict[str, object]:
@@ -142,12 +139,12 @@ def parse_options(text: str, declared: dict[str, Option]) -> dict[str, object]:
 
 
 def _add_backing(request: Request, driver: BlockDriver, values: dict[str, object]) -> None:
-    names = {option.name for option in driver.create_opts}
+    known = by_name(driver.create_opts)
     for name, value, what in (
         ("backing_file", request.backing, "Backing file"),
         ("backing_fmt", request.backing_fmt or None, "Backing file format"),
     ):
-        if value is not None and name not in names:
+        if value is not None and name not in known:
             raise invalid(f"{what} not supported for file format '{request.fmt}'")
         if value is not None:
             values[name] = value
@@ -188,7 +185,7 @@ def _summary(request: Request, driver: BlockDriver, values: dict[str, object]) -
         value = values.get(option.name, option.default)
         if value is not None:
             words.append(f"{option.name}={_spelled(value)}")
-    known = {option.name for option in driver.create_opts}
+    known = by_name(driver.create_opts)
     words += [f"{n}={_spelled(v)}" for n, v in values.items() if n not in known]
     return " ".join(words) + "\n"
 
@@ -196,4 +193,4 @@ def _summary(request: Request, driver: BlockDriver, values: dict[str, object]) -
 def _spelled(value: object) -> str:
     if isinstance(value, bool):
         return "on" if value else "off"
-    return str(value).replace(",", ",,")
+    return escape(str(value))

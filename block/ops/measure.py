@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 
 from block.core.error import BlockError
+from block.core.options import by_name
 from block.core.registry import find_format
 from block.ops.create import creatable, parse_options
 
@@ -29,9 +30,7 @@ def measure(
     `options` as for create. Raises BlockError, BadOptions where those are wrong.
     """
     driver = creatable(fmt)
-    declared = {option.name: option for option in driver.create_opts}
-    for option in find_format("file").create_opts:
-        declared.setdefault(option.name, option)
+    declared = by_name(driver.create_opts, find_format("file").create_opts)
     try:
         values = parse_options(options, declared)
     except BlockError as error:
