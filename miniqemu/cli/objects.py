@@ -6,7 +6,7 @@ The text is key=value or JSON. QEMU complains of the two in different words, and
 
 from __future__ import annotations
 
-from block.core.options import is_identifier
+from block.core.options import c_integer, is_identifier
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from .config import Item
 
 INT64 = 1 << 63
-INTEGER = r"\s*[+-]?(0[xX][0-9a-fA-F]+|0[0-7]*|[1-9][0-9]*)"
 
 
 def split_settings(text: str) -> list[str]:
@@ -82,15 +81,8 @@ def int64(item: Item, key: str, value: object) -> int:
 
 def _int64_of_text(item: Item, key: str, text: str) -> int:
     """Reads a number as C does, with its prefixes (qemu_strtoi64)."""
-    import re  # here, because most starts read no number
-
-    if match := re.fullmatch(INTEGER, text):
-        digits = match.group(1)
-        octal = digits.startswith("0") and digits[1:2] not in ("x", "X")
-        number = int(digits, 8 if octal else 0)
-        if "-" in text:
-            number = -number
-        if -INT64 <= number < INT64:
-            return number
-    what = "integer" if of_tool(item) else "an int64 value"
-    raise item.error(f"Parameter '{key}' expects {what}")
+    number = c_integer(text)
+    if number is None or not -INT64 <= number < INT64:
+        what = "integer" if of_tool(item) else "an int64 value"
+        raise item.error(f"Parameter '{key}' expects {what}")
+    return number
