@@ -30,6 +30,7 @@ from block.core import flags as f
 from block.core.error import BlockError
 from block.formats.qcow2 import corrupt, repair
 from block.formats.qcow2.copied import check_copied
+from block.formats.qcow2.dirty import flush_caches
 from block.formats.qcow2.free import pass_down
 from block.formats.qcow2.layout import REFTABLE_OFFSET_MASK
 from block.formats.qcow2.refcount import last_used
@@ -50,8 +51,7 @@ async def co_check(bs: BlockDriverState, result: core.BdrvCheckResult, fix: int)
     s: Qcow2State = bs.opaque
     async with s.lock:
         corrupt.check_usable(s)
-        await s.l2_cache.flush()
-        await s.refcount_cache.flush()
+        await flush_caches(s)
         await check_locked(s, result, fix)
 
 

@@ -16,6 +16,7 @@ R4  Where the bit cannot be set, refcounts are written first, as without lazy_re
 R5  Clusters of metadata have their refcounts written before they are used, always.
 R6  Where it cannot be taken away, it may be gone from the disk all the same. So nobody relies on
     it any more: the next one to need it sets it again.
+So it is known here which tables go to the file, and when: `write_caches`, `flush_caches`.
 Who may call it: coroutines that hold the image's lock; `co_mark_clean` takes it.
 """
 
@@ -53,12 +54,25 @@ async def may_postpone(s: Qcow2State) -> bool:
     return is_dirty(s)
 
 
+async def write_caches(s: Qcow2State) -> None:
+    """Hands all tables to the file (qcow2_write_caches). Not refcounts that may wait."""
+    if not s.broken:
+        await s.l2_cache.write()
+        if not is_dirty(s):
+            await s.refcount_cache.write()
+
+
+async def flush_caches(s: Qcow2State) -> None:
+    """Makes all tables durable, refcounts that may wait, too (qcow2_flush_caches)."""
+    await s.l2_cache.flush()
+    await s.refcount_cache.flush()
+
+
 async def mark_clean(s: Qcow2State) -> None:
     """Makes the refcounts right on the disk, then takes the bit away (R2, R3)."""
     if not is_dirty(s) or s.broken:
         return
-    await s.l2_cache.flush()
-    await s.refcount_cache.flush()
+    await flush_caches(s)
     if s.owns_dirty_bit:
         try:
             await write_incompatible(s, s.incompatible_features & ~INCOMPAT_DIRTY)

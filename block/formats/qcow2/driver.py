@@ -309,7 +309,7 @@ class Qcow2Driver(BlockDriver):
         corrupt.check_nothing_lost(s)
         if s.l2_cache.dirty or s.refcount_cache.dirty or s.lock.locked:
             async with s.lock:
-                await truncate.write_caches(s)
+                await dirty.write_caches(s)
                 let_go.look_below(s)
 
     def co_block_status(

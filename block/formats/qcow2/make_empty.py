@@ -24,7 +24,7 @@ from array import array
 from block.core import debug
 from block.core.wait import run_sync
 from block.formats.qcow2.cache import to_disk
-from block.formats.qcow2.dirty import mark_clean, write_incompatible
+from block.formats.qcow2.dirty import flush_caches, mark_clean, write_incompatible
 from block.formats.qcow2.layout import INCOMPAT_DIRTY, TABLES_AT, TABLES_PLACE
 from block.formats.qcow2.refcount import TYPECODES, set_cell
 from block.formats.qcow2.zero import forget
@@ -57,14 +57,12 @@ def _clusters(s: Qcow2State) -> int:
 async def _forget_all(s: Qcow2State) -> None:
     async with s.lock:
         await forget(s, 0, s.bs.total_sectors << 9)
-        await s.l2_cache.flush()
-        await s.refcount_cache.flush()
+        await flush_caches(s)
 
 
 async def _start_over(s: Qcow2State) -> None:
     async with s.lock:
-        await s.l2_cache.flush()
-        await s.refcount_cache.flush()
+        await flush_caches(s)
         await write_incompatible(s, s.incompatible_features | INCOMPAT_DIRTY)
         s.owns_dirty_bit = True
         try:

@@ -23,6 +23,7 @@ from block.core.error import BlockError
 from block.formats.qcow2.alloc import alloc_clusters
 from block.formats.qcow2.cache import to_disk
 from block.formats.qcow2.corrupt import check_overlap
+from block.formats.qcow2.dirty import flush_caches
 from block.formats.qcow2.free import free_clusters, free_table
 from block.formats.qcow2.header_update import co_update_header
 from block.formats.qcow2.layout import ENTRY_SIZE, MAX_REFTABLE_SIZE, REFTABLE_OFFSET_MASK
@@ -43,8 +44,7 @@ async def change_refcount_order(
 ) -> None:
     """Gives every refcount 2^order bits. Raises BlockError; then all is as before."""
     async with s.lock:
-        await s.l2_cache.flush()
-        await s.refcount_cache.flush()
+        await flush_caches(s)
         new = NewTables(s, order, progress)
         try:
             await new.allocate()

@@ -52,8 +52,7 @@ def prepare(bs: BlockDriverState, taken: dict[str, Any], flags: int) -> options.
 async def _settle(s: Qcow2State, becomes_clean: bool) -> None:
     """Writes what the caches hold; and the header, if the refcounts shall not wait any more."""
     async with s.lock:
-        await s.l2_cache.flush()
-        await s.refcount_cache.flush()
+        await dirty.flush_caches(s)
         if becomes_clean:
             await dirty.mark_clean(s)
 

@@ -26,6 +26,7 @@ from block.formats.qcow2.corrupt import (
     check_overlap,
     signal_corruption,
 )
+from block.formats.qcow2.dirty import flush_caches
 from block.formats.qcow2.free import free_clusters, pass_down
 from block.formats.qcow2.layout import OFFSET_MASK, REFTABLE_OFFSET_MASK
 from block.formats.qcow2.refcount import get_cell, last_used, load_block, set_cell
@@ -45,15 +46,10 @@ async def shrink(s: Qcow2State, old: int, size: int) -> None:
     if start < old:
         await forget(s, start, old - start)
     await _drop_l2_tables(s, s.l1_entries(size))
-    await _flush(s)
+    await flush_caches(s)
     await _drop_refblocks(s)
-    await _flush(s)
+    await flush_caches(s)
     await _cut_file(s)
-
-
-async def _flush(s: Qcow2State) -> None:
-    await s.l2_cache.flush()
-    await s.refcount_cache.flush()
 
 
 async def _drop_l2_tables(s: Qcow2State, keep: int) -> None:

@@ -40,6 +40,7 @@ from block.formats.qcow2 import read, shared, write
 from block.formats.qcow2.cache import from_disk, to_disk
 from block.formats.qcow2.cluster import grow_l1_table
 from block.formats.qcow2.corrupt import OL_ACTIVE_L1, check_overlap, check_usable
+from block.formats.qcow2.dirty import flush_caches
 from block.formats.qcow2.free import free_clusters
 from block.formats.qcow2.layout import (
     DISK_PLACE,
@@ -79,8 +80,7 @@ def _run(s: Qcow2State, work: Callable[[], Awaitable[None]]) -> None:
         async with s.lock:
             check_usable(s)
             assert not s.allocations, "a write is on its way"
-            await s.l2_cache.flush()
-            await s.refcount_cache.flush()
+            await flush_caches(s)
             await work()
 
     run_sync(s.bs.aio_context, locked)

@@ -32,7 +32,7 @@ from block.core.iov import zero_iov
 from block.formats.qcow2.alloc import alloc_clusters
 from block.formats.qcow2.cluster import grow_l1_table, load_slice, lookup, writable_slice
 from block.formats.qcow2.datafile import is_raw, own_children
-from block.formats.qcow2.dirty import is_dirty
+from block.formats.qcow2.dirty import write_caches
 from block.formats.qcow2.free import free_clusters
 from block.formats.qcow2.layout import OFLAG_COPIED, SIZE_AT
 from block.formats.qcow2.options import follow_size
@@ -144,15 +144,6 @@ async def _zero_subclusters(s: Qcow2State, old: int, size: int) -> int:
     if table.bitmaps[index] & ALL_ALLOC:
         await zeroize(s, start, end - start, 0)
     return start
-
-
-async def write_caches(s: Qcow2State) -> None:
-    """Hands all tables to the file, with the lock (qcow2_write_caches). Not refcounts that may
-    wait (dirty.py)."""
-    if not s.broken:
-        await s.l2_cache.write()
-        if not is_dirty(s):
-            await s.refcount_cache.write()
 
 
 async def _preallocate_all(s: Qcow2State, old: int, end: int, prealloc: str) -> None:
