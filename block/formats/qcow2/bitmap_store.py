@@ -26,7 +26,7 @@ from block.formats.qcow2 import bitmap_directory as disk
 from block.formats.qcow2.alloc import alloc_clusters
 from block.formats.qcow2.bitmap_directory import AUTO, IN_USE, BitmapEntry, refuse
 from block.formats.qcow2.cache import to_disk
-from block.formats.qcow2.corrupt import check_overlap
+from block.formats.qcow2.corrupt import write_checked
 from block.formats.qcow2.dirty import write_caches
 from block.formats.qcow2.free import free_clusters
 from block.formats.qcow2.header_update import co_update_header
@@ -36,12 +36,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from block.core.dirty_bitmap import BdrvDirtyBitmap
     from block.formats.qcow2.state import Qcow2State
-
-
-async def write_checked(s: Qcow2State, offset: int, data: bytes | bytearray | memoryview) -> None:
-    """Writes, unless that would hit other metadata."""
-    await check_overlap(s, offset, len(data))
-    await s.file.co_pwritev(offset, len(data), [memoryview(data)])
 
 
 async def store(s: Qcow2State, bitmaps: list[BdrvDirtyBitmap]) -> None:

@@ -31,7 +31,7 @@ from block.core.wait import run_sync
 from block.formats.qcow2 import bitmap_directory as disk
 from block.formats.qcow2 import bitmap_store
 from block.formats.qcow2.bitmap_directory import AUTO, IN_USE, BitmapEntry, refuse
-from block.formats.qcow2.bitmap_store import write_checked
+from block.formats.qcow2.corrupt import write_checked
 from block.formats.qcow2.layout import AUTOCLEAR_AT, AUTOCLEAR_BITMAPS, ENTRY_SIZE, OFFSET_MASK
 
 TYPE_CHECKING = False

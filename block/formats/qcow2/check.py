@@ -218,7 +218,8 @@ class Stored:
             mended[at] = counted[at]
         s = self._walk.s
         try:
-            await repair.write_block(s, self.place(index), self.refcounts.pack(mended))
+            data = self.refcounts.pack(mended)
+            await corrupt.write_checked(s, self.place(index), data, corrupt.OL_REFBLOCK)
         except OSError as error:
             self._result.say(f"ERROR writing refblock: {error}")
             for at in wrong:

@@ -151,9 +151,8 @@ class CopiedCheck:
         s = self._s
         where = s.l1_offset + index * ENTRY_SIZE
         try:
-            await corrupt.check_overlap(s, where, ENTRY_SIZE, corrupt.OL_ACTIVE_L1)
             data = entry.to_bytes(ENTRY_SIZE, "big")
-            await s.file.co_pwritev(where, ENTRY_SIZE, [memoryview(data)])
+            await corrupt.write_checked(s, where, data, corrupt.OL_ACTIVE_L1)
         except OSError:
             self._result.check_errors += 1
             raise
@@ -163,8 +162,7 @@ class CopiedCheck:
     async def _write_l2(self, place: int, table: array[int], changed: int) -> None:
         s = self._s
         try:
-            await corrupt.check_overlap(s, place, s.cluster_size, corrupt.OL_ACTIVE_L2)
-            await s.file.co_pwritev(place, s.cluster_size, [to_disk(table)])
+            await corrupt.write_checked(s, place, to_disk(table), corrupt.OL_ACTIVE_L2)
         except OSError as error:
             self._result.check_errors += 1
             self._result.say(f"ERROR: Could not write L2 table: {error}")

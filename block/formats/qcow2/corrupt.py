@@ -25,6 +25,8 @@ from block.formats.qcow2.layout import AUTOCLEAR_BITMAPS, INCOMPAT_CORRUPT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
     from block.formats.qcow2.state import Qcow2State
 
 OL_HEADER, OL_ACTIVE_L1, OL_ACTIVE_L2, OL_REFTABLE, OL_REFBLOCK = (1 << bit for bit in range(5))
@@ -164,3 +166,10 @@ async def check_overlap(s: Qcow2State, offset: int, nbytes: int, ignore: int = 0
         raise await signal_corruption(
             s, f"Preventing invalid write on metadata (overlaps with {OL_NAMES[hit]})"
         )
+
+
+async def write_checked(s: Qcow2State, offset: int, data: ReadableBuffer, ignore: int = 0) -> None:
+    """Writes metadata, unless that would hit other metadata (R2); `ignore`: OL_* of its own."""
+    view = memoryview(data)
+    await check_overlap(s, offset, len(view), ignore)
+    await s.file.co_pwritev(offset, len(view), [view])

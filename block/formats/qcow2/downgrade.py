@@ -29,7 +29,12 @@ from block.formats.qcow2 import layout as lay
 from block.formats.qcow2.alloc import alloc_clusters
 from block.formats.qcow2.cache import to_disk
 from block.formats.qcow2.cluster import load_slice, writable_slice
-from block.formats.qcow2.corrupt import OL_ACTIVE_L2, OL_INACTIVE_L2, check_overlap
+from block.formats.qcow2.corrupt import (
+    OL_ACTIVE_L2,
+    OL_INACTIVE_L2,
+    check_overlap,
+    write_checked,
+)
 from block.formats.qcow2.free import free_clusters, free_entry
 from block.formats.qcow2.refcount import change_refcounts, get_refcount
 from block.formats.qcow2.shared import read_l2
@@ -139,9 +144,7 @@ async def _expand_shared(s: Qcow2State, place: int) -> None:
         if table[at]:
             await s.data.co_pwrite_zeroes(table[at] & lay.OFFSET_MASK, s.cluster_size)
     await s.refcount_cache.flush()
-    data = to_disk(table)
-    await check_overlap(s, place, len(data), OL_ACTIVE_L2 | OL_INACTIVE_L2)
-    await s.file.co_pwritev(place, len(data), [data])
+    await write_checked(s, place, to_disk(table), OL_ACTIVE_L2 | OL_INACTIVE_L2)
     await s.file.co_flush()
     for old in dropped:
         for _ in range(users):

@@ -22,7 +22,7 @@ from array import array
 from block.core.error import BlockError
 from block.formats.qcow2.alloc import alloc_clusters
 from block.formats.qcow2.cache import to_disk
-from block.formats.qcow2.corrupt import check_overlap
+from block.formats.qcow2.corrupt import write_checked
 from block.formats.qcow2.dirty import flush_caches
 from block.formats.qcow2.free import free_clusters, free_table
 from block.formats.qcow2.header_update import co_update_header
@@ -160,7 +160,7 @@ class NewTables:
                 at = (index << self.s.refblock_bits) + start & len(cells) - 1
                 cells[at : at + stop - start] = array(cells.typecode, counts[start:stop])
         await self._write_block(number, cells)
-        await self._write_at(self.table_offset, to_disk(self._table()))
+        await write_checked(self.s, self.table_offset, to_disk(self._table()))
         await self.s.file.co_flush()
 
     def _empty(self) -> array[int]:
@@ -174,11 +174,7 @@ class NewTables:
 
     async def _write_block(self, number: int, cells: array[int]) -> None:
         if number in self.places:
-            await self._write_at(self.places[number], pack(self.order, cells))
-
-    async def _write_at(self, offset: int, data: memoryview) -> None:
-        await check_overlap(self.s, offset, len(data))
-        await self.s.file.co_pwritev(offset, len(data), [data])
+            await write_checked(self.s, self.places[number], pack(self.order, cells))
 
     # -- 3 and 4
 

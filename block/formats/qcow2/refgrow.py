@@ -22,7 +22,7 @@ from block.core import debug
 from block.core.error import BlockError
 from block.formats.qcow2.alloc import find_free
 from block.formats.qcow2.cache import to_disk
-from block.formats.qcow2.corrupt import OL_REFTABLE, check_overlap, signal_corruption
+from block.formats.qcow2.corrupt import OL_REFTABLE, signal_corruption, write_checked
 from block.formats.qcow2.free import free_table
 from block.formats.qcow2.layout import (
     MAX_REFTABLE_SIZE,
@@ -86,8 +86,7 @@ async def _new_block(s: Qcow2State, index: int) -> None:
 
 
 async def _write_sync(s: Qcow2State, offset: int, data: memoryview, ignore: int = 0) -> None:
-    await check_overlap(s, offset, len(data), ignore)
-    await s.file.co_pwritev(offset, len(data), [data])
+    await write_checked(s, offset, data, ignore)
     await s.file.co_flush()
 
 

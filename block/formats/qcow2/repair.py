@@ -22,7 +22,6 @@ from operator import not_
 
 from block.core.error import BlockError
 from block.formats.qcow2.cache import to_disk
-from block.formats.qcow2.corrupt import OL_REFBLOCK, check_overlap
 from block.formats.qcow2.dirty import write_incompatible
 from block.formats.qcow2.layout import (
     ENTRY_SIZE,
@@ -38,12 +37,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from block.formats.qcow2.state import Qcow2State
     from block.formats.qcow2.walk import Walk
-
-
-async def write_block(s: Qcow2State, place: int, data: memoryview) -> None:
-    """Writes a refcount block that has its place already."""
-    await check_overlap(s, place, len(data), OL_REFBLOCK)
-    await s.file.co_pwritev(place, len(data), [data])
 
 
 def forget_tables(s: Qcow2State) -> None:

@@ -23,8 +23,8 @@ from block.formats.qcow2.compressed_entry import compressed_place
 from block.formats.qcow2.corrupt import (
     OL_ACTIVE_L2,
     OL_INACTIVE_L2,
-    check_overlap,
     signal_corruption,
+    write_checked,
 )
 from block.formats.qcow2.free import note_freed, pass_down
 from block.formats.qcow2.layout import OFFSET_MASK, OFLAG_COMPRESSED, OFLAG_COPIED
@@ -157,6 +157,6 @@ async def _set_flags_l2(s: Qcow2State, place: int, index: int) -> None:
             for number, refcount in enumerate(alone, at):
                 table[number] = table[number] & ~OFLAG_COPIED | OFLAG_COPIED * (refcount == 1)
     if changed:
-        await check_overlap(s, place, s.cluster_size, OL_ACTIVE_L2 | OL_INACTIVE_L2)
         s.l2_cache.forget(place, s.cluster_size)
-        await s.file.co_pwritev(place, s.cluster_size, [to_disk(join(table, bitmaps))])
+        data = to_disk(join(table, bitmaps))
+        await write_checked(s, place, data, OL_ACTIVE_L2 | OL_INACTIVE_L2)

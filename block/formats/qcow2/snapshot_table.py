@@ -27,7 +27,7 @@ from block.core import flags as f
 from block.core.error import BlockError, failed
 from block.core.snapshot import NO_ICOUNT, SnapshotInfo
 from block.formats.qcow2.alloc import alloc_clusters
-from block.formats.qcow2.corrupt import check_overlap
+from block.formats.qcow2.corrupt import write_checked
 from block.formats.qcow2.free import free_clusters
 from block.formats.qcow2.layout import (
     ENTRY_SIZE,
@@ -299,8 +299,7 @@ async def write_new(s: Qcow2State, data: memoryview, what: str) -> int:
         return 0
     offset = await alloc_clusters(s, s.clusters(len(data)), what)
     try:
-        await check_overlap(s, offset, len(data))
-        await s.file.co_pwritev(offset, len(data), [data])
+        await write_checked(s, offset, data)
         await s.refcount_cache.flush()
     except OSError:
         await free_clusters(s, offset, len(data))

@@ -39,7 +39,7 @@ from block.core.wait import run_sync
 from block.formats.qcow2 import read, shared, write
 from block.formats.qcow2.cache import from_disk, to_disk
 from block.formats.qcow2.cluster import grow_l1_table
-from block.formats.qcow2.corrupt import OL_ACTIVE_L1, check_overlap, check_usable
+from block.formats.qcow2.corrupt import OL_ACTIVE_L1, check_usable, write_checked
 from block.formats.qcow2.dirty import flush_caches
 from block.formats.qcow2.free import free_clusters
 from block.formats.qcow2.layout import (
@@ -130,9 +130,7 @@ async def update_flags(s: Qcow2State) -> None:
     """Lets the flags of the disk follow from refcounts, and makes all durable."""
     table = s.l1_table[:]
     if await shared.set_flags(s, table):
-        data = to_disk(table)
-        await check_overlap(s, s.l1_offset, len(data), OL_ACTIVE_L1)
-        await s.file.co_pwritev(s.l1_offset, len(data), [data])
+        await write_checked(s, s.l1_offset, to_disk(table), OL_ACTIVE_L1)
         s.l1_table = table
     await s.file.co_flush()
 
