@@ -31,6 +31,7 @@ from block.formats.qcow2.corrupt import (
 )
 from block.formats.qcow2.free import free_table
 from block.formats.qcow2.layout import (
+    ENTRY_SIZE,
     L1_PLACE,
     L1_SIZE_AT,
     MAX_L1_SIZE,
@@ -182,7 +183,7 @@ async def _new_l2_table(s: Qcow2State, index: int) -> None:
     s.add_l2_cluster(place)
     await s.l2_cache.flush()
     entry = to_disk(array("Q", [place | OFLAG_COPIED]))
-    at = s.l1_offset + 8 * index
+    at = s.l1_offset + ENTRY_SIZE * index
     await check_overlap(s, at, len(entry), OL_ACTIVE_L1)
     await debug.debug_event(s.file.bs, debug.L1_UPDATE)
     await s.file.co_pwritev(at, len(entry), [entry])
@@ -203,7 +204,7 @@ async def grow_l1_table(s: Qcow2State, entries: int) -> None:
     """Moves the L1 table to a place where it can have more entries (qcow2_grow_l1_table)."""
     if entries <= len(s.l1_table):
         return
-    if entries * 8 > MAX_L1_SIZE:
+    if entries * ENTRY_SIZE > MAX_L1_SIZE:
         raise BlockError(errno.EFBIG, driver="qcow2")
     table = s.l1_table[:]
     table.extend([0] * (entries - len(table)))
@@ -218,7 +219,7 @@ async def grow_l1_table(s: Qcow2State, entries: int) -> None:
     head = memoryview(L1_PLACE.build({"l1_size": entries, "l1_table_offset": place}))
     await debug.debug_event(s.file.bs, debug.L1_GROW_ACTIVATE_TABLE)
     await switch(s, L1_SIZE_AT, head)
-    old, old_size = s.l1_offset, 8 * len(s.l1_table)
+    old, old_size = s.l1_offset, ENTRY_SIZE * len(s.l1_table)
     s.l1_table, s.l1_offset = table, place
     s.suspects = None
     if old_size:

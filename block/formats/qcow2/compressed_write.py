@@ -2,7 +2,7 @@
 """Compressed writes (qcow2_co_pwritev_compressed_part, qcow2_alloc_compressed_cluster_offset).
 
     pack         all clusters of the request, side by side in worker threads
-    place        with the lock: room for each, byte behind byte (refcount.alloc_bytes)
+    place        with the lock: room for each, byte behind byte (alloc.alloc_bytes)
     write        what lies together in the file by one write
     link         with the lock: the L2 entries
 

@@ -21,7 +21,7 @@ from block.core.error import BlockError
 from block.core.permissions import is_writable
 from block.core.report import to_stderr
 from block.formats.qcow2.dirty import write_incompatible
-from block.formats.qcow2.layout import AUTOCLEAR_BITMAPS, INCOMPAT_CORRUPT
+from block.formats.qcow2.layout import AUTOCLEAR_BITMAPS, ENTRY_SIZE, INCOMPAT_CORRUPT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -118,10 +118,10 @@ def overlap(s: Qcow2State, offset: int, nbytes: int, ignore: int = 0) -> int:
     end = offset + nbytes
     if checks & OL_HEADER and offset < s.cluster_size:
         return OL_HEADER
-    l1_end = s.l1_offset + 8 * len(s.l1_table)
+    l1_end = s.l1_offset + ENTRY_SIZE * len(s.l1_table)
     if checks & OL_ACTIVE_L1 and offset < l1_end and s.l1_offset < end:
         return OL_ACTIVE_L1
-    reftable_end = s.reftable_offset + 8 * len(s.reftable)
+    reftable_end = s.reftable_offset + ENTRY_SIZE * len(s.reftable)
     if checks & OL_REFTABLE and offset < reftable_end and s.reftable_offset < end:
         return OL_REFTABLE
     table_end = s.snapshots_offset + s.snapshots_size

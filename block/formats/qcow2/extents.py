@@ -12,8 +12,8 @@ from __future__ import annotations
 from itertools import compress
 
 from block.core import flags as f
-from block.formats.qcow2.cluster import bytes_without_table, load_slice
-from block.formats.qcow2.layout import NOT_PLAIN, OFFSET_MASK, OFLAG_COMPRESSED, OFLAG_ZERO
+from block.formats.qcow2.cluster import SAME, bytes_without_table, load_slice
+from block.formats.qcow2.layout import OFFSET_MASK, OFLAG_COMPRESSED, OFLAG_ZERO
 from block.formats.qcow2.read import looks_hollow
 from block.lean import or_, reduce
 
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from block.core.status import Status
     from block.formats.qcow2.state import Qcow2State
 
-SAME = OFFSET_MASK | NOT_PLAIN
 PLACED = f.BDRV_BLOCK_OFFSET_VALID
 
 

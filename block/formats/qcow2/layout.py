@@ -151,6 +151,7 @@ MAX_BACKING_NAME = 1023
 MAX_BACKING_FORMAT = 16
 MAX_CLUSTER_OFFSET = (1 << 56) - 1
 ENTRY_SIZE = 8
+"""Bytes of an entry: of L1 and refcount tables, and of L2 tables without subclusters."""
 COMPRESSION_ZLIB = 0
 COMPRESSION_ZSTD = 1
 COMPRESSION_NAMES = ("zlib", "zstd")

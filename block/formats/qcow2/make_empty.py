@@ -25,7 +25,7 @@ from block.core import debug
 from block.core.wait import run_sync
 from block.formats.qcow2.cache import to_disk
 from block.formats.qcow2.dirty import flush_caches, mark_clean, write_incompatible
-from block.formats.qcow2.layout import INCOMPAT_DIRTY, TABLES_AT, TABLES_PLACE
+from block.formats.qcow2.layout import ENTRY_SIZE, INCOMPAT_DIRTY, TABLES_AT, TABLES_PLACE
 from block.formats.qcow2.refcount import TYPECODES, set_cell
 from block.formats.qcow2.zero import forget
 from block.lean import partial
@@ -51,7 +51,7 @@ def _can_start_over(s: Qcow2State) -> bool:
 
 def _clusters(s: Qcow2State) -> int:
     """How many clusters an empty image has."""
-    return 3 + s.clusters(8 * len(s.l1_table))
+    return 3 + s.clusters(ENTRY_SIZE * len(s.l1_table))
 
 
 async def _forget_all(s: Qcow2State) -> None:
@@ -80,9 +80,10 @@ async def _zero_tables(s: Qcow2State) -> None:
     s.l2_cache.drop_all()
     s.refcount_cache.drop_all()
     await debug.debug_event(s.file.bs, debug.L1_UPDATE)
-    await s.file.co_pwrite_zeroes(s.l1_offset, s.clusters(8 * len(s.l1_table)) << s.cluster_bits)
+    nbytes = s.clusters(ENTRY_SIZE * len(s.l1_table)) << s.cluster_bits
+    await s.file.co_pwrite_zeroes(s.l1_offset, nbytes)
     await s.file.co_flush()
-    s.l1_table = array("Q", bytes(8 * len(s.l1_table)))
+    s.l1_table = array("Q", bytes(ENTRY_SIZE * len(s.l1_table)))
     await debug.debug_event(s.file.bs, debug.EMPTY_IMAGE_PREPARE)
     await s.file.co_pwrite_zeroes(s.cluster_size, (_clusters(s) - 1) << s.cluster_bits)
     await s.file.co_flush()

@@ -14,13 +14,11 @@ from block.core.options import invalid
 from block.core.status import co_block_status_above
 from block.core.wait import run_sync
 from block.formats.qcow2.create import Plan
-from block.formats.qcow2.layout import MAX_L1_SIZE
+from block.formats.qcow2.layout import ENTRY_SIZE, MAX_L1_SIZE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from block.core.node import BlockDriverState
-
-ENTRY = 8  # bytes, of an L1, L2 or refcount table
 
 
 def measure(options: dict[str, object], in_bs: BlockDriverState | None) -> dict[str, int]:
@@ -30,8 +28,8 @@ def measure(options: dict[str, object], in_bs: BlockDriverState | None) -> dict[
     cluster_size = 1 << plan.cluster_bits
     size = plan.size if in_bs is None else in_bs.getlength()
     size = _round_up(size, cluster_size)
-    entry = 2 * ENTRY if plan.extended_l2 else ENTRY
-    if size > (MAX_L1_SIZE // ENTRY) * (cluster_size // entry) * cluster_size:
+    entry = 2 * ENTRY_SIZE if plan.extended_l2 else ENTRY_SIZE
+    if size > (MAX_L1_SIZE // ENTRY_SIZE) * (cluster_size // entry) * cluster_size:
         raise invalid("The image size is too large (try using a larger cluster size)")
     data = 0
     if preallocation in ("falloc", "full") or (in_bs is not None and plan.backing_file):
@@ -58,7 +56,7 @@ def _add_bitmaps(info: dict[str, int], in_bs: BlockDriverState, cluster_size: in
 def full_size(size: int, cluster_size: int, refcount_order: int, l2_entry: int) -> int:
     """An image's size with all clusters in use, metadata included (qcow2_calc_prealloc_size)."""
     l2_tables = -(-size // cluster_size // (cluster_size // l2_entry))
-    l1_table = _round_up(l2_tables * ENTRY, cluster_size)
+    l1_table = _round_up(l2_tables * ENTRY_SIZE, cluster_size)
     clusters = 1 + l2_tables + (l1_table + size) // cluster_size
     return (clusters + refcount_clusters(clusters, cluster_size, refcount_order)) * cluster_size
 
@@ -70,7 +68,7 @@ def refcount_clusters(clusters: int, cluster_size: int, refcount_order: int) -> 
     while True:
         before = blocks + table
         blocks = -(-(clusters + before) // counts_per_block)
-        table = -(-blocks // (cluster_size // ENTRY))
+        table = -(-blocks // (cluster_size // ENTRY_SIZE))
         if blocks + table == before:
             return before
 

@@ -25,6 +25,7 @@ from block.formats.qcow2.cache import to_disk
 from block.formats.qcow2.corrupt import OL_REFTABLE, signal_corruption, write_checked
 from block.formats.qcow2.free import free_table
 from block.formats.qcow2.layout import (
+    ENTRY_SIZE,
     MAX_REFTABLE_SIZE,
     REFCOUNT_PLACE,
     REFCOUNT_TABLE_AT,
@@ -80,7 +81,8 @@ async def _new_block(s: Qcow2State, index: int) -> None:
     await s.refcount_cache.put(place, cells)
     await s.refcount_cache.flush()
     await debug.debug_event(s.file.bs, debug.REFBLOCK_ALLOC_HOOKUP)
-    await _write_sync(s, s.reftable_offset + 8 * index, to_disk(array("Q", [place])), OL_REFTABLE)
+    entry = to_disk(array("Q", [place]))
+    await _write_sync(s, s.reftable_offset + ENTRY_SIZE * index, entry, OL_REFTABLE)
     s.reftable[index] = place
     s.add_refblock_cluster(place)
 
@@ -92,7 +94,7 @@ async def _write_sync(s: Qcow2State, offset: int, data: memoryview, ignore: int 
 
 def plan_table(s: Qcow2State, needed: int) -> tuple[int, int]:
     """(entries of the new table, new blocks): half as many again as needed, whole clusters."""
-    per_cluster = s.cluster_size // 8
+    per_cluster = s.cluster_size // ENTRY_SIZE
     blocks = 1
     while True:
         wanted = max(needed, len(s.reftable) + blocks)
@@ -106,16 +108,16 @@ async def _grow_table(s: Qcow2State, needed: int) -> None:
     """Moves the refcount table to a larger place."""
     await debug.debug_event(s.file.bs, debug.REFTABLE_GROW)
     entries, blocks = plan_table(s, needed)
-    if entries * 8 > MAX_REFTABLE_SIZE:
+    if entries * ENTRY_SIZE > MAX_REFTABLE_SIZE:
         message = "qcow2: the refcount table would become too large"
         raise BlockError(errno.EFBIG, message, s.bs.node_name, "qcow2")
     await s.l2_cache.flush()
     first = len(s.reftable) << s.refblock_bits
-    table_clusters = entries * 8 // s.cluster_size
+    table_clusters = entries * ENTRY_SIZE // s.cluster_size
     places = await _write_new_blocks(s, first, blocks, blocks + table_clusters)
     table = s.reftable + array("Q", places)
     table.extend([0] * (entries - len(table)))
-    old_offset, old_size = s.reftable_offset, 8 * len(s.reftable)
+    old_offset, old_size = s.reftable_offset, ENTRY_SIZE * len(s.reftable)
     offset = first + blocks << s.cluster_bits
     await debug.debug_event(s.file.bs, debug.REFBLOCK_ALLOC_WRITE_TABLE)
     await _write_sync(s, offset, to_disk(table))

@@ -28,7 +28,7 @@ from block.formats.qcow2.corrupt import (
 )
 from block.formats.qcow2.dirty import flush_caches
 from block.formats.qcow2.free import free_clusters, pass_down
-from block.formats.qcow2.layout import OFFSET_MASK, REFTABLE_OFFSET_MASK
+from block.formats.qcow2.layout import ENTRY_SIZE, OFFSET_MASK, REFTABLE_OFFSET_MASK
 from block.formats.qcow2.refcount import get_cell, last_used, load_block, set_cell
 from block.formats.qcow2.switch import switch
 from block.formats.qcow2.zero import forget
@@ -61,8 +61,8 @@ async def _drop_l2_tables(s: Qcow2State, keep: int) -> None:
     entries = s.l1_table[keep:]
     if not any(entries):
         return
-    zeroes = memoryview(bytes(8 * len(entries)))
-    at = s.l1_offset + 8 * keep
+    zeroes = memoryview(bytes(ENTRY_SIZE * len(entries)))
+    at = s.l1_offset + ENTRY_SIZE * keep
     await check_overlap(s, at, len(zeroes), OL_ACTIVE_L1)
     await debug.debug_event(s.file.bs, debug.L1_SHRINK_WRITE_TABLE)
     try:

@@ -24,6 +24,7 @@ from block.aio.co_lock import CoMutex, CoQueue
 from block.formats.qcow2.cache import TableCache
 from block.formats.qcow2.layout import (
     COMPRESSION_ZLIB,
+    ENTRY_SIZE,
     OFFSET_MASK,
     OFLAG_COMPRESSED,
     OFLAG_ZERO,
@@ -238,8 +239,8 @@ class Qcow2State:
         """
         if self.suspects is None:
             size = self.cluster_size
-            l1_end = self.l1_offset + 8 * len(self.l1_table)
-            reftable_end = self.reftable_offset + 8 * len(self.reftable)
+            l1_end = self.l1_offset + ENTRY_SIZE * len(self.l1_table)
+            reftable_end = self.reftable_offset + ENTRY_SIZE * len(self.reftable)
             self.suspects = {0, *self.l2_clusters(), *self.refblock_clusters()}
             self.suspects.update(range(self.l1_offset, l1_end, size))
             self.suspects.update(range(self.reftable_offset, reftable_end, size))
