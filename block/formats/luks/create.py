@@ -14,7 +14,7 @@ from block.core import flags as f
 from block.core.error import BlockError
 from block.core.new_files import NewFiles
 from block.core.open import open_backend
-from block.core.options import Option, invalid, take_options
+from block.core.options import Option, parse_enum, take_options
 from block.core.registry import find_protocol
 from block.crypto.options import LUKS_CREATE_OPTS, take_luks_plan
 
@@ -29,9 +29,8 @@ CREATE_OPTS = (Option("size", "size", "Virtual disk size"), *LUKS_CREATE_OPTS)
 def create(filename: str, options: dict[str, object]) -> None:
     """Makes a volume by that name."""
     size: int = take_options(options, (SIZE,))["size"]
-    prealloc = str(options.pop("preallocation", "off"))
-    if prealloc not in f.PREALLOC_MODES:
-        raise invalid(f"Parameter 'preallocation' does not accept value '{prealloc}'")
+    asked = options.pop("preallocation", None)
+    prealloc = parse_enum("preallocation", asked, f.PREALLOC_MODES, "off")
     if prealloc == "metadata":
         prealloc = "off"
     plan = take_luks_plan(options)

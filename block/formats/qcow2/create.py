@@ -17,7 +17,7 @@ from block.core import flags as f
 from block.core.error import BlockError, failed
 from block.core.new_files import NewFiles
 from block.core.open import bdrv_open, open_backend
-from block.core.options import Option, invalid, take_options
+from block.core.options import Option, invalid, parse_enum, take_options
 from block.core.registry import find_protocol, find_row
 from block.core.wait import run_sync
 from block.formats.qcow2 import crypto, datafile
@@ -90,30 +90,24 @@ class Plan:
         self.encryption = crypto.Plan(options)
         taken = take_options(options, CREATE_OPTS)
         self.size: int = -(-(taken["size"] or 0) // f.SECTOR_SIZE) * f.SECTOR_SIZE
-        compat = taken["compat"] or "1.1"
-        if compat not in VERSIONS:
-            raise invalid(f"Parameter 'version' does not accept value '{compat}'")
-        self.version = VERSIONS[compat]
+        self.version = VERSIONS[parse_enum("version", taken["compat"], VERSIONS, "1.1")]
+        mode, method = taken["preallocation"], taken["compression_type"]
+        self.preallocation = parse_enum("preallocation", mode, f.PREALLOC_MODES, "off")
+        method = parse_enum("compression-type", method, COMPRESSION_NAMES, "zlib")
+        self.compression_type = COMPRESSION_NAMES.index(method)
         self.extended_l2: bool = taken["extended_l2"]
         if self.extended_l2 and self.version < 3:
             raise _too_old("Extended L2 entries are")
         self.cluster_bits = _cluster_bits(taken["cluster_size"], self.extended_l2)
         self.refcount_order = _refcount_order(taken["refcount_bits"], self.version)
-        self.preallocation: str = taken["preallocation"] or "off"
         self.lazy_refcounts: bool = taken["lazy_refcounts"]
         self.backing_file: str = taken["backing_file"] or ""
         self.backing_format: str = taken["backing_fmt"] or ""
         self.data_file: str = taken["data_file"] or ""
         self.data_file_raw = bool(taken["data_file_raw"])
-        method = taken["compression_type"]
-        if method not in COMPRESSION_NAMES:
-            raise invalid(f"Parameter 'compression-type' does not accept value '{method}'")
-        self.compression_type = COMPRESSION_NAMES.index(method)
         self._check()
 
     def _check(self) -> None:
-        if self.preallocation not in f.PREALLOC_MODES:
-            raise invalid(f"Parameter 'preallocation' does not accept value '{self.preallocation}'")
         if self.backing_file and self.preallocation != "off" and not self.extended_l2:
             raise invalid(
                 "Backing file and preallocation can only be used at the same time if "
