@@ -37,8 +37,7 @@ def do_truncate(session: Session, argv: list[str]) -> None:
 
 def _prealloc_mode(session: Session, text: str) -> str:
     if text not in f.PREALLOC_MODES:
-        session.report(f"Invalid preallocation mode '{text}'")
-        raise Failed
+        raise session.refused(f"Invalid preallocation mode '{text}'")
     return text
 
 
@@ -94,11 +93,10 @@ def do_map(session: Session, argv: list[str]) -> None:
         try:
             allocated, nbytes = _extent(session, offset, length - offset)
         except OSError as error:
-            session.report(f"Failed to get allocation status: {os.strerror(errno_of(error))}")
-            raise Failed from None
+            reason = os.strerror(errno_of(error))
+            raise session.refused(f"Failed to get allocation status: {reason}") from None
         if not nbytes:
-            session.report("Unexpected end of image")
-            raise Failed
+            raise session.refused("Unexpected end of image")
         what = "    allocated" if allocated else "not allocated"
         size, place = cvtstr(nbytes), cvtstr(offset)
         session.say(f"{size} ({nbytes:#x}) bytes {what} at offset {place} ({offset:#x})")

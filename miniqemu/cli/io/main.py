@@ -154,8 +154,7 @@ class Plan:
         if len(words.rest) > 1:
             raise Misused
         if self.format is not None and self.session.image_opts:
-            self.session.report("--image-opts and -f are mutually exclusive")
-            raise Failed
+            raise self.session.refused("--image-opts and -f are mutually exclusive")
         self.filename = words.rest[0] if words.rest else None
 
     def _take(self, option: str, value: str) -> None:
@@ -184,14 +183,13 @@ class Plan:
         except user_objects.Asked as answer:
             raise Asked(str(answer).rstrip("\n")) from None
         except CliError as error:
-            self.session.report(str(error))
-            raise Failed from None
+            raise self.session.refused(str(error)) from None
 
     def _standard(self, option: str) -> None:
         """-T, which is not there, -h and -V."""
         if option == "T":
-            self.session.report("option '--trace' is not available in this version of miniqemu")
-            raise Failed
+            message = "option '--trace' is not available in this version of miniqemu"
+            raise self.session.refused(message)
         from .texts import usage, version
 
         raise Asked(usage(self.session.program) if option == "h" else version(self.session.program))

@@ -70,8 +70,7 @@ def _parse(session: Session, what: str, parse: Callable[[str], T], value: str) -
     try:
         return parse(value)
     except BlockError:
-        session.report(f"Invalid {what} option: {value}")
-        raise Failed from None
+        raise session.refused(f"Invalid {what} option: {value}") from None
 
 
 def open_file(
@@ -79,12 +78,10 @@ def open_file(
 ) -> None:
     """Opens an image for the commands that follow (openfile). Raises Failed."""
     if session.blk is not None:
-        session.report("file open already, try 'help close'")
-        raise Failed
+        raise session.refused("file open already, try 'help close'")
     if mode.force_share:
         if options.get(FORCE_SHARE, "on") != "on":
-            session.report("-U conflicts with image options")
-            raise Failed
+            raise session.refused("-U conflicts with image options")
         options[FORCE_SHARE] = "on"
     flags = mode.flags if mode.read_only else mode.flags | f.BDRV_O_RDWR
     try:
@@ -186,12 +183,8 @@ class Change:
 
     def _once(self) -> None:
         if self.has_mode:
-            self._refuse("Only one -r/-w option may be given")
+            raise self.session.refused("Only one -r/-w option may be given")
         self.has_mode = True
-
-    def _refuse(self, message: str) -> None:
-        self.session.report(message)
-        raise Failed
 
     def complete(self) -> dict[str, object]:
         """All options: what was given by letters, too. Raises Failed where one is given twice."""
@@ -199,10 +192,10 @@ class Change:
         if "read-only" not in options:
             options["read-only"] = not self.flags & f.BDRV_O_RDWR
         elif self.has_mode:
-            self._refuse("Cannot set both -r/-w and 'read-only'")
+            raise self.session.refused("Cannot set both -r/-w and 'read-only'")
         if "cache.direct" not in options and "cache.no-flush" not in options:
             options["cache.direct"] = bool(self.flags & f.BDRV_O_NOCACHE)
             options["cache.no-flush"] = bool(self.flags & f.BDRV_O_NO_FLUSH)
         elif self.has_cache:
-            self._refuse("Cannot set both -c and the cache options")
+            raise self.session.refused("Cannot set both -c and the cache options")
         return options

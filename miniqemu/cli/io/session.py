@@ -78,6 +78,11 @@ class Session:
         """Prints an error with the program's name in front (error_report)."""
         self.complain(f"{self.program}: {message}")
 
+    def refused(self, message: str) -> Failed:
+        """Prints an error so; returns the failure to raise, which has nothing to add."""
+        self.report(message)
+        return Failed()
+
     def report_error(self, error: BlockError, prefix: str = "") -> None:
         """Prints what the block layer said, and its advice (error_reportf_err)."""
         self.report(f"{prefix}{error}")
