@@ -11,8 +11,8 @@ from block.ops.bench import Bench
 from miniqemu.cli.getopt import Words
 from miniqemu.cli.output import write
 
-from .common import cvtnum, img_open, integer, options_of
-from .errors import Failure, misused
+from .common import cvtnum, img_open, integer, one_image, options_of
+from .errors import Failure
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -53,9 +53,7 @@ class Wishes:
         for option, value in options_of(program, words):
             self.given[option] = value
             self._note(option, value)
-        if len(words.rest) != 1:
-            raise misused(program, "Expecting one image file name")
-        self.name = words.rest[0]
+        self.name = one_image(program, words)
         if self.numbers["flush"] and "w" not in self.given:
             raise Failure("--flush-interval is only available in write tests")
         if 0 < self.numbers["flush"] < self.numbers["d"]:

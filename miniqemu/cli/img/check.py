@@ -17,7 +17,16 @@ from block.core.error import BlockError
 from miniqemu.cli.getopt import Words
 from miniqemu.cli.output import write
 
-from .common import FORMAT, OUTPUT, SHARED, cache_flags, img_open, options_of, wants_json
+from .common import (
+    FORMAT,
+    OUTPUT,
+    SHARED,
+    cache_flags,
+    img_open,
+    one_image,
+    options_of,
+    wants_json,
+)
 from .errors import Failure, misused
 
 TYPE_CHECKING = False
@@ -37,13 +46,12 @@ def run(program: str, argv: list[str]) -> int:
         if option == "r" and value not in FIXES:
             message = "Unknown option value for -r (expecting 'leaks' or 'all')"
             raise misused(program, f"{message}: {value}")
-    if len(words.rest) != 1:
-        raise misused(program, "Expecting one image file name")
+    name = one_image(program, words)
     as_json = wants_json(given.get("output"))
     flags, writethrough = cache_flags(given.get("T", "writeback"), "source cache")
     flags |= f.BDRV_O_CHECK | (f.BDRV_O_RDWR if "r" in given else 0)
     blk = img_open(
-        words.rest[0],
+        name,
         given.get("f"),
         flags,
         image_opts="image-opts" in given,
@@ -68,7 +76,7 @@ def run(program: str, argv: list[str]) -> int:
         if as_json:
             from block.qapi.qjson import to_json
 
-            image = image_check(result, words.rest[0], blk.bs.drv.format_name)
+            image = image_check(result, name, blk.bs.drv.format_name)
             say(to_json(image, pretty=True) + "\n")
         else:
             say("".join(human(result)))

@@ -27,8 +27,8 @@ from block.ops.commit import Commit
 from miniqemu.cli.getopt import Words
 from miniqemu.cli.output import write
 
-from .common import IMAGE, cache_flags, cvtnum, img_open, limit_rate, options_of
-from .errors import Failure, because, misused
+from .common import IMAGE, cache_flags, cvtnum, img_open, limit_rate, one_image, options_of
+from .errors import Failure, because
 from .progress import Progress
 
 TYPE_CHECKING = False
@@ -48,12 +48,10 @@ def run(program: str, argv: list[str]) -> int:
         given[option] = value
         if option == "r":
             rate = cvtnum("rate limit", value)
-    if len(words.rest) != 1:
-        raise misused(program, "Expecting one image file name")
+    name = one_image(program, words)
     flags, writethrough = cache_flags(given.get("t", "writeback"))
     flags |= f.BDRV_O_RDWR | f.BDRV_O_UNMAP
     quiet = "q" in given
-    name = words.rest[0]
     options = described(name, given)
     below = take_sub_options(options, "backing")
     # From here on the top, then what is below it, down to the base.

@@ -10,7 +10,7 @@ from block.core.open import open_backend
 from block.core.options import c_integer, size_of_text
 from miniqemu.cli.getopt import Words
 
-from .errors import Failure, Stop, because
+from .errors import Failure, Stop, because, misused
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -44,6 +44,13 @@ def options_of(program: str, words: Words, status: int = 1) -> Iterator[tuple[st
             _make_object(value, status)
         else:
             yield option, value
+
+
+def one_image(program: str, words: Words) -> str:
+    """The image that a command is about; most know of one only."""
+    if len(words.rest) != 1:
+        raise misused(program, "Expecting one image file name")
+    return words.rest[0]
 
 
 def _make_object(text: str, status: int) -> None:

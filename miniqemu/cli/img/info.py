@@ -8,8 +8,8 @@ from block.ops.info import query_image_info
 from miniqemu.cli.getopt import Words
 from miniqemu.cli.output import write
 
-from .common import FORMAT, OUTPUT, SHARED, img_open, options_of, size_to_str, wants_json
-from .errors import Failure, misused
+from .common import FORMAT, OUTPUT, SHARED, img_open, one_image, options_of, size_to_str, wants_json
+from .errors import Failure
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,11 +22,10 @@ def run(program: str, argv: list[str]) -> int:
     """Runs the command; the exit status."""
     words = Words(argv, "f:hU", LONG)
     given = dict(options_of(program, words))
-    if len(words.rest) != 1:
-        raise misused(program, "Expecting one image file name")
+    name = one_image(program, words)
     as_json = wants_json(given.get("output"))
     chain = "chain" in given
-    infos = collect(words.rest[0], given.get("f"), "image-opts" in given, chain, "U" in given)
+    infos = collect(name, given.get("f"), "image-opts" in given, chain, "U" in given)
     if not as_json:
         return write(1, "\n".join("".join(human(info)) for info in infos))
     from block.qapi.qjson import to_json

@@ -7,8 +7,8 @@ from block.ops.map import walk_map
 from miniqemu.cli.getopt import Words
 from miniqemu.cli.output import write
 
-from .common import FORMAT, OUTPUT, SHARED, cvtnum, img_open, options_of, wants_json
-from .errors import Failure, misused
+from .common import FORMAT, OUTPUT, SHARED, cvtnum, img_open, one_image, options_of, wants_json
+from .errors import Failure
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -55,11 +55,10 @@ def run(program: str, argv: list[str]) -> int:
         given[option] = value
         if option in NUMBERS:
             numbers[option] = cvtnum(NUMBERS[option], value)
-    if len(words.rest) != 1:
-        raise misused(program, "Expecting one image file name")
+    name = one_image(program, words)
     as_json = wants_json(given.get("output"))
     blk = img_open(
-        words.rest[0],
+        name,
         given.get("f"),
         0,
         image_opts="image-opts" in given,

@@ -13,7 +13,7 @@ from block.core.registry import find_row
 from block.ops.rebase import Rebase, new_base, old_base, seen_from
 from miniqemu.cli.getopt import Words
 
-from .common import SHARED, cache_flags, img_open, options_of
+from .common import SHARED, cache_flags, img_open, one_image, options_of
 from .errors import Failure, because, misused
 from .progress import Progress
 
@@ -27,8 +27,7 @@ def run(program: str, argv: list[str]) -> int:
     words = Words(argv, "hf:F:b:upt:T:qU", SHARED)
     given = dict(options_of(program, words))
     unsafe = "u" in given
-    if len(words.rest) != 1:
-        raise misused(program, "Expecting one image file name")
+    name = one_image(program, words)
     if not unsafe and "b" not in given:
         raise misused(program, "Must specify backing file (-b) or use unsafe mode (-u)")
     with Progress("p" in given and "q" not in given, 2.0, "rebase") as progress:
@@ -37,7 +36,7 @@ def run(program: str, argv: list[str]) -> int:
         source_flags, _ = cache_flags(given.get("T", "writeback"), "source cache")
         flags |= f.BDRV_O_RDWR | (f.BDRV_O_NO_BACKING if unsafe else 0)
         blk = img_open(
-            words.rest[0],
+            name,
             given.get("f"),
             flags,
             image_opts="image-opts" in given,

@@ -13,7 +13,7 @@ from block.core.error import BlockError
 from miniqemu.cli.getopt import Words
 from miniqemu.cli.output import write
 
-from .common import SHARED, img_open, options_of
+from .common import SHARED, img_open, one_image, options_of
 from .errors import Failure, because, misused
 from .snapshot_list import snapshot_lines
 
@@ -35,11 +35,10 @@ def run(program: str, argv: list[str]) -> int:
                 raise misused(program, "Cannot mix '-l', '-a', '-c', '-d'")
             action, name = option, value
         given[option] = value
-    if len(words.rest) != 1:
-        raise misused(program, "Expecting one image file name")
+    filename = one_image(program, words)
     flags = 0 if action == "l" else f.BDRV_O_RDWR
     image_opts = "image-opts" in given
-    blk = img_open(words.rest[0], None, flags, image_opts=image_opts, force_share="U" in given)
+    blk = img_open(filename, None, flags, image_opts=image_opts, force_share="U" in given)
     with blk:
         assert blk.bs is not None
         if action == "l":
