@@ -36,6 +36,7 @@ NO_ICOUNT = (1 << 64) - 1
 MAX_ID = 127
 MAX_NAME = 255
 OWN = f.BDRV_CHILD_DATA | f.BDRV_CHILD_METADATA | f.BDRV_CHILD_FILTERED
+"""The roles of children that hold what is the node's own; a backing file has none of that."""
 
 
 class SnapshotInfo:

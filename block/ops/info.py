@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import errno
 
-from block.core import flags as f
 from block.core import snapshot
 from block.core.error import BlockError
 from block.core.filename import node_backing_filename, refresh_filename
@@ -23,9 +22,6 @@ if TYPE_CHECKING:
     from block.core.snapshot import SnapshotInfo
 
     ImageInfo = dict[str, object]
-
-# The children whose room counts as their parent's own.
-OWN = f.BDRV_CHILD_DATA | f.BDRV_CHILD_METADATA | f.BDRV_CHILD_FILTERED
 
 
 def query_image_info(bs: BlockDriverState) -> ImageInfo:
@@ -110,7 +106,7 @@ def allocated_file_size(bs: BlockDriverState) -> int | None:
         return None
     total = 0
     for child in bs.children:
-        if child.role & OWN:
+        if child.role & snapshot.OWN:
             taken = allocated_file_size(child.bs)
             if taken is None:
                 return None
