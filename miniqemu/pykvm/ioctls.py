@@ -73,7 +73,6 @@ KVM_SET_LAPIC = _IOW(0x8F, structs.kvm_lapic_state)
 KVM_SET_CPUID2 = _IOW(0x90, structs.kvm_cpuid2)
 KVM_GET_MP_STATE = _IOR(0x98, structs.kvm_mp_state)
 KVM_SET_MP_STATE = _IOW(0x99, structs.kvm_mp_state)
-KVM_SET_GUEST_DEBUG = _IOW(0x9B, structs.kvm_guest_debug)
 KVM_GET_VCPU_EVENTS = _IOR(0x9F, structs.kvm_vcpu_events)
 KVM_SET_VCPU_EVENTS = _IOW(0xA0, structs.kvm_vcpu_events)
 KVM_GET_DEBUGREGS = _IOR(0xA1, structs.kvm_debugregs)
@@ -151,9 +150,3 @@ KVM_MP_STATE_UNINITIALIZED = 1
 KVM_MP_STATE_INIT_RECEIVED = 2
 KVM_MP_STATE_HALTED = 3
 KVM_MP_STATE_SIPI_RECEIVED = 4
-
-# kvm_guest_debug.control
-KVM_GUESTDBG_ENABLE = 1
-KVM_GUESTDBG_SINGLESTEP = 2
-KVM_GUESTDBG_USE_SW_BP = 0x10000
-KVM_GUESTDBG_USE_HW_BP = 0x20000

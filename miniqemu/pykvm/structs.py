@@ -209,10 +209,6 @@ class kvm_debugregs(Structure):
     ]
 
 
-class kvm_guest_debug(Structure):
-    _fields_ = [("control", c_uint32), ("pad", c_uint32), ("debugreg", c_uint64 * 8)]
-
-
 class kvm_translation(Structure):
     _fields_ = [
         ("linear_address", c_uint64),

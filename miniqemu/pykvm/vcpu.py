@@ -31,7 +31,6 @@ from miniqemu.pykvm.structs import (
     kvm_cpuid_entry2,
     kvm_debugregs,
     kvm_fpu,
-    kvm_guest_debug,
     kvm_lapic_state,
     kvm_mp_state,
     kvm_msr_entry,
@@ -195,12 +194,6 @@ class Vcpu:
     def set_debugregs(self, debugregs: kvm_debugregs) -> None:
         """KVM_SET_DEBUGREGS."""
         kvm_ioctl(self.fd, "KVM_SET_DEBUGREGS", debugregs)
-
-    def set_guest_debug(self, control: int, debugreg: tuple[int, ...] = ()) -> None:
-        """KVM_SET_GUEST_DEBUG: single step and breakpoints of the host's debugger."""
-        debug = kvm_guest_debug(control)
-        debug.debugreg[: len(debugreg)] = debugreg
-        kvm_ioctl(self.fd, "KVM_SET_GUEST_DEBUG", debug)
 
     def translate(self, linear: int) -> int | None:
         """KVM_TRANSLATE: the physical address of a linear one, by the guest's page tables."""

@@ -32,7 +32,6 @@ ANONYMOUS = {
 }
 RENAMED = {
     ("kvm_vcpu_events", "triple_fault_pending"): "triple_fault.pending",
-    ("kvm_guest_debug", "debugreg"): "arch.debugreg",
     ("kvm_run", "exit"): "hw",
 }
 NOT_THE_WHOLE = {"kvm_run"}  # ours ends before the copy of the registers
