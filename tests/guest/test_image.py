@@ -6,14 +6,13 @@ The expected image is made here, from the meaning of the commands alone.
 
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
 
 import pytest
 
 from tests.guest.conftest import SECTOR, SECTORS
-from tests.support import needs
 from tests.support.boot import GOOD, MINIQEMU_KVM, QEMU_KVM, Disk, Vmm, boot
+from tests.support.qemu_tools import qemu
 
 COMMANDS = """
 write 0 the first sector; write 3 0xa5; iwrite 7 by an indirect descriptor; flush;
@@ -50,8 +49,7 @@ def expected_of_large_blocks(before: bytes) -> bytes:
 
 def same(one: Path, other: Path) -> bool:
     """Whether qemu-img finds the images equal, sizes included."""
-    compare = [needs.program("qemu-img"), "compare", "-f", "raw", "-F", "raw"]
-    done = subprocess.run([*compare, str(one), str(other)], capture_output=True, check=False)
+    done = qemu("qemu-img", "compare", "-f", "raw", "-F", "raw", one, other)
     assert done.returncode in (0, 1), done.stderr
     return done.returncode == 0 and one.stat().st_size == other.stat().st_size
 

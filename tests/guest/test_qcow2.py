@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 import block
-from tests.interop.test_qcow2_with_qemu import holds, is_clean
 from tests.support.boot import GOOD, MINIQEMU_KVM, QEMU_KVM, Disk, Vmm, boot, parse_tap
+from tests.support.qemu_tools import holds, is_clean
 
 
 def qcow2_of(image: Path, **options: object) -> Path:
@@ -40,8 +40,8 @@ def test_it_passes_and_the_image_is_clean_and_equal(image: Path, kind: str, ioth
     assert outcome.status == GOOD, outcome.serial + outcome.errors
     assert tap.complete
     assert not tap.failed
-    is_clean(path)
-    holds(path, before)
+    is_clean(path, "qcow2")
+    holds(path, before, "qcow2")
     assert image.read_bytes() == before, "the backing file is only read"
 
 
@@ -51,12 +51,12 @@ def test_what_the_guest_wrote_is_there_for_the_other_program(vmm: Vmm, image: Pa
     path = qcow2_of(image)
     other = MINIQEMU_KVM if vmm is QEMU_KVM else QEMU_KVM
     boot(vmm, [Disk(path, format="qcow2")], "write 1000 hello; poweroff")
-    is_clean(path)
+    is_clean(path, "qcow2")
 
     outcome = boot(other, [Disk(path, format="qcow2", iothread=True)], "read 1000; poweroff")
 
     assert "hello" in outcome.serial
-    is_clean(path)
+    is_clean(path, "qcow2")
 
 
 @pytest.mark.full

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.both_tools import WRITES, Tools, qemu_img, qemu_io
+from tests.support.both_tools import WRITES, Tools
+from tests.support.qemu_tools import qemu_img, qemu_io
 
 
 @pytest.fixture

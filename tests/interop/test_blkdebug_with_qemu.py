@@ -11,7 +11,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -19,7 +18,7 @@ import pytest
 import block
 from block.core.backend import BlockBackend
 from block.core.error import BlockError
-from tests.support import needs
+from tests.support.qemu_tools import qemu
 
 pytestmark = pytest.mark.full
 
@@ -100,11 +99,10 @@ COMMANDS = {
 
 def qemu_does(name: str, format: str) -> list[int]:
     """The errno of each operation that has an outcome. A json: name says the format itself."""
-    words = [needs.program("qemu-io"), "-t", "writeback", "-d", "unmap"]
-    words += ["-f", format] if format else []
+    words = ["-t", "writeback", "-d", "unmap", *(["-f", format] if format else [])]
     for what, offset, nbytes in OPERATIONS:
         words += ["-c", COMMANDS[what].format(offset, nbytes)]
-    done = subprocess.run([*words, name], capture_output=True, text=True, timeout=60, check=False)
+    done = qemu("qemu-io", *words, name)
     found = []
     for line in done.stdout.splitlines():
         if " failed: " in line:
@@ -217,8 +215,6 @@ def test_a_rule_that_qemu_misreads_is_refused_here(tmp_path: Path) -> None:
     rules = tmp_path / "rules.conf"
     rules.write_text("[inject-error]\nevent = write_aio\n")
     name = f"blkdebug:{rules}:{make(tmp_path, 'raw')}"
-    words = [needs.program("qemu-io"), "-f", "raw", "-c", "read 0 512", name]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
-    assert "can't open device" in done.stderr
+    assert "can't open device" in qemu("qemu-io", "-f", "raw", "-c", "read 0 512", name).stderr
     with pytest.raises(BlockError, match=rf"^{rules}:2: parse error"):
         block.open(name, format="raw")

@@ -4,10 +4,8 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import shutil
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,21 +14,13 @@ import pytest
 import block
 from block.core import flags as f
 from block.core.open import open_backend
-from tests.support import needs
+from tests.support.qemu_tools import qemu_done
 
 pytestmark = pytest.mark.full
 
 BASE_SIZE = (4 << 20) - 3 * 512  # no whole number of clusters
 SIZE = (5 << 20) + 5 * 512  # longer than what is below
 Span = tuple[int, int]
-
-
-def qemu(program: str, *words: str | Path) -> str:
-    """Runs a tool of QEMU's, which must succeed; returns what it prints."""
-    command = [needs.program(program), *map(os.fspath, words)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
 
 
 class Chain:
@@ -72,13 +62,13 @@ class Chain:
 
 def map_of(image: Path) -> list[tuple[object, ...]]:
     """What qemu-img map says, but for where in the file clusters lie."""
-    entries = json.loads(qemu("qemu-img", "map", "-f", "qcow2", "--output=json", image))
+    entries = json.loads(qemu_done("qemu-img", "map", "-f", "qcow2", "--output=json", image))
     return [(e["start"], e["length"], e["depth"], e["zero"], e["data"]) for e in entries]
 
 
 def read_by_qemu_flag(image: Path, reads: list[Span], bottom: str | None) -> None:
     commands = [word for start, size in reads for word in ("-c", f"read -q {start} {size}")]
-    qemu("qemu-io", "-C", "-f", "qcow2", *commands, image)
+    qemu_done("qemu-io", "-C", "-f", "qcow2", *commands, image)
 
 
 def read_by_qemu_filter(image: Path, reads: list[Span], bottom: str | None) -> None:
@@ -86,7 +76,7 @@ def read_by_qemu_filter(image: Path, reads: list[Span], bottom: str | None) -> N
     options = {"driver": "copy-on-read", "file": nodes(image)}
     if bottom is not None:
         options["bottom"] = bottom
-    qemu("qemu-io", *commands, "json:" + json.dumps(options))
+    qemu_done("qemu-io", *commands, "json:" + json.dumps(options))
 
 
 def read_by_our_flag(image: Path, reads: list[Span], bottom: str | None) -> None:
@@ -140,9 +130,9 @@ def test_the_same_reads_leave_the_same_image(
     theirs(other, chain.reads, bottom)
     assert map_of(mine) == map_of(other) != before
     for image in (mine, other):
-        qemu("qemu-img", "check", "-q", "-f", "qcow2", image)
+        qemu_done("qemu-img", "check", "-q", "-f", "qcow2", image)
         assert chain.content(image) == chain.whole
-    qemu("qemu-img", "compare", "-q", "-f", "qcow2", "-F", "qcow2", mine, other)
+    qemu_done("qemu-img", "compare", "-q", "-f", "qcow2", "-F", "qcow2", mine, other)
 
 
 def test_after_all_has_been_read_qemu_needs_no_backing_file(tmp_path: Path) -> None:
@@ -152,7 +142,8 @@ def test_after_all_has_been_read_qemu_needs_no_backing_file(tmp_path: Path) -> N
     alone = {"driver": "qcow2", "backing": None, "file": {"driver": "file", "filename": str(image)}}
     reference = tmp_path / "reference.raw"
     reference.write_bytes(chain.whole)
-    qemu("qemu-img", "compare", "-q", *("json:" + json.dumps(o) for o in (alone, raw(reference))))
+    both = ("json:" + json.dumps(options) for options in (alone, raw(reference)))
+    qemu_done("qemu-img", "compare", "-q", *both)
 
 
 def raw(path: Path) -> dict[str, object]:

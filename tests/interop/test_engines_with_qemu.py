@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 import block
-from tests.interop.test_raw_with_qemu import SIZE, ours, qemu, random_ranges, succeeds
+from tests.interop.test_raw_with_qemu import SIZE, ours, random_ranges, succeeds
 from tests.support import needs
+from tests.support.qemu_tools import qemu
 
 ENGINES = [("native", "none"), ("io_uring", "none"), ("io_uring", "writeback")]
 

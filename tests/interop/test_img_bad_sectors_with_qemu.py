@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.both_tools import Tools, qemu_img, qemu_io
+from tests.support.both_tools import Tools
 from tests.support.qcow2_damage import CLUSTER, COPIED, REFBLOCK, Image
 from tests.support.qcow2_packed import poke, text
+from tests.support.qemu_tools import qemu_img, qemu_io
 
 pytestmark = pytest.mark.full
 

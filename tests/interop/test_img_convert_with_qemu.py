@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.both_tools import Tools, lines_of, qemu_img, qemu_io
+from tests.support.both_tools import Tools, lines_of
+from tests.support.qemu_tools import qemu_img, qemu_io
 
 pytestmark = pytest.mark.full
 

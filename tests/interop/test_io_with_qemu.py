@@ -17,6 +17,7 @@ import pytest
 
 from miniqemu.cli.io import main as io
 from tests.support import needs
+from tests.support.qemu_tools import qemu, qemu_done
 
 pytestmark = pytest.mark.full
 
@@ -121,17 +122,11 @@ class Tools:
 
     def image(self, fmt: str, *options: str, size: str = "1M") -> None:
         for folder in (self.theirs, self.ours):
-            command = [needs.program("qemu-img"), "create", "-q", "-f", fmt, *options, "disk", size]
-            subprocess.run(command, check=True, cwd=folder)
+            qemu_done("qemu-img", "create", "-q", "-f", fmt, *options, "disk", size, cwd=folder)
 
     def both(self, *words: str) -> tuple[tuple[int, str, str], tuple[int, str, str]]:
         """(status, output, complaints) of ours, and of theirs."""
-        needs.program("qemu-io")
-        done = subprocess.run(
-            ["qemu-io", *words],
-            capture_output=True, text=True, timeout=60, check=False, cwd=self.theirs,
-            stdin=subprocess.DEVNULL,
-        )  # fmt: skip
+        done = qemu("qemu-io", *words, cwd=self.theirs)
         self.monkeypatch.chdir(self.ours)
         status = io.main(["qemu-io", *words])
         out, err = self.capfd.readouterr()
@@ -139,9 +134,8 @@ class Tools:
         return ours, (done.returncode, blank(done.stdout), done.stderr)
 
     def same_image(self, fmt: str) -> bool:
-        command = [needs.program("qemu-img"), "compare", "-f", fmt, "-F", fmt,
-                   str(self.theirs / "disk"), str(self.ours / "disk")]  # fmt: skip
-        return subprocess.run(command, capture_output=True, check=False).returncode == 0
+        disks = self.theirs / "disk", self.ours / "disk"
+        return qemu("qemu-img", "compare", "-f", fmt, "-F", fmt, *disks).returncode == 0
 
 
 @pytest.fixture
@@ -177,8 +171,8 @@ def test_a_reopen_says_what_cannot_change(tools: Tools) -> None:
     """One line after the other on the same image, which nothing but the allowed ones changes."""
     tools.image("qcow2")
     for folder in (tools.theirs, tools.ours):
-        command = ["qemu-img", "create", "-q", "-f", "qcow2", "-b", "disk", "-F", "qcow2", "top"]
-        subprocess.run(command, check=True, cwd=folder)
+        words = ("create", "-q", "-f", "qcow2", "-b", "disk", "-F", "qcow2", "top")
+        qemu_done("qemu-img", *words, cwd=folder)
     script = " | ".join(f"reopen -o {options}" for options in split(REOPENS))
     ours, theirs = tools.both("-f", "qcow2", *chain(script), "top")
     assert ours[2].splitlines() == theirs[2].splitlines()

@@ -5,14 +5,13 @@ from __future__ import annotations
 
 import os
 import random
-import subprocess
 from pathlib import Path
 
 import pytest
 
 import block
-from tests.support import needs
 from tests.support.qcow2_work import OurImage, Work, qemu_io
+from tests.support.qemu_tools import holds, is_clean, qemu
 
 # What images there are: options of create, size of the disk.
 KINDS = {
@@ -25,26 +24,6 @@ KINDS = {
     "prealloc": ({"preallocation": "metadata"}, 8 << 20),
 }
 ODD = 7 * 512  # sizes are no whole number of clusters
-
-
-def qemu(program: str, *words: str | Path) -> subprocess.CompletedProcess[str]:
-    """Runs a tool of QEMU's to its end."""
-    command = [needs.program(program), *map(os.fspath, words)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-
-
-def is_clean(image: Path) -> None:
-    """`qemu-img check` finds neither errors nor leaks."""
-    done = qemu("qemu-img", "check", "-f", "qcow2", image)
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
-def holds(image: Path, data: bytes | bytearray) -> None:
-    """`qemu-img compare` finds the same bytes."""
-    reference = image.with_suffix(".reference")
-    reference.write_bytes(data)
-    done = qemu("qemu-img", "compare", "-f", "qcow2", "-F", "raw", image, reference)
-    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def make(folder: Path, kind: str, seed: int, backing: bool) -> tuple[Path, Work, int]:
@@ -78,8 +57,8 @@ def work_and_check(folder: Path, kind: str, seed: int, backing: bool, count: int
     finally:
         ours.disk.flush()
         ours.close()
-    is_clean(image)
-    holds(image, work.model)
+    is_clean(image, "qcow2")
+    holds(image, work.model, "qcow2")
 
 
 @pytest.mark.parametrize("backing", [False, True], ids=["alone", "overlay"])
@@ -134,8 +113,8 @@ def test_what_qemu_writes_we_read_and_go_on_with(tmp_path: Path, kind: str, back
             ours.apply(op)
     finally:
         ours.close()
-    is_clean(image)
-    holds(image, work.model)
+    is_clean(image, "qcow2")
+    holds(image, work.model, "qcow2")
 
 
 @pytest.mark.parametrize(
@@ -205,8 +184,8 @@ def test_compressed_clusters_are_read_and_written_over(tmp_path: Path) -> None:
             ours.apply(op)
     finally:
         ours.close()
-    is_clean(image)
-    holds(image, work.model)
+    is_clean(image, "qcow2")
+    holds(image, work.model, "qcow2")
 
 
 def test_an_image_with_snapshots_is_written_and_the_snapshots_stay(tmp_path: Path) -> None:
@@ -221,10 +200,10 @@ def test_an_image_with_snapshots_is_written_and_the_snapshots_stay(tmp_path: Pat
     for op in work.ops(200):
         ours.apply(op)
     ours.close()
-    is_clean(image)
-    holds(image, work.model)
+    is_clean(image, "qcow2")
+    holds(image, work.model, "qcow2")
     assert qemu("qemu-img", "snapshot", "-a", "first", image).returncode == 0
-    holds(image, before)
+    holds(image, before, "qcow2")
 
 
 def test_a_chain_of_three_reads_as_qemu_reads_it(tmp_path: Path) -> None:
@@ -245,8 +224,8 @@ def test_a_chain_of_three_reads_as_qemu_reads_it(tmp_path: Path) -> None:
                     disk.pwrite_zeroes(op.offset, op.nbytes)
     with block.open(os.fspath(top), read_only=True) as disk:
         data = disk.pread(0, 5 << 20)
-    holds(top, data)
-    is_clean(top)
+    holds(top, data, "qcow2")
+    is_clean(top, "qcow2")
 
 
 def test_a_grown_disk_hides_what_the_backing_file_has_behind_the_old_end(tmp_path: Path) -> None:
@@ -258,8 +237,8 @@ def test_a_grown_disk_hides_what_the_backing_file_has_behind_the_old_end(tmp_pat
         disk.truncate(3 << 20)
         data = disk.pread(0, 3 << 20)
     assert data == b"b" * ((1 << 20) + 512) + bytes((2 << 20) - 512)
-    is_clean(image)
-    holds(image, data)
+    is_clean(image, "qcow2")
+    holds(image, data, "qcow2")
 
 
 def test_the_map_of_an_image_is_qemus(tmp_path: Path) -> None:

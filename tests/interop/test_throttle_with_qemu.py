@@ -18,7 +18,7 @@ from block.core.backend_limits import io_limits_enable, set_io_limits
 from block.core.error import BlockError
 from block.core.open import bdrv_open
 from block.objects.throttle_options import config_of
-from tests.support import needs
+from tests.support import needs, qemu_tools
 from tests.support.drivers import backend_on
 from tests.support.throttled import PERM, SECOND_NS, now_ns, virtual_world
 
@@ -44,10 +44,7 @@ WRONG = [
 @pytest.mark.parametrize("limits", WRONG, ids=str)
 def test_wrong_limits_get_qemus_words(limits: dict[str, int]) -> None:
     words = ",".join(f"limits.{name}={value}" for name, value in limits.items())
-    done = subprocess.run(
-        [needs.program("qemu-io"), "--object", f"throttle-group,id=g,{words}", "-c", "quit"],
-        stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60,
-    )  # fmt: skip
+    done = qemu_tools.qemu("qemu-io", "--object", f"throttle-group,id=g,{words}", "-c", "quit")
     assert done.returncode != 0
     with pytest.raises(BlockError) as refused:
         config_of(limits).check()
@@ -56,10 +53,7 @@ def test_wrong_limits_get_qemus_words(limits: dict[str, int]) -> None:
 
 def test_a_group_that_there_is_not_gets_qemus_words() -> None:
     options = "driver=throttle,throttle-group=nope,file.driver=null-co"
-    done = subprocess.run(
-        [needs.program("qemu-io"), "--image-opts", options, "-c", "quit"],
-        stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60,
-    )  # fmt: skip
+    done = qemu_tools.qemu("qemu-io", "--image-opts", options, "-c", "quit")
     with pytest.raises(BlockError) as refused:
         bdrv_open(
             options={"driver": "throttle", "throttle-group": "nope", "file.driver": "null-co"}

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import random
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from block.core.backend import BlockBackend
 from block.core.error import BlockError
 from block.core.keyval import parse_keyval
 from block.core.verify import ContentsMismatch
-from tests.support import needs
+from tests.support.qemu_tools import qemu
 
 pytestmark = pytest.mark.full
 
@@ -55,13 +54,10 @@ def make_files(folder: Path, letters: str) -> None:
 
 def theirs(folder: Path, options: str, commands: list[Command]) -> list[str]:
     """What qemu-io says to an option line and some commands."""
-    words = [needs.program("qemu-io")]
+    words: list[str] = []
     for what, pattern, offset, nbytes in commands:
         words += ["-c", f"{what} -P {pattern} {offset} {nbytes}" if nbytes else what]
-    done = subprocess.run(
-        [*words, "--image-opts", options],
-        cwd=folder, capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
+    done = qemu("qemu-io", *words, "--image-opts", options, cwd=folder)
     lines = (done.stderr + done.stdout).splitlines()
     return sorted(line.removeprefix("qemu-io: ") for line in lines if " ops; " not in line)
 
@@ -223,8 +219,6 @@ def test_every_child_is_the_disk_to_qemu_img(driver: str, tmp_path: Path) -> Non
         assert disk.pread(0, len(model)) == model
     (tmp_path / "model.raw").write_bytes(model)
     for form, name in images:
-        command = [needs.program("qemu-img"), "compare", "-f", form, "-F", "raw", name, "model.raw"]
-        done = subprocess.run(
-            command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
-        )
+        words = ("compare", "-f", form, "-F", "raw", name, "model.raw")
+        done = qemu("qemu-img", *words, cwd=tmp_path)
         assert (done.returncode, done.stdout) == (0, "Images are identical.\n"), done.stderr

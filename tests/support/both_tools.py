@@ -52,17 +52,6 @@ class Tools:
         return theirs
 
 
-def qemu_img(*words: str | bytes) -> None:
-    """Has the real qemu-img do what must succeed."""
-    subprocess.run([needs.program("qemu-img"), *words], check=True, capture_output=True)
-
-
-def qemu_io(fmt: str, name: str, *commands: str) -> None:
-    """Has the real qemu-io do some commands to an image."""
-    line = [needs.program("qemu-io"), "-f", fmt, *(w for c in commands for w in ("-c", c)), name]
-    subprocess.run(line, check=True, capture_output=True)
-
-
 def lines_of(text: str) -> list[str]:
     """The command lines of a text in which they stand between bars."""
     return [line.strip() for line in text.strip().replace("\n", "|").split("|")]

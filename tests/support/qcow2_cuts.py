@@ -4,14 +4,13 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import block
-from tests.support import needs
 from tests.support.qcow2_disk import Flushed, Tape, open_on
 from tests.support.qcow2_work import Work, do
+from tests.support.qemu_tools import qemu, qemu_img
 
 SIZE = (4 << 20) + 3 * 512
 CLEAN, CORRUPT, LEAKS = 0, 2, 3
@@ -27,8 +26,7 @@ def new_image(folder: Path, **options: Any) -> bytes:
 
 def check(path: Path, *words: str) -> int:
     """The exit status of `qemu-img check`: 0 clean, 3 leaks; asserts that it is not corrupt."""
-    command = [needs.program("qemu-img"), "check", "-f", "qcow2", *words, os.fspath(path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    done = qemu("qemu-img", "check", "-f", "qcow2", *words, path)
     assert done.returncode in (CLEAN, LEAKS), done.stdout + done.stderr
     return done.returncode
 
@@ -36,8 +34,7 @@ def check(path: Path, *words: str) -> int:
 def plain(path: Path, folder: Path) -> bytes:
     """What QEMU reads from an image."""
     out = folder / "plain.raw"
-    command = [needs.program("qemu-img"), "convert", "-f", "qcow2", "-O", "raw", path, out]
-    subprocess.run(list(map(os.fspath, command)), check=True, timeout=60)
+    qemu_img("convert", "-f", "qcow2", "-O", "raw", path, out)
     return out.read_bytes()
 
 

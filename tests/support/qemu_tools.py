@@ -10,17 +10,32 @@ from pathlib import Path
 from tests.support import needs
 
 
-def qemu(program: str, *words: str | Path) -> subprocess.CompletedProcess[str]:
-    """Runs a tool of QEMU's to its end."""
-    command = [needs.program(program), *map(os.fspath, words)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+def qemu(
+    program: str, *words: str | bytes | Path, cwd: Path | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Runs a tool of QEMU's to its end, in a folder if there is need."""
+    return subprocess.run(
+        [needs.program(program), *map(os.fspath, words)], cwd=cwd, stdin=subprocess.DEVNULL,
+        capture_output=True, text=True, errors="surrogateescape", timeout=60, check=False,
+    )  # fmt: skip
 
 
-def qemu_done(program: str, *words: str | Path) -> str:
+def qemu_done(program: str, *words: str | bytes | Path, cwd: Path | None = None) -> str:
     """As qemu, of what must succeed; returns what it said."""
-    done = qemu(program, *words)
+    done = qemu(program, *words, cwd=cwd)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
+
+
+def qemu_img(*words: str | bytes | Path) -> str:
+    """As qemu_done, of qemu-img."""
+    return qemu_done("qemu-img", *words)
+
+
+def qemu_io(fmt: str, name: str, *commands: str) -> str:
+    """As qemu_done, of qemu-io, which does some commands to an image."""
+    words = [word for command in commands for word in ("-c", command)]
+    return qemu_done("qemu-io", "-f", fmt, *words, name)
 
 
 def is_clean(image: Path, fmt: str) -> None:

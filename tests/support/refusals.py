@@ -4,14 +4,13 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from pathlib import Path
 
 import pytest
 
 import block
 from block.core.error import BlockError
-from tests.support import needs
+from tests.support.qemu_tools import qemu
 
 
 def refused(path: Path, format: str, read_only: bool = False) -> BlockError:
@@ -23,6 +22,5 @@ def refused(path: Path, format: str, read_only: bool = False) -> BlockError:
 
 def qemu_says(path: Path, format: str) -> str:
     """What qemu-io says instead of opening an image, without its own name and the image's."""
-    command = [needs.program("qemu-io"), "-f", format, "-c", "quit", os.fspath(path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    done = qemu("qemu-io", "-f", format, "-c", "quit", path)
     return done.stderr.removeprefix(f"qemu-io: can't open device {path}: ").rstrip("\n")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from miniqemu.cli import miniqemu
-from tests.support import needs
+from tests.support.qemu_tools import qemu
 
 LINES = {
     "raw": "-f raw x 5M",
@@ -51,8 +51,7 @@ def test_it_says_and_makes_what_qemu_img_does(
     mine = capfd.readouterr()
     made = (folder / "x").read_bytes() if (folder / "x").exists() else None
     (folder / "x").unlink(missing_ok=True)
-    command = [needs.program("qemu-img"), "create", *line.split()]
-    theirs = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    theirs = qemu("qemu-img", "create", *line.split())
     assert (status, mine.out, mine.err) == (theirs.returncode, theirs.stdout, theirs.stderr)
     assert made == ((folder / "x").read_bytes() if (folder / "x").exists() else None)
 

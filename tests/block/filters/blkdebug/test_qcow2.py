@@ -11,7 +11,6 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,9 +24,9 @@ from block.core.error import BlockError
 from block.core.open import open_backend
 from block.core.wait import poll_while
 from block.filters.blkdebug.rules import Machine
-from tests.support import needs
 from tests.support.blkdebug import FLAGS, Ear, heard, node, opened, write
 from tests.support.drivers import Disk, FastRam, Outcome, ram_node
+from tests.support.qemu_tools import qemu, qemu_img
 
 KIB = 1024
 SIZE = 6 * KIB * KIB
@@ -68,13 +67,8 @@ def model() -> bytes:
     return bytes(disk)
 
 
-def qemu_img(*words: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [needs.program("qemu-img"), *map(os.fspath, words)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-
-
 def is_leaky_at_most(image: Path) -> None:
-    done = qemu_img("check", "-f", "qcow2", image)
+    done = qemu("qemu-img", "check", "-f", "qcow2", image)
     assert done.returncode in (CLEAN, LEAKS), done.stdout + done.stderr
 
 
@@ -90,7 +84,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )  # fmt: skip
     with block.open(os.fspath(image), format="qcow2") as disk:
         disk.pwrite(0, b"\xee" * KIB)
-    assert qemu_img("snapshot", "-c", "old", image).returncode == 0
+    qemu_img("snapshot", "-c", "old", image)
     return image
 
 

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from block.core.error import BlockError
 from block.formats.qcow2.options import RUNTIME_OPTS, cache_sizes
 from tests.block.formats.qcow2.conftest import CLUSTER, SIZE, Opener, state_of
 from tests.support import needs
+from tests.support.qemu_tools import qemu
 
 GIB = 1 << 30
 
@@ -70,8 +70,7 @@ def test_a_refusal_has_qemus_words(image: Path, options: str) -> None:
     from block.core.keyval import parse_opts
 
     words = f"driver=qcow2,file.filename={image},{options}"
-    command = [needs.program("qemu-img"), "info", "--image-opts", words]
-    theirs = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False).stderr
+    theirs = qemu("qemu-img", "info", "--image-opts", words).stderr
     with pytest.raises(BlockError) as caught:
         block.open(options=parse_opts(words), read_only=True).close()
     assert theirs.splitlines()[0].endswith(str(caught.value))
