@@ -86,11 +86,9 @@ def iov_to_bytes(iov: Iov, offset: int = 0, nbytes: int | None = None) -> bytes:
     return b"".join(iov_slice(iov, offset, nbytes))
 
 
-def iov_is_zero(iov: Iov, offset: int = 0, nbytes: int | None = None) -> bool:
-    """Says whether a range holds nothing but zeroes (qemu_iovec_is_zero)."""
-    if nbytes is None:
-        nbytes = iov_size(iov) - offset
-    return all(map(is_zero, iov_slice(iov, offset, nbytes)))
+def iov_is_zero(iov: Iov) -> bool:
+    """Says whether a vector holds nothing but zeroes (qemu_iovec_is_zero)."""
+    return all(map(is_zero, iov))
 
 
 def is_zero(view: memoryview) -> bool:

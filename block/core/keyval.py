@@ -85,14 +85,10 @@ def is_help(word: str) -> bool:
     return word in ("help", "?")
 
 
-def parse_opts(
-    text: str,
-    implied: str | None = None,
-    on_flag: Callable[[str, str, str], None] | None = None,
-) -> dict[str, object]:
+def parse_opts(text: str, implied: str | None = None) -> dict[str, object]:
     """QemuOpts text as a flat dictionary; of two settings of one name the later wins
     (qemu_opts_parse)."""
-    return dict(split_opts(text, implied, on_flag))
+    return dict(split_opts(text, implied))
 
 
 def escape(value: str) -> str:

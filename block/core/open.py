@@ -299,9 +299,7 @@ def _probed_driver(
     return driver
 
 
-def open_backing_file(
-    bs: BlockDriverState, options: dict[str, object], key: str = "backing"
-) -> None:
+def open_backing_file(bs: BlockDriverState, options: dict[str, object]) -> None:
     """Opens what an image reads from where it holds nothing itself (bdrv_open_backing_file).
 
     By 'backing' or 'backing.*' in the options, else as the image's header says; neither:
@@ -312,8 +310,8 @@ def open_backing_file(
     if bs.backing is not None:
         return
     bs.open_flags &= ~f.BDRV_O_NO_BACKING
-    own = take_sub_options(options, key)
-    reference = _reference(options.pop(key, None))
+    own = take_sub_options(options, "backing")
+    reference = _reference(options.pop("backing", None))
     filename, implicit = None, False
     if reference is None and "file.filename" not in own:
         if not bs.backing_file and not own:
@@ -363,7 +361,6 @@ def _forget_child_options(bs: BlockDriverState) -> None:
 def open_backend(
     filename: str | None = None,
     *,
-    reference: str | None = None,
     options: Mapping[str, object] | None = None,
     flags: int = f.BDRV_O_RDWR,
     name: str = "",
@@ -388,7 +385,7 @@ def open_backend(
     try:
         if name:
             blk.set_name(name)
-        bs = bdrv_open(filename, reference, options, flags)
+        bs = bdrv_open(filename, options=options, flags=flags)
         try:
             blk.insert_bs(bs)
         finally:

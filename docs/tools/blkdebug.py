@@ -4,7 +4,7 @@ make (blkdebug-states.svg), and three writes at a break point (blkdebug-break.sv
 
 from __future__ import annotations
 
-from docs.tools.draw import Box, Picture
+from docs.tools.draw import Picture
 
 
 def tree() -> Picture:
@@ -21,11 +21,11 @@ def tree() -> Picture:
     made.text(228, 112, "~request")
     made.text(228, 128, "~write 64 KiB")
     made.arrow(filter_.bottom(0.6), file.top(0.6))
-    reactions(made, filter_)
+    reactions(made)
     return made
 
 
-def reactions(made: Picture, filter_: Box) -> None:
+def reactions(made: Picture) -> None:
     """Writes what an event and what a request can lead to."""
     made.text(400, 34, "An event (dashed) can", style="title")
     for number, (what, rule) in enumerate(

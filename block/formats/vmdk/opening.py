@@ -108,7 +108,7 @@ def _open_extents(s: VmdkState, data: bytes, options: dict[str, object]) -> None
             offset = line.offset * lay.SECTOR
             _add(s, flat_extent(file, line.sectors * lay.SECTOR, offset), line.kind)
         else:
-            _add(s, _tables_in(s, file), line.kind)
+            _add(s, _tables_in(file), line.kind)
 
 
 def _open_file(
@@ -134,7 +134,7 @@ def _path(s: VmdkState, name: str) -> str:
     return f"./{path}" if not folder and path_has_protocol(path) else path
 
 
-def _tables_in(s: VmdkState, file: BdrvChild) -> Extent:
+def _tables_in(file: BdrvChild) -> Extent:
     extent = sparse_extent(file)
     if not extent.length:
         message = f"vmdk: extent '{file.bs.filename}' holds nothing"

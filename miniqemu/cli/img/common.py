@@ -80,19 +80,16 @@ def wants_json(output: str | None) -> bool:
     return output == "json"
 
 
-def cvtnum(name: str, text: str, least: int = 0, most: int = f.INT64_MAX, status: int = 1) -> int:
+def cvtnum(name: str, text: str, least: int = 0, most: int = f.INT64_MAX) -> int:
     """A number of bytes from its text (cvtnum_full)."""
     size = size_of_text(text)
     if size is None:
         raise Failure(
             f"Invalid {name} specified. You may use k, M, G, T, P or E suffixes for",
             "kilobytes, megabytes, gigabytes, terabytes, petabytes and exabytes.",
-            status=status,
         )
     if not least <= size <= most:
-        raise Failure(
-            f"Invalid {name} specified. Must be between {least} and {most}.", status=status
-        )
+        raise Failure(f"Invalid {name} specified. Must be between {least} and {most}.")
     return size
 
 
@@ -171,11 +168,11 @@ def img_open(
         raise because(error, f"Could not open '{filename}': ", status) from error
 
 
-def integer(text: str, least: int, most: int, complaint: str, status: int = 1) -> int:
+def integer(text: str, least: int, most: int, complaint: str) -> int:
     """A whole number as C's strtol reads it: decimal, 0x or 0 octal (qemu_strtol)."""
     number = c_integer(text)
     if number is None or not least <= number <= most:
-        raise Failure(complaint, status=status)
+        raise Failure(complaint)
     return number
 
 

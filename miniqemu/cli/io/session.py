@@ -37,10 +37,10 @@ class Failed(Exception):
 class Session:
     """One run of the program; `program` is the name that it was called by."""
 
-    def __init__(self, program: str, image_opts: bool = False, misalign: bool = False) -> None:
+    def __init__(self, program: str) -> None:
         self.program = program
-        self.image_opts = image_opts
-        self.misalign = misalign
+        self.image_opts = False  # images are named by options
+        self.misalign = False  # buffers do not lie as O_DIRECT wants them
         self.world = the_world()
         self.blk: BlockBackend | None = None
         self.over = False
