@@ -11,6 +11,7 @@ import pytest
 
 import block
 from miniqemu.cli.img import main as img
+from tests.support.qcow2_tables import first_l2_in
 from tests.support.qcow2_work import OurImage, Work
 from tests.support.qemu_tools import qemu, qemu_done
 
@@ -208,10 +209,8 @@ def test_a_damaged_image_gets_qemus_verdict(
     qemu_done("qemu-img", "create", "-q", "-f", "qcow2", "-o", "extended_l2=on", "a.qcow2", "2M")
     qemu_done("qemu-io", "-c", "write 0 128k", "-c", "write 256k 4k", "a.qcow2")
     data = bytearray(Path("a.qcow2").read_bytes())
-    (l1_offset,) = struct.unpack_from(">Q", data, 40)
-    (l2_offset,) = struct.unpack_from(">Q", data, l1_offset)
     guest, entry, bitmap = DAMAGES[damage]
-    at = (l2_offset & ~COPIED) + 16 * guest
+    at = first_l2_in(data) + 16 * guest
     for place, value in ((at, entry), (at + 8, bitmap)):
         if value is not None:
             struct.pack_into(">Q", data, place, value)

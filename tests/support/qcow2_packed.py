@@ -10,17 +10,10 @@ from block.core import flags as f
 from block.core.backend import BlockBackend
 from block.formats.qcow2.compressed_entry import compressed_place
 from block.formats.qcow2.layout import OFLAG_COMPRESSED
-from block.formats.qcow2.state import Qcow2State
+from tests.support.qcow2_tables import state_of
 
 COMPRESSED = f.REQ_WRITE_COMPRESSED
 CLUSTER = 65536
-
-
-def state_of(disk: BlockBackend) -> Qcow2State:
-    """What the driver knows of an open image."""
-    assert disk.bs is not None
-    s: Qcow2State = disk.bs.opaque
-    return s
 
 
 def text(number: int, nbytes: int = CLUSTER, random_bytes: int = 20_000) -> bytes:

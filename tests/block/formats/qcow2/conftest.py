@@ -12,7 +12,7 @@ import pytest
 import block
 from tests.block.core.conftest import iothread, main, nothing_left_behind, second_iothread
 from tests.support.openers import Opener, openers
-from tests.support.qcow2_packed import state_of
+from tests.support.qcow2_tables import state_of
 
 __all__ = ["Opener", "iothread", "main", "nothing_left_behind", "second_iothread", "state_of"]
 

@@ -27,6 +27,7 @@ from tests.support.qcow2_bitmaps import stored
 from tests.support.qcow2_cuts import CLEAN, check, new_image
 from tests.support.qcow2_cuts import SIZE as TAPE_SIZE
 from tests.support.qcow2_disk import Tape, open_on
+from tests.support.qcow2_tables import cluster_of, first_l2
 from tests.support.snapshots import node_of
 
 # -- compat
@@ -71,8 +72,8 @@ def test_a_cluster_that_somebody_else_has_is_not_filled_with_zeroes(
     disk = opener()
     disk.pwrite(0, b"x" * CLUSTER)
     s = state_of(disk)
-    table = s.l2_cache.tables[s.l1_table[0] & 0x00FFFFFFFFFFFE00]
-    place = table.cells[0] & 0x00FFFFFFFFFFFE00
+    table = s.l2_cache.tables[first_l2(disk)]
+    place = cluster_of(disk, 0)
     table.cells[0] = place | 1  # zero, and not COPIED: as if a snapshot had it, too
     s.l2_cache.mark_dirty(table)
     block_ = s.refcount_cache.tables[s.reftable[0]]

@@ -18,6 +18,7 @@ from block.ops import bitmap as ops
 from tests.block.formats.qcow2.conftest import CLUSTER, SIZE, Opener
 from tests.support.qcow2_bitmaps import AUTO, EXTRA_COMPATIBLE, IN_USE, place_of, stored
 from tests.support.qcow2_damage import counts, run_check
+from tests.support.qcow2_tables import first_l2_in
 
 EXTENSION = 112
 ENTRY = struct.Struct(">QIIBBHI")
@@ -194,9 +195,7 @@ def test_no_data_are_written_over_the_directory(path: Path, opener: Opener, know
     table in memory a write goes another way."""
     data = Image(path.read_bytes())
     offset, _ = directory(data)
-    (l1,) = struct.unpack_from(">Q", data, 40)
-    (l2,) = struct.unpack_from(">Q", data, l1)
-    struct.pack_into(">Q", data, l2 & ~OFLAG_COPIED, offset | OFLAG_COPIED)
+    struct.pack_into(">Q", data, first_l2_in(data), offset | OFLAG_COPIED)
     path.write_bytes(data)
     disk = opener(path)
     if known:

@@ -26,6 +26,7 @@ from tests.block.formats.qcow2.conftest import CLUSTER, SIZE, Opener, state_of
 from tests.support.drivers import Outcome
 from tests.support.qcow2_disk import Tape, open_on
 from tests.support.qcow2_packed import COMPRESSED, entries, places, poke, text
+from tests.support.qcow2_tables import first_l2
 
 
 def refcounts(disk: BlockBackend, first: int, count: int) -> list[int]:
@@ -364,8 +365,7 @@ def compressed_image(folder: Path, opener: Opener) -> tuple[Path, int, int]:
     with opener(path) as disk:
         disk.pwrite(0, text(1), COMPRESSED)
         disk.flush()
-        s = state_of(disk)
-        return path, s.l1_table[0] & 0x00FFFFFFFFFFFE00, places(disk, 1)[0][0]
+        return path, first_l2(disk), places(disk, 1)[0][0]
 
 
 @pytest.mark.parametrize(

@@ -19,10 +19,11 @@ from block.core import status
 from block.core.error import BlockError
 from block.core.wait import run_sync
 from block.formats.qcow2.layout import OFLAG_COMPRESSED
-from tests.block.formats.qcow2.conftest import CLUSTER, SIZE, Opener, state_of
+from tests.block.formats.qcow2.conftest import CLUSTER, SIZE, Opener
 from tests.support.drivers import Outcome
 from tests.support.qcow2_disk import Tape, open_on
 from tests.support.qcow2_packed import COMPRESSED, entries, places, poke, text
+from tests.support.qcow2_tables import first_l2
 
 WHAT = ("packed", "plain", "zero", "hole", "noise")
 
@@ -115,7 +116,7 @@ def test_lies_in_the_middle_of_a_run_spoil_themselves_alone(
     with opener(path) as disk:
         disk.pwrite(0, b"".join(text(n) for n in range(count)), COMPRESSED)
         found = places(disk, count)
-        l2 = state_of(disk).l1_table[0] & 0x00FFFFFFFFFFFE00
+        l2 = first_l2(disk)
         old = entries(disk, count)
     lies = {  # None: the data lie, else the entry does
         3: None,

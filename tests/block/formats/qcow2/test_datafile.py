@@ -22,23 +22,16 @@ from tests.support.drivers import Outcome, ram_node
 from tests.support.qcow2_damage import counts, run_check
 from tests.support.qcow2_datafile import data, image, raw_image
 from tests.support.qcow2_disk import FLUSH, Tape, TapeRam
+from tests.support.qcow2_tables import first_l2_in
 from tests.support.qcow2_work import OurImage, Work
 
 __all__ = ["data", "image", "raw_image"]
 
 
-def entry_at(path: Path, cluster: int) -> int:
-    """Where in the file the L2 entry of a cluster is."""
-    content = path.read_bytes()
-    (l1_offset,) = struct.unpack_from(">Q", content, 40)
-    (l2_offset,) = struct.unpack_from(">Q", content, l1_offset)
-    return int(l2_offset & ~OFLAG_COPIED) + 8 * cluster
-
-
 def poke(path: Path, cluster: int, entry: int) -> None:
-    at = entry_at(path, cluster)
+    """Changes an entry of the first L2 table."""
     content = bytearray(path.read_bytes())
-    struct.pack_into(">Q", content, at, entry)
+    struct.pack_into(">Q", content, first_l2_in(content) + 8 * cluster, entry)
     path.write_bytes(content)
 
 

@@ -23,6 +23,7 @@ from block.formats.qcow2.state import Qcow2State
 from tests.block.formats.qcow2.conftest import CLUSTER, Opener, state_of
 from tests.support.qcow2_cuts import CLEAN, LEAKS, SIZE, check, new_image, plain, record
 from tests.support.qcow2_disk import FLUSH, Tape, open_on
+from tests.support.qcow2_tables import first_l2
 from tests.support.qcow2_work import Work
 
 BIT_AT = 72
@@ -43,8 +44,7 @@ def test_the_bit_is_safe_before_the_first_entry(tmp_path: Path) -> None:
     with open_on(tape) as disk:
         disk.pwrite(0, b"x" * 512)
         disk.flush()
-        s = state_of(disk)
-        l2 = s.l1_table[0] & 0x00FFFFFFFFFFFE00
+        l2 = first_l2(disk)
         bit = tape.writes.index(DIRTY)
         assert tape.writes[bit + 1] == FLUSH
         entries = [n for n, (offset, data) in enumerate(tape.writes) if offset == l2 and any(data)]
@@ -141,9 +141,8 @@ def test_where_the_bit_cannot_be_written_refcounts_come_first(
         tape.writes.clear()
         disk.pwrite(CLUSTER, b"y" * 512)
         disk.flush()
-        s = state_of(disk)
         order = [offset for offset, _ in tape.writes]
-        refblock, l2 = s.reftable[0], s.l1_table[0] & 0x00FFFFFFFFFFFE00
+        refblock, l2 = state_of(disk).reftable[0], first_l2(disk)
         assert order[1:4] == [refblock, FLUSH[0], l2]
 
 

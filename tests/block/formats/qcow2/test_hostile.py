@@ -14,6 +14,7 @@ import pytest
 import block
 from block.core.error import BlockError
 from tests.block.formats.qcow2.conftest import CLUSTER, SIZE, Opener, state_of
+from tests.support.qcow2_tables import first_l2
 from tests.support.refusals import qemu_says, refused
 
 FIELDS = {  # name -> (offset, struct code)
@@ -167,8 +168,7 @@ def entry_place(path: Path, opener: Opener) -> tuple[int, int]:
     with opener() as disk:
         disk.pwrite(0, b"d" * CLUSTER)
         disk.flush()
-        s = state_of(disk)
-        return s.l1_offset, s.l1_table[0] & 0x00FFFFFFFFFFFE00
+        return state_of(disk).l1_offset, first_l2(disk)
 
 
 def set_entry(path: Path, place: int, value: int) -> None:

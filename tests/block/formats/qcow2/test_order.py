@@ -22,6 +22,7 @@ from block.core.error import BlockError
 from block.formats.qcow2 import let_go
 from tests.support.qcow2_cuts import CLEAN, LEAKS, SIZE, check, new_image, plain, record
 from tests.support.qcow2_disk import FLUSH, Tape, open_on
+from tests.support.qcow2_tables import cluster_of, first_l2, state_of
 from tests.support.qcow2_work import Op, Work
 
 ROOT = Path(__file__).parents[4]
@@ -43,7 +44,6 @@ def cut_everywhere(folder: Path, seed: int, cuts: int, shuffle: bool, **options:
     return found
 
 
-OFFSETS = 0x00FFFFFFFFFFFE00
 SMALL = {"l2-cache-size": 1024, "l2-cache-entry-size": 512}
 
 
@@ -80,10 +80,7 @@ def test_many_power_cuts(tmp_path: Path, cluster_size: int, seed: int) -> None:
 
 def places(disk: BlockBackend, index: int) -> tuple[int, int]:
     """Where a cluster is, and the table that says so."""
-    assert disk.bs is not None
-    s = disk.bs.opaque
-    l2 = s.l1_table[0] & OFFSETS
-    return s.l2_cache.tables[l2].cells[index] & OFFSETS, l2
+    return cluster_of(disk, index), first_l2(disk)
 
 
 def test_a_refcount_is_safe_before_an_entry_points_to_its_cluster(tmp_path: Path) -> None:
@@ -95,8 +92,7 @@ def test_a_refcount_is_safe_before_an_entry_points_to_its_cluster(tmp_path: Path
         disk.pwrite(1 << 20, b"y" * 65536)
         disk.flush()
         data, l2 = places(disk, 16)
-        assert disk.bs is not None
-        refblock = disk.bs.opaque.reftable[0]
+        refblock = state_of(disk).reftable[0]
         order = [offset for offset, _ in tape.writes]
     assert order[:4] == [data, refblock, FLUSH[0], l2]
 
@@ -139,9 +135,7 @@ def test_an_entry_is_gone_before_its_cluster_is_free(tmp_path: Path) -> None:
         tape.writes.clear()
         disk.pdiscard(0, 65536)
         disk.flush()
-        assert disk.bs is not None
-        s = disk.bs.opaque
-        l2, refblock = s.l1_table[0] & OFFSETS, s.reftable[0]
+        l2, refblock = first_l2(disk), state_of(disk).reftable[0]
         order = [offset for offset, _ in tape.writes]
     assert order[:3] == [l2, FLUSH[0], refblock]
 
@@ -152,10 +146,8 @@ def test_a_cluster_is_not_taken_again_before_its_old_entry_is_gone(tmp_path: Pat
     with open_on(tape) as disk:
         disk.pwrite(0, b"x" * 65536)
         disk.flush()
-        assert disk.bs is not None
-        s = disk.bs.opaque
-        l2 = s.l1_table[0] & OFFSETS
-        old = s.l2_cache.tables[l2].cells[0] & OFFSETS
+        s = state_of(disk)
+        old, l2 = places(disk, 0)
         disk.pdiscard(0, 65536)
         tape.writes.clear()
         disk.pwrite(1 << 20, b"y" * 65536)
@@ -178,8 +170,7 @@ def test_so_many_clusters_are_not_remembered(
     tape = Tape(new_image(tmp_path, cluster_size=512))
     with open_on(tape) as disk:
         disk.pwrite(0, b"x" * 5 * 512)
-        assert disk.bs is not None
-        remembered = disk.bs.opaque.let_go
+        remembered = state_of(disk).let_go
         disk.pdiscard(0, 3 * 512)
         assert len(remembered) == 3
         disk.pdiscard(3 * 512, 512)
@@ -194,8 +185,7 @@ def test_nor_are_so_many_that_were_compressed(
         for number in range(40):
             data = random.Random(number).randbytes(30_000).ljust(65536, b"\0")
             disk.pwrite(number * 65536, data, f.REQ_WRITE_COMPRESSED)
-        assert disk.bs is not None
-        remembered = disk.bs.opaque.let_go
+        remembered = state_of(disk).let_go
         most = 0
         for number in range(40):
             disk.pdiscard(number * 65536, 65536)
@@ -213,8 +203,7 @@ def test_a_write_that_has_let_go_of_too_many_is_done_all_the_same(
         packed = random.Random(0).randbytes(30_000).ljust(65536, b"\0")
         disk.pwrite(0, packed, f.REQ_WRITE_COMPRESSED)
         disk.flush()
-        assert disk.bs is not None
-        s = disk.bs.opaque
+        s = state_of(disk)
         real = s.l2_cache.flush
 
         async def fail() -> None:

@@ -18,6 +18,7 @@ from tests.support.qcow2_amend import change, cut_all, fill
 from tests.support.qcow2_cuts import CLEAN, check, new_image, plain
 from tests.support.qcow2_cuts import SIZE as TAPE_SIZE
 from tests.support.qcow2_disk import Tape, open_on
+from tests.support.qcow2_tables import cluster_of
 
 WIDTHS = (1, 2, 4, 8, 16, 32, 64)
 
@@ -42,8 +43,7 @@ def test_every_width_becomes_every_other(tmp_path: Path, opener: Opener, cluster
 def test_a_refcount_that_is_too_large_is_named(image: Path, opener: Opener) -> None:
     disk = opener()
     disk.pwrite(0, b"x" * CLUSTER)
-    s = state_of(disk)
-    place = s.l2_cache.tables[s.l1_table[0] & 0x00FFFFFFFFFFFE00].cells[0] & 0x00FFFFFFFFFFFE00
+    place = cluster_of(disk, 0)
     disk.close()
     data = bytearray(image.read_bytes())
     refblock = 2 * CLUSTER

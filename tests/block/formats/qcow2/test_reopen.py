@@ -17,9 +17,9 @@ from block.core.error import BlockError
 from block.core.reopen import reopen
 from block.formats.qcow2 import corrupt
 from block.formats.qcow2.dirty import is_dirty
-from block.formats.qcow2.layout import OFFSET_MASK
 from tests.block.formats.qcow2.conftest import CLUSTER, SIZE, Opener, state_of
 from tests.support.qcow2_disk import Tape, open_on
+from tests.support.qcow2_tables import first_l2
 from tests.support.virtual_tree import elsewhere, world
 from tests.support.virtual_world import VirtualWorld
 
@@ -115,7 +115,7 @@ def test_each_overlap_check_can_be_said(opener: Opener) -> None:
 def test_a_check_that_is_off_lets_a_write_through(image: Path, opener: Opener) -> None:
     disk = opener()
     disk.pwrite(0, b"x" * CLUSTER)
-    l2 = state_of(disk).l1_table[0] & OFFSET_MASK
+    l2 = first_l2(disk)
     disk.close()
     data = bytearray(image.read_bytes())
     data[l2 : l2 + 8] = (CLUSTER | 1 << 63).to_bytes(8, "big")  # guest cluster 0 -> reftable

@@ -15,11 +15,11 @@ from block.core import check as core
 from block.core import snapshot
 from block.core.backend import BlockBackend
 from block.core.error import BlockError
-from block.formats.qcow2.layout import OFFSET_MASK
 from tests.block.formats.qcow2.conftest import CLUSTER, SIZE, Opener, state_of
 from tests.block.formats.qcow2.test_snapshots import clean, make, names
 from tests.support.qcow2_damage import run_check
 from tests.support.qcow2_disk import FLUSH, Tape, open_on
+from tests.support.qcow2_tables import first_l2
 from tests.support.snapshots import CLUSTER as SMALL
 from tests.support.snapshots import LONGEST, Kept, Step, do, node_of
 
@@ -120,8 +120,7 @@ def test_refcounts_are_written_before_flags_that_follow_from_them(tmp_path: Path
         disk.flush()
         tape.writes.clear()
         snapshot.delete(node_of(disk), None, "s2")
-        s = state_of(disk)
-        l2, refblock = s.l1_table[0] & OFFSET_MASK, s.reftable[0]
+        l2, refblock = first_l2(disk), state_of(disk).reftable[0]
         order = [offset for offset, _ in tape.writes]
     flags = order.index(l2)
     counted = flags - order[:flags][::-1].index(refblock) - 1

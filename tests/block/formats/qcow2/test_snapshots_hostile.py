@@ -18,6 +18,7 @@ from block.ops.amend import amend
 from tests.block.formats.qcow2.conftest import CLUSTER, SIZE, Opener, state_of
 from tests.block.formats.qcow2.test_snapshots import ALL, clean, make, names
 from tests.support.qcow2_damage import counts, run_check
+from tests.support.qcow2_tables import first_l2
 from tests.support.snapshots import node_of
 
 
@@ -224,6 +225,6 @@ def test_nothing_is_written_over_their_tables(tmp_path: Path, opener: Opener) ->
             "l1": first.l1_offset,
             "l2": int.from_bytes(lying.data[first.l1_offset :][:8], "big") & OFFSET_MASK,
         }[what]
-        s.l2_cache.tables[s.l1_table[0] & OFFSET_MASK].cells[0] = place | OFLAG_COPIED
+        s.l2_cache.tables[first_l2(disk)].cells[0] = place | OFLAG_COPIED
         with pytest.raises(BlockError, match="Preventing invalid write on metadata"):
             disk.pwrite(0, b"x" * 512)

@@ -13,11 +13,12 @@ import pytest
 import block
 from block.core.error import BlockError
 from block.formats.qcow2 import subcluster
-from block.formats.qcow2.layout import OFLAG_COMPRESSED, OFLAG_COPIED
+from block.formats.qcow2.layout import OFLAG_COMPRESSED
 from tests.block.formats.qcow2.conftest import CLUSTER, Opener
 from tests.support.drivers import Outcome
 from tests.support.qcow2_damage import counts, run_check
 from tests.support.qcow2_subclusters import ONE, PLACE, SUB, TOP, image
+from tests.support.qcow2_tables import first_l2_in
 
 __all__ = ["image"]
 
@@ -25,9 +26,7 @@ __all__ = ["image"]
 def poke(path: Path, cluster: int, entry: int | None, bitmap: int) -> None:
     """Changes an entry of the first L2 table; None leaves the entry as it is."""
     data = bytearray(path.read_bytes())
-    (l1_offset,) = struct.unpack_from(">Q", data, 40)
-    (l2_offset,) = struct.unpack_from(">Q", data, l1_offset)
-    at = (l2_offset & ~OFLAG_COPIED) + 16 * cluster
+    at = first_l2_in(data) + 16 * cluster
     if entry is not None:
         struct.pack_into(">Q", data, at, entry)
     struct.pack_into(">Q", data, at + 8, bitmap)

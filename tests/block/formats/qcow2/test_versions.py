@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 import block
 from block.core.error import BlockError
 from block.core.wait import run_sync
-from block.formats.qcow2.layout import OFFSET_MASK, OFLAG_COPIED, OFLAG_ZERO
+from block.formats.qcow2.layout import OFLAG_COPIED, OFLAG_ZERO
 from block.formats.qcow2.refcount import (
     TYPECODES,
     change_refcounts,
@@ -27,6 +27,7 @@ from block.formats.qcow2.refcount import (
 from block.formats.qcow2.state import Qcow2State
 from tests.block.formats.qcow2.conftest import CLUSTER, SIZE, Opener, state_of
 from tests.support.qcow2_damage import counts, run_check
+from tests.support.qcow2_tables import first_l2_in
 
 WIDTHS = (1, 2, 4, 8, 16, 32, 64)
 
@@ -52,9 +53,7 @@ def old_overlay(tmp_path: Path) -> Path:
 def entries(path: Path) -> array[int]:
     """The entries of the first L2 table; none where there is no table."""
     data = path.read_bytes()
-    (l1_offset,) = struct.unpack_from(">Q", data, 40)
-    (l1_entry,) = struct.unpack_from(">Q", data, l1_offset)
-    place = l1_entry & OFFSET_MASK
+    place = first_l2_in(data)
     return array("Q", struct.unpack_from(f">{CLUSTER // 8}Q", data, place) if place else ())
 
 
