@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -13,10 +14,12 @@ from block.core.error import BlockError
 from tests.support.qemu_tools import qemu
 
 
-def refused(path: Path, format: str, read_only: bool = False) -> BlockError:
+def refused(
+    path: Path, format: str, read_only: bool = False, options: Mapping[str, object] | None = None
+) -> BlockError:
     """Opens an image that must not open; returns why it does not."""
     with pytest.raises(BlockError) as caught:
-        block.open(os.fspath(path), format=format, read_only=read_only).close()
+        block.open(os.fspath(path), format=format, read_only=read_only, options=options).close()
     return caught.value
 
 

@@ -26,6 +26,7 @@ from block.ops.info import query_image_info
 from tests.block.formats.qcow2.conftest import CLUSTER, SIZE, state_of
 from tests.support.luks_images import make_qcow2, opened_qcow2, secret
 from tests.support.qcow2_work import OurImage, Work
+from tests.support.refusals import refused
 
 KEY = {"encrypt.key-secret": "s"}
 
@@ -45,9 +46,7 @@ def image(tmp_path: Path) -> Path:
 
 
 def refusal(path: Path, **options: str) -> str:
-    with pytest.raises(BlockError) as caught:
-        block.open(os.fspath(path), format="qcow2", options=options).close()
-    return str(caught.value)
+    return str(refused(path, "qcow2", options=options))
 
 
 def faults(disk: BlockBackend) -> tuple[int, int]:
