@@ -14,7 +14,7 @@ import sysconfig
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import tools
+from benchmarks import images, tools
 from benchmarks.harness import Case, Other
 from benchmarks.tools import OURS, THEIRS
 
@@ -96,7 +96,7 @@ def huge_case(size: int) -> Case:
 
 def output(program: str, fmt: str) -> str:
     """Returns where a program writes. Each has its own file; the old one has gone before."""
-    path = tools.place(f"{'theirs' if program == THEIRS else 'ours'}.{fmt}")
+    path = images.place(f"{'theirs' if program == THEIRS else 'ours'}.{fmt}")
     Path(path).unlink(missing_ok=True)
     return path
 
@@ -104,7 +104,7 @@ def output(program: str, fmt: str) -> str:
 @functools.cache
 def image(kind: str, size: int) -> str:
     """Returns the disk as raw, qcow2, or packed by a method; it is made once."""
-    path = tools.place(f"source-{size}.{kind}")
+    path = images.place(f"source-{size}.{kind}")
     if kind == "raw":
         write_disk(path, size * MIB)
         return path
@@ -116,7 +116,7 @@ def image(kind: str, size: int) -> str:
 @functools.cache
 def huge(size: int) -> str:
     """Returns a qcow2 image of 1 TiB with data in every thousandth place or so."""
-    path = tools.place("huge.qcow2")
+    path = images.place("huge.qcow2")
     tools.run(OURS, "create", "-f", "qcow2", path, "1T")
     import block
 

@@ -7,13 +7,9 @@ measured, and what each side adds to it.
 
 from __future__ import annotations
 
-import functools
-import shutil
-import subprocess
-import sys
-
-from benchmarks.block_cases import image, parse_seconds
-from benchmarks.harness import Case, Missing, Other
+from benchmarks import images
+from benchmarks.block_cases import ours, theirs
+from benchmarks.harness import Case, Other
 
 KIB, MIB = 1 << 10, 1 << 20
 # (engine, cache, operation, bytes of a request, depth, requests in one run, goal of the ratio)
@@ -50,33 +46,18 @@ def case(
     scale: int,
 ) -> Case:
     """Returns one operation with one engine."""
+    request = (operation, depth, count // scale)
+
+    def mine() -> float:
+        return ours(images.raw(), *request, str(nbytes), aio, cache, "raw")
+
+    def other() -> float:
+        how = ("-f", "raw", "-i", aio, "-t", cache, "-s", str(nbytes))
+        return theirs(images.raw(), *request, *how)
+
     how = "O_DIRECT" if cache == "none" else "cached"
     size = "1 MiB" if nbytes == MIB else "4 KiB"
-    words = (operation, depth, count // scale, nbytes, aio, cache)
+    name = f"{aio}, {how}, {size} {operation}, depth {depth}"
     return Case(
-        name=f"{aio}, {how}, {size} {operation}, depth {depth}",
-        unit="thousand/s",
-        better="higher",
-        ours=functools.partial(ours, *words),
-        others=(Other(f"qemu-img bench -i {aio}", functools.partial(qemu_img, *words), goal),),
+        name, "thousand/s", "higher", mine, (Other(f"qemu-img bench -i {aio}", other, goal),)
     )
-
-
-def ours(operation: str, depth: int, count: int, nbytes: int, aio: str, cache: str) -> float:
-    """Runs benchmarks.block_run; returns thousand requests a second."""
-    words = [sys.executable, "-m", "benchmarks.block_run", image(), str(count), str(depth)]
-    words += [operation, str(nbytes), aio, cache]
-    done = subprocess.run(words, capture_output=True, text=True, check=True)
-    return count / float(done.stdout) / 1000
-
-
-def qemu_img(operation: str, depth: int, count: int, nbytes: int, aio: str, cache: str) -> float:
-    """Runs qemu-img bench with the same engine; returns thousand requests a second."""
-    program = shutil.which("qemu-img")
-    if program is None:
-        raise Missing("qemu-img: apt-get install qemu-utils")
-    words = [program, "bench", "-f", "raw", "-i", aio, "-t", cache, "-c", str(count)]
-    words += ["-d", str(depth), "-s", str(nbytes)]
-    flags = ["-w"] if operation == "write" else []
-    done = subprocess.run([*words, *flags, image()], capture_output=True, text=True, check=True)
-    return count / parse_seconds(done.stdout) / 1000

@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 from types import TracebackType
 
-from benchmarks.block_cases import image
+from benchmarks import images
 from benchmarks.harness import Missing
 
 ROOT = Path(__file__).parent.parent
@@ -48,7 +48,7 @@ def words(which: str, append: str, iothread: bool = True, accel: str = "kvm") ->
     board = f"-M microvm,acpi=off -accel {accel} -nodefaults -no-user-config -display none"
     devices = (
         f"-m {MEMORY_MIB} -serial stdio -no-reboot -global virtio-mmio.force-legacy=off "
-        f"-drive file={image()},format=raw,if=none,id=d0 -object iothread,id=io0 "
+        f"-drive file={images.raw()},format=raw,if=none,id=d0 -object iothread,id=io0 "
         f"-device virtio-blk-device,drive=d0{',iothread=io0' if iothread else ''} "
         "-device isa-debug-exit,iobase=0xf4,iosize=0x4"
     )

@@ -11,7 +11,7 @@ import functools
 from pathlib import Path
 from statistics import median
 
-from benchmarks import qcow2_cases, tools
+from benchmarks import images, tools
 from benchmarks.harness import Case, Other
 from benchmarks.tools import OURS, THEIRS
 
@@ -47,7 +47,7 @@ def bench_case(name: str, words: str, count: int, goal: float | None) -> Case:
     """Returns requests of one kind to a qcow2 image."""
 
     def thousands(program: str) -> float:
-        path = new_image() if "allocating" in name else qcow2_cases.image()
+        path = new_image() if "allocating" in name else images.qcow2()
         return tools.requests(program, count, "-f", "qcow2", *words.split(), path)
 
     theirs = Other("qemu-img bench", functools.partial(thousands, THEIRS), goal)
@@ -79,7 +79,7 @@ def start_case(command: str, fmt: str, goal: float) -> Case:
 
 def new_image() -> str:
     """Returns an empty image, each time another one in the same place."""
-    path = tools.place("new.qcow2")
+    path = images.place("new.qcow2")
     Path(path).unlink(missing_ok=True)
     tools.run(OURS, "create", "-f", "qcow2", path, "1G")
     return path
@@ -88,7 +88,7 @@ def new_image() -> str:
 @functools.cache
 def large_image() -> str:
     """Returns an image whose first 4 GiB have clusters; the file itself stays sparse."""
-    path = tools.place("large.qcow2")
+    path = images.place("large.qcow2")
     tools.run(OURS, "create", "-f", "qcow2", "-o", "preallocation=metadata", path, "4G")
     tools.run(OURS, "resize", "-f", "qcow2", path, "100G")
     return path
@@ -97,6 +97,6 @@ def large_image() -> str:
 @functools.cache
 def small_image(fmt: str) -> str:
     """Returns an empty image of 1 MiB."""
-    path = tools.place(f"small.{fmt}")
+    path = images.place(f"small.{fmt}")
     tools.run(OURS, "create", "-f", fmt, path, "1M")
     return path

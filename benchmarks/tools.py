@@ -9,16 +9,13 @@ R3  What a process has been before it became another program counts, for the ker
 
 from __future__ import annotations
 
-import atexit
-import functools
+import re
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.block_cases import FOLDER, parse_seconds
 from benchmarks.harness import Missing
 from benchmarks.machine import environment
 
@@ -28,6 +25,7 @@ LARGEST = (
     "s.run(sys.argv[1:], check=True, stdout=s.DEVNULL); "
     "print(r.getrusage(r.RUSAGE_CHILDREN).ru_maxrss)"
 )
+COMPLETED = re.compile(r"Run completed in ([0-9.]+) seconds")
 WITHOUT_ISAL = (
     "import sys; sys.modules['isal'] = None; from miniqemu.cli.img.main import main; "
     "sys.exit(main(['miniqemu-img', *sys.argv[1:]]))"
@@ -66,22 +64,16 @@ def requests(program: str, count: int, *words: str) -> float:
     return count / parse_seconds(done.stdout) / 1000
 
 
+def parse_seconds(text: str) -> float:
+    """Finds the seconds in what `bench` prints."""
+    found = COMPLETED.search(text)
+    if found is None:
+        raise ValueError(f"bench printed no time: {text!r}")
+    return float(found.group(1))
+
+
 def resident(program: str, *words: str) -> float:
     """Returns the largest resident memory of a run in MB, as the kernel kept it (R3)."""
     line = [sys.executable, "-c", LARGEST, *command(program), *words]
     done = subprocess.run(line, env=environment(), capture_output=True, text=True, check=True)
     return int(done.stdout) * 1024 / 1e6
-
-
-@functools.cache
-def folder() -> Path:
-    """Returns a folder for images, which goes at the end."""
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    made = tempfile.TemporaryDirectory(dir=FOLDER)
-    atexit.register(made.cleanup)
-    return Path(made.name)
-
-
-def place(name: str) -> str:
-    """Returns the path of an image there."""
-    return str(folder() / name)

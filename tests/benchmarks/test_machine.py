@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.block_cases import parse_seconds
 from benchmarks.machine import cpu_seconds, resident_beyond_guest
+from benchmarks.tools import parse_seconds
 
 SMAPS = """\
 55e0-55e1 r-xp 00000000 fe:01 1 /usr/bin/python3
