@@ -133,6 +133,15 @@ class Picture:
         (x1, y1), (x2, y2) = start, end
         self.parts.append(f'<line class="rule" x1="{x1:g}" y1="{y1:g}" x2="{x2:g}" y2="{y2:g}"/>')
 
+    def two_lanes(self, x: float, names: tuple[str, str], end: float) -> tuple[float, float]:
+        """Draws two lanes, side by side, as far down as `end`; returns the x of their middles."""
+        middles = (x + 105, x + 295)
+        for middle, name in zip(middles, names, strict=True):
+            self.text(middle, 60, name, anchor="middle")
+        for middle in middles:
+            self.rule((middle, 70), (middle, end))
+        return middles
+
     def number(self, x: float, y: float, value: int) -> None:
         """Draws a step's number in a dot."""
         self.parts.append(f'<circle class="dot" cx="{x:g}" cy="{y:g}" r="10"/>')

@@ -54,13 +54,7 @@ def wake_up() -> Picture:
 
 
 def lanes(made: Picture, x: float) -> tuple[float, float]:
-    """Draws the heads of two lanes; returns their middles."""
-    home, other = x + 105, x + 295
-    made.text(home, 60, "home, in poll", anchor="middle")
-    made.text(other, 60, "another thread", anchor="middle")
-    for middle in (home, other):
-        made.rule((middle, 70), (middle, 300))
-    return home, other
+    return made.two_lanes(x, ("home, in poll", "another thread"), 300)
 
 
 def first(made: Picture, x: float) -> None:

@@ -18,12 +18,7 @@ def looking() -> Picture:
 
 
 def lanes(made: Picture, x: float) -> tuple[float, float]:
-    guest, thread = x + 105, x + 295
-    made.text(guest, 60, "the guest", anchor="middle")
-    made.text(thread, 60, "the IOThread", anchor="middle")
-    for middle in (guest, thread):
-        made.rule((middle, 70), (middle, 240))
-    return guest, thread
+    return made.two_lanes(x, ("the guest", "the IOThread"), 240)
 
 
 def asleep(made: Picture, x: float) -> None:

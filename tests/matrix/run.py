@@ -14,7 +14,6 @@ import random
 import re
 import shlex
 import shutil
-import subprocess
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from tests.matrix.cells import VMMS, Cell
 from tests.support import needs
 from tests.support.boot import GOOD, ROOT, Disk, arguments, boot, built_elf, parse_tap
 from tests.support.nested_machine import boot_nested
+from tests.support.qemu_tools import qemu
 
 MIB = 1 << 20
 NESTED_SECONDS = 250
@@ -58,8 +58,7 @@ def make_images(folder: Path, format: str) -> tuple[Path, Path]:
 
 def qemu_img(*words: str) -> None:
     """Runs it; raises RuntimeError with what it said."""
-    command = [needs.program("qemu-img"), *words]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = qemu("qemu-img", *words)
     if done.returncode:
         raise RuntimeError(f"qemu-img {words[0]}: {done.stdout}{done.stderr}")
 
