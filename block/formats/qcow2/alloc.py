@@ -22,6 +22,7 @@ from block.formats.qcow2.compressed_entry import size_shift
 from block.formats.qcow2.corrupt import signal_corruption
 from block.formats.qcow2.layout import MAX_CLUSTER_OFFSET, REFTABLE_OFFSET_MASK
 from block.formats.qcow2.refcount import change_refcounts, get_cell, get_refcount, load_block
+from block.formats.qcow2.state import refuse
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -152,4 +153,4 @@ def _find_zero(s: Qcow2State, cells: array[int], start: int) -> int:
 
 
 def _full(s: Qcow2State) -> BlockError:
-    return BlockError(errno.EFBIG, "qcow2: the image file is full", s.bs.node_name, "qcow2")
+    return refuse(s, "qcow2: the image file is full", errno.EFBIG)

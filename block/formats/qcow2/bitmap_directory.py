@@ -17,9 +17,6 @@ Coroutines hold the image's lock, or are alone with the image.
 
 from __future__ import annotations
 
-import errno
-
-from block.core.error import BlockError
 from block.core.report import warn_report
 from block.formats.qcow2.cache import from_disk
 from block.formats.qcow2.layout import (
@@ -28,6 +25,7 @@ from block.formats.qcow2.layout import (
     EXT_BITMAPS,
     OFFSET_MASK,
 )
+from block.formats.qcow2.state import refuse
 from block.lean import Struct
 
 TYPE_CHECKING = False
@@ -61,11 +59,6 @@ FLAG_NAMES = ((IN_USE, "in-use"), (AUTO, "auto"))
 
 ALL_ONES = 1
 TABLE_RESERVED = 0xFF00_0000_0000_01FE
-
-
-def refuse(s: Qcow2State, message: str, number: int = errno.EINVAL) -> BlockError:
-    """The error for a directory that cannot be."""
-    return BlockError(number, message, s.bs.node_name, "qcow2")
 
 
 # -- the header extension

@@ -24,13 +24,14 @@ from block.core.error import failed
 from block.core.report import warn_report
 from block.formats.qcow2 import bitmap_directory as disk
 from block.formats.qcow2.alloc import alloc_clusters
-from block.formats.qcow2.bitmap_directory import AUTO, IN_USE, BitmapEntry, refuse
+from block.formats.qcow2.bitmap_directory import AUTO, IN_USE, BitmapEntry
 from block.formats.qcow2.cache import to_disk
 from block.formats.qcow2.corrupt import write_checked
 from block.formats.qcow2.dirty import write_caches
 from block.formats.qcow2.free import free_clusters
 from block.formats.qcow2.header_update import co_update_header
 from block.formats.qcow2.layout import AUTOCLEAR_BITMAPS, ENTRY_SIZE
+from block.formats.qcow2.state import refuse
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -30,9 +30,10 @@ from block.core.report import warn_report
 from block.core.wait import run_sync
 from block.formats.qcow2 import bitmap_directory as disk
 from block.formats.qcow2 import bitmap_store
-from block.formats.qcow2.bitmap_directory import AUTO, IN_USE, BitmapEntry, refuse
+from block.formats.qcow2.bitmap_directory import AUTO, IN_USE, BitmapEntry
 from block.formats.qcow2.corrupt import write_checked
 from block.formats.qcow2.layout import AUTOCLEAR_AT, AUTOCLEAR_BITMAPS, ENTRY_SIZE, OFFSET_MASK
+from block.formats.qcow2.state import refuse
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -27,7 +27,6 @@ from operator import ne
 
 from block.core import check as core
 from block.core import flags as f
-from block.core.error import BlockError
 from block.formats.qcow2 import corrupt, repair
 from block.formats.qcow2.copied import check_copied
 from block.formats.qcow2.dirty import flush_caches
@@ -36,6 +35,7 @@ from block.formats.qcow2.layout import REFTABLE_OFFSET_MASK
 from block.formats.qcow2.refcount import last_used
 from block.formats.qcow2.refmap import RefcountMap
 from block.formats.qcow2.snapshot_check import read_snapshots, rewrite_snapshots
+from block.formats.qcow2.state import refuse
 from block.formats.qcow2.walk import Walk
 
 TYPE_CHECKING = False
@@ -62,7 +62,7 @@ async def check_locked(s: Qcow2State, result: core.BdrvCheckResult, fix: int) ->
     """
     if s.clusters(s.file_length()) > f.INT_MAX:
         result.check_errors += 1
-        raise BlockError(errno.EFBIG, "qcow2: the image file is too large", s.bs.node_name, "qcow2")
+        raise refuse(s, "qcow2: the image file is too large", errno.EFBIG)
     result.bfi.total_clusters = s.clusters(s.bs.total_sectors << 9)
     of_snapshots = core.BdrvCheckResult(result.say)
     try:
@@ -93,7 +93,7 @@ async def _check_refcounts(s: Qcow2State, result: core.BdrvCheckResult, fix: int
         result.check_errors += 1
         result.say("ERROR need to rebuild refcount structures")
         message = "qcow2: the refcount structures must be rebuilt: repair 'all'"
-        raise BlockError(errno.EIO, message, s.bs.node_name, "qcow2")
+        raise refuse(s, message, errno.EIO)
     elif fix and (result.leaks or result.corruptions):
         result.corruptions, result.check_errors = before
         result.leaks = 0

@@ -22,6 +22,7 @@ from block.core.permissions import is_writable
 from block.core.report import to_stderr
 from block.formats.qcow2.dirty import write_incompatible
 from block.formats.qcow2.layout import AUTOCLEAR_BITMAPS, ENTRY_SIZE, INCOMPAT_CORRUPT
+from block.formats.qcow2.state import refuse
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ TEMPLATES = {"none": 0, "constant": OL_CONSTANT, "cached": OL_CACHED, "all": OL_
 
 def error(s: Qcow2State, message: str) -> BlockError:
     """An EIO of this node."""
-    return BlockError(errno.EIO, f"qcow2: {message}", s.bs.node_name, "qcow2")
+    return refuse(s, f"qcow2: {message}", errno.EIO)
 
 
 def check_usable(s: Qcow2State) -> None:

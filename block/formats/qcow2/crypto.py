@@ -34,7 +34,7 @@ from block.crypto.options import (
 from block.formats.qcow2 import header
 from block.formats.qcow2 import layout as lay
 from block.formats.qcow2.alloc import alloc_clusters
-from block.formats.qcow2.state import HOLES, ZEROES
+from block.formats.qcow2.state import HOLES, ZEROES, refuse
 from block.lean import partial
 
 TYPE_CHECKING = False
@@ -308,7 +308,7 @@ def take_amend(s: Qcow2State, options: dict[str, Any]) -> AmendOptions | None:
         raise invalid("Can't amend encryption options - encryption not present")
     if s.crypt_method != lay.CRYPT_LUKS:
         message = "Only LUKS encryption options can be amended"
-        raise BlockError(errno.ENOTSUP, message, s.bs.node_name, "qcow2")
+        raise refuse(s, message, errno.ENOTSUP)
     return take_luks_amend(options, PREFIX)
 
 

@@ -18,12 +18,9 @@ Who may call it: the main thread for opening, coroutines with the image's lock f
 
 from __future__ import annotations
 
-import errno
-
 from block.aio.coroutine import NOTHING_TO_WAIT_FOR
 from block.core import flags as f
 from block.core import permissions
-from block.core.error import BlockError
 from block.core.open import open_child
 from block.core.options import take_sub_options
 from block.formats.qcow2.alloc import alloc_clusters
@@ -35,6 +32,7 @@ from block.formats.qcow2.layout import (
     INCOMPAT_DATA_FILE,
     OFLAG_COPIED,
 )
+from block.formats.qcow2.state import refuse
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -45,10 +43,6 @@ if TYPE_CHECKING:
     from block.formats.qcow2.state import Qcow2State
 
 ROLE = f.BDRV_CHILD_DATA
-
-
-def _refuse(s: Qcow2State, message: str) -> BlockError:
-    return BlockError(errno.EINVAL, message, s.bs.node_name, "qcow2")
 
 
 # -- opening
@@ -67,9 +61,9 @@ def open_data_file(s: Qcow2State, options: dict[str, object], flags: int) -> Non
     if not s.incompatible_features & INCOMPAT_DATA_FILE:
         if given is not None:
             message = "'data-file' can only be set for images with an external data file"
-            raise _refuse(s, message)
+            raise refuse(s, message)
         if is_raw(s):
-            raise _refuse(s, "data-file-raw requires a data file")
+            raise refuse(s, "data-file-raw requires a data file")
         return
     s.external = True
     s.plain = False
@@ -84,7 +78,7 @@ def _open_by_name(s: Qcow2State, options: dict[str, object]) -> BdrvChild:
     """By the name in the header (R3)."""
     name = file_name(s)
     if not name:
-        raise _refuse(s, "'data-file' is required for this image")
+        raise refuse(s, "'data-file' is required for this image")
     options["data-file.driver"] = "file"
     options["data-file.filename"] = name
     child = open_child(None, options, "data-file", s.bs, ROLE)

@@ -23,7 +23,6 @@ from __future__ import annotations
 import errno
 
 from block.core.dirty_bitmap import BUSY
-from block.core.error import BlockError
 from block.core.iov import zero_iov
 from block.formats.qcow2 import layout as lay
 from block.formats.qcow2.alloc import alloc_clusters
@@ -39,7 +38,7 @@ from block.formats.qcow2.free import free_clusters, free_entry
 from block.formats.qcow2.refcount import change_refcounts, get_refcount
 from block.formats.qcow2.shared import read_l2
 from block.formats.qcow2.snapshots import read_l1
-from block.formats.qcow2.state import COMPRESSED, ZERO_ALLOC, ZERO_PLAIN
+from block.formats.qcow2.state import COMPRESSED, ZERO_ALLOC, ZERO_PLAIN, refuse
 from block.formats.qcow2.write import co_pwritev
 
 TYPE_CHECKING = False
@@ -57,20 +56,20 @@ async def co_check(s: Qcow2State, refcount_bits: int, size: int) -> None:
     if s.owns_dirty_bit:
         incompatible &= ~lay.INCOMPAT_DIRTY
     if refcount_bits != 16:
-        raise _refuse(s, "compat=0.10 requires refcount_bits=16")
+        raise refuse(s, "compat=0.10 requires refcount_bits=16", errno.ENOTSUP)
     if s.external:
-        raise _refuse(s, "Cannot downgrade an image with a data file")
+        raise refuse(s, "Cannot downgrade an image with a data file", errno.ENOTSUP)
     if not all(_fits(s, snapshot, size) for snapshot in s.snapshots):
-        raise _refuse(s, "Internal snapshots prevent downgrade of image")
+        raise refuse(s, "Internal snapshots prevent downgrade of image", errno.ENOTSUP)
     if incompatible:
         what = f"incompatible features {incompatible:#x} set"
-        raise _refuse(s, f"Cannot downgrade an image with {what}")
+        raise refuse(s, f"Cannot downgrade an image with {what}", errno.ENOTSUP)
     for bitmap in s.bs.dirty_bitmaps:
         if bitmap.persistent:
             bitmap.check(BUSY)
     if s.compression_type != lay.COMPRESSION_ZLIB and await _has_compressed(s):
         what = "zstd compression type and existing compressed clusters"
-        raise _refuse(s, f"Cannot downgrade an image with {what}")
+        raise refuse(s, f"Cannot downgrade an image with {what}", errno.ENOTSUP)
 
 
 def _fits(s: Qcow2State, snapshot: Snapshot, size: int) -> bool:
@@ -91,10 +90,6 @@ async def _has_compressed(s: Qcow2State) -> bool:
                 if COMPRESSED in map(s.cluster_type, table.cells):
                     return True
     return False
-
-
-def _refuse(s: Qcow2State, message: str) -> BlockError:
-    return BlockError(errno.ENOTSUP, message, s.bs.node_name, "qcow2")
 
 
 async def expand_zero_clusters(s: Qcow2State, progress: Callable[[int, int], None]) -> None:

@@ -20,7 +20,7 @@ from block.core import flags as f
 from block.core.debug import REFTABLE_LOAD, debug_event
 from block.core.error import BlockError
 from block.core.wait import run_sync
-from block.formats.qcow2 import datafile
+from block.formats.qcow2 import datafile, state
 from block.formats.qcow2 import layout as lay
 from block.formats.qcow2.cache import from_disk
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 def refuse(s: Qcow2State, message: str, field: str = "", number: int = errno.EINVAL) -> BlockError:
     """The error for a header that cannot be: QEMU's words, then the field (R1)."""
     where = f" ({field})" if field else ""
-    return BlockError(number, message + where, s.bs.node_name, "qcow2")
+    return state.refuse(s, message + where, number)
 
 
 def read_header(s: Qcow2State, flags: int) -> Fields:

@@ -16,13 +16,13 @@ Who may call it: coroutines that hold the image's lock.
 
 from __future__ import annotations
 
-import errno
 from array import array
 
 from block.core import debug
 from block.core.error import BlockError
 from block.formats.qcow2.corrupt import check_usable, signal_corruption
 from block.formats.qcow2.layout import REFTABLE_OFFSET_MASK
+from block.formats.qcow2.state import refuse
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -167,4 +167,4 @@ def _impossible(s: Qcow2State, cluster: int, addend: int) -> BlockError:
     message = f"qcow2: the refcount of cluster {cluster:#x} is wrong"
     if addend > 0:
         message = f"qcow2: refcount_bits={s.refcount_bits} is too little for cluster {cluster:#x}"
-    return BlockError(errno.EINVAL, message, s.bs.node_name, "qcow2")
+    return refuse(s, message)

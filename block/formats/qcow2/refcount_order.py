@@ -19,7 +19,6 @@ from __future__ import annotations
 import errno
 from array import array
 
-from block.core.error import BlockError
 from block.formats.qcow2.alloc import alloc_clusters
 from block.formats.qcow2.cache import to_disk
 from block.formats.qcow2.corrupt import write_checked
@@ -30,6 +29,7 @@ from block.formats.qcow2.layout import ENTRY_SIZE, MAX_REFTABLE_SIZE, REFTABLE_O
 from block.formats.qcow2.refcount import TYPECODES, load_block
 from block.formats.qcow2.refmap import pack, unpack
 from block.formats.qcow2.reopen import make_refcount_cache
+from block.formats.qcow2.state import refuse
 from block.formats.qcow2.switch import HeaderUnknown
 
 TYPE_CHECKING = False
@@ -133,7 +133,7 @@ class NewTables:
             f"Cannot decrease refcount entry width to {1 << self.order} bits: Cluster at offset "
             f"{offset:#x} has a refcount of {counts[at]}"
         )
-        raise BlockError(errno.EINVAL, message, self.s.bs.node_name, "qcow2")
+        raise refuse(self.s, message)
 
     def _table_size(self) -> int:
         """In clusters; for the highest block."""
@@ -143,7 +143,7 @@ class NewTables:
                 "This operation would make the refcount table grow beyond the maximum size "
                 "supported by QEMU, aborting"
             )
-            raise BlockError(errno.ENOTSUP, message, self.s.bs.node_name, "qcow2")
+            raise refuse(self.s, message, errno.ENOTSUP)
         return size
 
     # -- 2

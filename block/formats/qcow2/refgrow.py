@@ -19,7 +19,6 @@ import errno
 from array import array
 
 from block.core import debug
-from block.core.error import BlockError
 from block.formats.qcow2.alloc import find_free
 from block.formats.qcow2.cache import to_disk
 from block.formats.qcow2.corrupt import OL_REFTABLE, signal_corruption, write_checked
@@ -32,6 +31,7 @@ from block.formats.qcow2.layout import (
     REFTABLE_OFFSET_MASK,
 )
 from block.formats.qcow2.refcount import TYPECODES, change_refcounts, set_cell
+from block.formats.qcow2.state import refuse
 from block.formats.qcow2.switch import switch
 
 TYPE_CHECKING = False
@@ -110,7 +110,7 @@ async def _grow_table(s: Qcow2State, needed: int) -> None:
     entries, blocks = plan_table(s, needed)
     if entries * ENTRY_SIZE > MAX_REFTABLE_SIZE:
         message = "qcow2: the refcount table would become too large"
-        raise BlockError(errno.EFBIG, message, s.bs.node_name, "qcow2")
+        raise refuse(s, message, errno.EFBIG)
     await s.l2_cache.flush()
     first = len(s.reftable) << s.refblock_bits
     table_clusters = entries * ENTRY_SIZE // s.cluster_size

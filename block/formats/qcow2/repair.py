@@ -20,7 +20,6 @@ import errno
 from array import array
 from operator import not_
 
-from block.core.error import BlockError
 from block.formats.qcow2.cache import to_disk
 from block.formats.qcow2.dirty import write_incompatible
 from block.formats.qcow2.layout import (
@@ -31,6 +30,7 @@ from block.formats.qcow2.layout import (
     REFCOUNT_PLACE,
     REFCOUNT_TABLE_AT,
 )
+from block.formats.qcow2.state import refuse
 from block.formats.qcow2.switch import switch
 
 TYPE_CHECKING = False
@@ -103,7 +103,7 @@ def _table_clusters(s: Qcow2State, last: int) -> int:
     clusters = s.clusters((last + 1) * ENTRY_SIZE)
     if clusters << s.cluster_bits > MAX_REFTABLE_SIZE:
         message = "qcow2: the refcount table would become too large"
-        raise BlockError(errno.EFBIG, message, s.bs.node_name, "qcow2")
+        raise refuse(s, message, errno.EFBIG)
     return clusters
 
 

@@ -36,6 +36,7 @@ from block.formats.qcow2.layout import (
     SNAPSHOTS_AT,
 )
 from block.formats.qcow2.ranges import Ranges
+from block.formats.qcow2.state import refuse
 from block.formats.qcow2.switch import switch
 
 TYPE_CHECKING = False
@@ -132,11 +133,6 @@ class Cut:
         self.lines: list[str] = []
 
 
-def refuse(s: Qcow2State, message: str, number: int = errno.EFBIG, hint: str = "") -> BlockError:
-    """The error for a table that cannot be."""
-    return BlockError(number, message, s.bs.node_name, "qcow2", hint=hint)
-
-
 # -- reading
 
 
@@ -217,7 +213,7 @@ def _take_over(s: Qcow2State, snapshots: list[Snapshot]) -> None:
 def _overhang(s: Qcow2State, rest: int, cut: Cut | None) -> None:
     if cut is None:
         hint = f"You can force-remove all {rest} overhanging snapshots with {REPAIR}"
-        raise refuse(s, "Snapshot table is too big", hint=hint)
+        raise refuse(s, "Snapshot table is too big", errno.EFBIG, hint)
     cut.lines.append(f"Discarding {rest} overhanging snapshots (snapshot table is too big)")
     cut.snapshots += rest
 
@@ -252,7 +248,7 @@ def _check_extra(s: Qcow2State, extra_size: int, number: int, cut: Cut | None) -
     if cut is None:
         hint = f"You can force-remove this extra metadata with {REPAIR}"
         message = f"Too much extra metadata in snapshot table entry {number}"
-        raise refuse(s, message, hint=hint)
+        raise refuse(s, message, errno.EFBIG, hint)
     cut.lines.append(
         f"Discarding too much extra metadata in snapshot table entry {number} "
         f"({extra_size} > {MAX_EXTRA})"
@@ -270,11 +266,11 @@ def check_l1(s: Qcow2State, snapshot: Snapshot) -> None:
     """Raises where a snapshot's L1 table cannot be (qcow2_validate_table)."""
     nbytes = snapshot.l1_size * ENTRY_SIZE
     if nbytes > MAX_L1_SIZE:
-        raise refuse(s, "Snapshot L1 table too large")
+        raise refuse(s, "Snapshot L1 table too large", errno.EFBIG)
     if snapshot.l1_offset & s.cluster_mask or snapshot.l1_offset > f.INT64_MAX - nbytes:
-        raise refuse(s, "Snapshot L1 table offset invalid", errno.EINVAL)
+        raise refuse(s, "Snapshot L1 table offset invalid")
     if nbytes and snapshot.l1_offset >= s.file_length():
-        raise refuse(s, "Snapshot L1 table lies beyond the end of the file", errno.EINVAL)
+        raise refuse(s, "Snapshot L1 table lies beyond the end of the file")
 
 
 # -- writing
@@ -286,7 +282,7 @@ def build_table(s: Qcow2State, snapshots: list[Snapshot]) -> memoryview:
     for snapshot in snapshots:
         data += bytes(-len(data) % 8) + snapshot.build()
     if len(data) > MAX_SIZE:
-        raise refuse(s, "Snapshot table is too big")
+        raise refuse(s, "Snapshot table is too big", errno.EFBIG)
     return memoryview(data)
 
 

@@ -55,11 +55,11 @@ from block.formats.qcow2.snapshot_table import (
     Snapshot,
     build_table,
     check_l1,
-    refuse,
     rewrite_table,
     switch_table,
     write_new,
 )
+from block.formats.qcow2.state import refuse
 from block.formats.qcow2.switch import switch
 from block.formats.qcow2.zero import discard
 
@@ -142,7 +142,7 @@ def create(s: Qcow2State, info: SnapshotInfo) -> None:
     """Makes a snapshot of the disk as it is (qcow2_snapshot_create)."""
     _check_possible(s)
     if len(s.snapshots) >= MAX_SNAPSHOTS:
-        raise refuse(s, f"There are {MAX_SNAPSHOTS} snapshots already")
+        raise refuse(s, f"There are {MAX_SNAPSHOTS} snapshots already", errno.EFBIG)
     info.id = str(1 + max((_number(snapshot.id) for snapshot in s.snapshots), default=0))
     new = Snapshot.of(info)
     new.disk_size = s.bs.total_sectors << f.SECTOR_BITS
@@ -227,9 +227,9 @@ def _resizer(s: Qcow2State, snapshot: Snapshot) -> BlockBackend:
         raise refuse(s, "Can't resize a v2 image which has snapshots", errno.ENOTSUP)
     if size % f.SECTOR_SIZE:
         message = f"The new size must be a multiple of {f.SECTOR_SIZE}"
-        raise refuse(s, message, errno.EINVAL)
+        raise refuse(s, message)
     if size > f.MAX_LENGTH or s.l1_entries(size) * ENTRY_SIZE > MAX_L1_SIZE:
-        raise refuse(s, f"Image size {size} is too large")
+        raise refuse(s, f"Image size {size} is too large", errno.EFBIG)
     resizer = BlockBackend(f.BLK_PERM_RESIZE)
     try:
         resizer.insert_bs(s.bs)

@@ -18,9 +18,11 @@ R4  A guest offset has been checked against the length of the disk by the core, 
 
 from __future__ import annotations
 
+import errno
 from array import array
 
 from block.aio.co_lock import CoMutex, CoQueue
+from block.core.error import BlockError
 from block.formats.qcow2.cache import TableCache
 from block.formats.qcow2.layout import (
     COMPRESSION_ZLIB,
@@ -52,6 +54,12 @@ from the backing file."""
 PLACED = (NORMAL, ZERO_ALLOC, UNALLOCATED_ALLOC)
 ZEROES = (ZERO_PLAIN, ZERO_ALLOC)
 HOLES = (UNALLOCATED, UNALLOCATED_ALLOC)
+
+
+def refuse(s: Qcow2State, message: str, number: int = errno.EINVAL, hint: str = "") -> BlockError:
+    """The error for an image that cannot be, or for what it cannot do; without a message it is
+    errno's own."""
+    return BlockError(number, message, s.bs.node_name, "qcow2", hint=hint)
 
 
 class Qcow2State:

@@ -27,7 +27,7 @@ from __future__ import annotations
 import errno
 
 from block.core import flags as f
-from block.core.error import BlockError, failed
+from block.core.error import failed
 from block.core.iov import zero_iov
 from block.formats.qcow2.alloc import alloc_clusters
 from block.formats.qcow2.cluster import grow_l1_table, load_slice, lookup, writable_slice
@@ -37,7 +37,7 @@ from block.formats.qcow2.free import free_clusters
 from block.formats.qcow2.layout import OFLAG_COPIED, SIZE_AT
 from block.formats.qcow2.options import follow_size
 from block.formats.qcow2.shrink import shrink
-from block.formats.qcow2.state import COMPRESSED, NORMAL
+from block.formats.qcow2.state import COMPRESSED, NORMAL, refuse
 from block.formats.qcow2.subcluster import ALL_ALLOC
 from block.formats.qcow2.switch import switch
 from block.formats.qcow2.write import co_pwritev
@@ -47,10 +47,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from block.core.node import BlockDriverState
     from block.formats.qcow2.state import Qcow2State
-
-
-def _refuse(s: Qcow2State, message: str, number: int = errno.ENOTSUP) -> BlockError:
-    return BlockError(number, message, s.bs.node_name, "qcow2")
 
 
 async def co_truncate(
@@ -63,12 +59,12 @@ async def co_truncate(
         prealloc = "metadata"
     if size % f.SECTOR_SIZE:
         message = f"The new size must be a multiple of {f.SECTOR_SIZE}"
-        raise _refuse(s, message, errno.EINVAL)
+        raise refuse(s, message)
     if size < old and prealloc != "off":
         message = "Preallocation can't be used for shrinking an image"
-        raise _refuse(s, message, errno.EINVAL)
+        raise refuse(s, message)
     if s.nb_snapshots and s.version < 3:
-        raise _refuse(s, "Can't resize a v2 image which has snapshots")
+        raise refuse(s, "Can't resize a v2 image which has snapshots", errno.ENOTSUP)
     if size != old:
         async with s.lock:
             await _drop_vm_state(s)
