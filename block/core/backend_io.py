@@ -35,7 +35,7 @@ from block.core.aiocb import (
     WriteRequest,
     ZeroesRequest,
 )
-from block.core.error import BlockError
+from block.core.error import BlockError, no_medium
 from block.core.io import try_preadv
 from block.core.iov import as_iov, iov_size
 from block.lean import deque
@@ -92,14 +92,14 @@ class BackendRequests:
 
     def _bs(self) -> BlockDriverState:
         if self.root is None:
-            raise BlockError(errno.ENOMEDIUM, "No medium inserted", self.name)
+            raise no_medium(self.name)
         return self.root.bs
 
     def check_request(self, offset: int, nbytes: int) -> BdrvChild:
         """Returns the edge for a request, or raises (blk_check_byte_request, R4)."""
         root = self.root
         if root is None or root.bs.drv is None:
-            raise BlockError(errno.ENOMEDIUM, "No medium inserted", self.name)
+            raise no_medium(self.name)
         if nbytes < 0 or offset < 0:
             message = f"Request of {nbytes} bytes at offset {offset}"
             raise BlockError(errno.EIO, message, root.bs.node_name, offset=offset)

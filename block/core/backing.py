@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import errno
 
-from block.core.error import BlockError
+from block.core.error import BlockError, no_medium
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def change_backing_file(
     where the format has no backing files.
     """
     if bs.drv is None:
-        raise BlockError(errno.ENOMEDIUM, "No medium inserted", bs.node_name)
+        raise no_medium(bs.node_name)
     if backing_fmt and not backing_file:
         message = "Backing format cannot be used without backing file"
         raise BlockError(errno.EINVAL, message, bs.node_name)

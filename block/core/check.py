@@ -12,9 +12,7 @@ Who may call it: `check` in the main thread; `co_check` in coroutines in the nod
 
 from __future__ import annotations
 
-import errno
-
-from block.core.error import BlockError
+from block.core.error import no_medium
 from block.core.report import to_stderr
 from block.core.wait import run_sync
 
@@ -92,7 +90,7 @@ async def co_check(bs: BlockDriverState, result: BdrvCheckResult, fix: int = FIX
     Raises BlockError: ENOTSUP where the format has no check, else what made it fail.
     """
     if bs.drv is None:
-        raise BlockError(errno.ENOMEDIUM, "No medium inserted", bs.node_name)
+        raise no_medium(bs.node_name)
     bs.in_flight += 1
     try:
         await bs.drv.co_check(bs, result, fix)

@@ -14,7 +14,7 @@ import errno
 
 from block.core import flags as f
 from block.core import io
-from block.core.error import BlockError
+from block.core.error import BlockError, no_medium
 from block.core.limits import min_non_zero
 from block.core.serialise import DISCARD, TrackedRequest
 from block.core.zero import pieces
@@ -28,7 +28,7 @@ async def co_pdiscard(child: BdrvChild, offset: int, nbytes: int) -> None:
     """Tells that a range is not needed any more (bdrv_co_pdiscard)."""
     bs = child.bs
     if bs.drv is None:
-        raise BlockError(errno.ENOMEDIUM, "No medium inserted", bs.node_name)
+        raise no_medium(bs.node_name)
     if offset < 0 or nbytes < 0 or nbytes > f.INT64_MAX - offset:
         raise BlockError(errno.EIO, f"Discard at offset {offset}", bs.node_name, offset=offset)
     if not bs.open_flags & f.BDRV_O_UNMAP or "co_pdiscard" not in bs.drv.hooks:

@@ -55,6 +55,11 @@ def failed(
     return BlockError(code, f"{what}: {why}", node, driver)
 
 
+def no_medium(name: str) -> BlockError:
+    """The error of a node or a backend, by its name, that has no image (ENOMEDIUM)."""
+    return BlockError(_errno.ENOMEDIUM, "No medium inserted", name)
+
+
 def errno_of(error: BaseException) -> int:
     """Returns the positive errno of whatever a driver raised; EIO where it has none."""
     if isinstance(error, OSError) and error.errno:

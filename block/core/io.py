@@ -30,7 +30,7 @@ import errno
 from block.core import debug, flush, zero
 from block.core import flags as f
 from block.core.align import Padding, blockalign, split
-from block.core.error import BlockError
+from block.core.error import BlockError, no_medium
 from block.core.iov import iov_from_bytes, iov_is_zero, iov_memset_zero, iov_slice, iov_to_bytes
 from block.core.serialise import DISCARD, READ, TRUNCATE, WRITE, TrackedRequest
 
@@ -56,7 +56,7 @@ def check_range(bs: BlockDriverState, offset: int, nbytes: int) -> None:
     if nbytes < 0:
         raise BlockError(errno.EIO, f"Request of {nbytes} bytes", bs.node_name, offset=offset)
     if bs.drv is None:
-        raise BlockError(errno.ENOMEDIUM, "No medium inserted", bs.node_name)
+        raise no_medium(bs.node_name)
     if not 0 <= offset <= f.MAX_LENGTH - nbytes:
         raise BlockError(errno.EIO, f"Request at offset {offset}", bs.node_name, offset=offset)
 

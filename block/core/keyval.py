@@ -107,7 +107,10 @@ def parse_keyval(text: str, implied: str | None = None) -> dict[str, object]:
     while at < len(text):
         key, at = _keyval_key(text, at, implied)
         value, at = split_value(text, at)
-        _put(nested, key, value)
+        tree, name = opt.tree_of(nested, key)
+        if isinstance(tree.get(name), dict):
+            raise opt.inconsistent(key)
+        tree[name] = value
         implied = None
     return {key: opt.listify(value, (key,)) for key, value in nested.items()}
 
@@ -140,19 +143,6 @@ def is_name(fragment: str) -> bool:
     (parse_qapi_name)."""
     word = fragment.replace("-", "").replace("_", "")
     return fragment[:1].isalpha() and word.isalnum() and fragment.isascii()
-
-
-def _put(nested: dict[str, object], key: str, value: str) -> None:
-    *path, last = key.split(".")
-    here = nested
-    for depth, step in enumerate(path):
-        there = here.setdefault(step, {})
-        if not isinstance(there, dict):
-            raise opt.invalid(f"Parameters '{'.'.join(path[: depth + 1])}.*' used inconsistently")
-        here = there
-    if isinstance(here.get(last), dict):
-        raise opt.invalid(f"Parameters '{key}.*' used inconsistently")
-    here[last] = value
 
 
 def parse_json_object(text: str) -> dict[str, object]:

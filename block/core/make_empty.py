@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import errno
 
-from block.core.error import BlockError, failed
+from block.core.error import BlockError, failed, no_medium
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def make_empty(bs: BlockDriverState) -> None:
     """Empties an image. Raises BlockError: ENOTSUP where its format cannot do that."""
     if bs.drv is None:
-        raise BlockError(errno.ENOMEDIUM, "No medium inserted", bs.node_name)
+        raise no_medium(bs.node_name)
     if "make_empty" not in bs.drv.hooks:
         message = f"{bs.drv.format_name} does not support emptying of image files"
         raise BlockError(errno.ENOTSUP, message, bs.node_name)

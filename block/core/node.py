@@ -19,7 +19,7 @@ from block.aio.errors import UsedAfterFree
 from block.aio.world import the_world
 from block.core import context, debug, drain, edge, flush, graph, limits, status, wait
 from block.core import flags as f
-from block.core.error import BlockError
+from block.core.error import BlockError, no_medium
 from block.core.limits import BlockLimits
 
 TYPE_CHECKING = False
@@ -180,7 +180,7 @@ class BlockDriverState:
     def getlength(self) -> int:
         """Returns the length in bytes, a whole number of sectors (bdrv_getlength)."""
         if self.drv is None:
-            raise BlockError(errno.ENOMEDIUM, "No medium inserted", self.node_name)
+            raise no_medium(self.node_name)
         if self.drv.has_variable_length:
             self.refresh_total_sectors()
         return self.total_sectors * f.SECTOR_SIZE

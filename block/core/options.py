@@ -260,21 +260,31 @@ def crumple(flat: Mapping[str, object]) -> dict[str, object]:
     """
     nested: dict[str, object] = {}
     for key, value in flat.items():
-        *path, last = key.split(".")
-        here = nested
-        for depth, step in enumerate(path):
-            there = here.setdefault(step, {})
-            if not isinstance(there, dict):
-                raise _inconsistent(path[: depth + 1])
-            here = there
-        if last in here:
-            raise _inconsistent([*path, last])
-        here[last] = value
+        tree, name = tree_of(nested, key)
+        if name in tree:
+            raise inconsistent(key)
+        tree[name] = value
     return {key: listify(value, (key,)) for key, value in nested.items()}
 
 
-def _inconsistent(path: Iterable[str]) -> BlockError:
-    return invalid(f"Parameters '{'.'.join(path)}.*' used inconsistently")
+def tree_of(nested: dict[str, object], key: str) -> tuple[dict[str, object], str]:
+    """The tree in which a dotted key has its value, made where there is none, and its name there.
+
+    Raises BlockError(EINVAL) where a name on the way is a value.
+    """
+    *path, last = key.split(".")
+    here = nested
+    for depth, step in enumerate(path):
+        there = here.setdefault(step, {})
+        if not isinstance(there, dict):
+            raise inconsistent(".".join(path[: depth + 1]))
+        here = there
+    return here, last
+
+
+def inconsistent(key: str) -> BlockError:
+    """The error for a key that is a value and a tree at once, or a list and none."""
+    return invalid(f"Parameters '{key}.*' used inconsistently")
 
 
 def listify(value: object, path: tuple[str, ...]) -> object:
@@ -286,7 +296,7 @@ def listify(value: object, path: tuple[str, ...]) -> object:
     if not numbers:
         return tree
     if len(numbers) != len(tree):
-        raise _inconsistent(path)
+        raise inconsistent(".".join(path))
     by_index = {int(key): element for key, element in tree.items()}
     missing = next((index for index in range(max(by_index)) if index not in by_index), None)
     if missing is not None:

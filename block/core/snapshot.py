@@ -22,7 +22,7 @@ import os
 
 from block.core import flags as f
 from block.core import graph
-from block.core.error import BlockError
+from block.core.error import BlockError, no_medium
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def holder(bs: BlockDriverState, hook: str) -> BlockDriverState | None:
     node: BlockDriverState | None = bs
     while node is not None:
         if node.drv is None:
-            raise BlockError(errno.ENOMEDIUM, "No medium inserted", node.node_name)
+            raise no_medium(node.node_name)
         if hook in node.drv.hooks:
             return node
         node = _fallback(node)

@@ -14,7 +14,7 @@ import errno
 
 from block.core import flags as f
 from block.core import io
-from block.core.error import BlockError
+from block.core.error import BlockError, no_medium
 from block.core.serialise import TRUNCATE, TrackedRequest
 
 TYPE_CHECKING = False
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 def _check(child: BdrvChild, offset: int, prealloc: str) -> None:
     bs = child.bs
     if bs.drv is None:
-        raise BlockError(errno.ENOMEDIUM, "No medium inserted", bs.node_name)
+        raise no_medium(bs.node_name)
     if offset < 0:
         raise BlockError(errno.EINVAL, "Image size cannot be negative", bs.node_name)
     if offset > f.MAX_LENGTH:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import errno
 
 from block.core import flags as f
-from block.core.error import BlockError
+from block.core.error import BlockError, no_medium
 from block.core.iov import iov_size
 from block.core.wait import run_sync
 
@@ -29,7 +29,7 @@ def _keeper(bs: BlockDriverState, hook: str) -> BlockDriverState:
     node = bs
     while True:
         if node.drv is None:
-            raise BlockError(errno.ENOMEDIUM, "No medium inserted", node.node_name)
+            raise no_medium(node.node_name)
         if hook in node.drv.hooks:
             return node
         below = [child.bs for child in node.children if child.role & f.BDRV_CHILD_PRIMARY]
@@ -65,7 +65,7 @@ async def co_save(bs: BlockDriverState, offset: int, qiov: Iov) -> None:
 
 def _medium(blk: BlockBackend) -> BlockDriverState:
     if blk.bs is None:
-        raise BlockError(errno.ENOMEDIUM, "No medium inserted", blk.name)
+        raise no_medium(blk.name)
     return blk.bs
 
 
