@@ -94,7 +94,7 @@ def first_byte(fd, data):
 watch = Watch(int(sys.argv[2]))
 watch.stage("the Python interpreter starts")
 sys.meta_path = Finders(sys.meta_path)
-import os  # noqa: E402
+import os  # noqa: E402  # the watch sees its import
 
 write, os.write = os.write, first_byte
 command = sys.argv[1]

@@ -316,7 +316,7 @@ def _demo() -> None:
         return ms
 
     for demo_ms in (20, 10):
-        ctx.thread_pool.submit_aio(lambda ms=demo_ms: work(ms), rets.append)  # type: ignore[misc]
+        ctx.thread_pool.submit_aio(lambda ms=demo_ms: work(ms), rets.append)  # type: ignore[misc]  # a lambda's default
     say("submitted")
     while len(rets) < 2:
         ctx.poll(True)

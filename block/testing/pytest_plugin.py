@@ -256,7 +256,7 @@ def _dice(seed: str) -> Iterator[None]:
     try:
         yield
     finally:
-        os.urandom = random._urandom = before  # type: ignore[attr-defined]
+        os.urandom = random._urandom = before  # type: ignore[attr-defined]  # of random.SystemRandom
 
 
 @pytest.hookimpl(tryfirst=True, wrapper=True)

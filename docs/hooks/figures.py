@@ -21,8 +21,8 @@ from typing import Any
 ROOT = Path(__file__).parent.parent.parent
 sys.path.insert(0, str(ROOT))  # mkdocs does not, and benchmarks is not an installed package
 
-from benchmarks.harness import Result, reached  # noqa: E402
-from benchmarks.words import figure, goal, spread  # noqa: E402
+from benchmarks.harness import Result, reached  # noqa: E402  # behind the path
+from benchmarks.words import figure, goal, spread  # noqa: E402  # behind the path
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

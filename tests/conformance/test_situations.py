@@ -118,7 +118,7 @@ def test_replies_that_come_during_the_move_end_their_requests(
                 blk.aio_pwritev(
                     512 * number,
                     [memoryview(bytes(512))],
-                    lambda ret, turn=turn: calls.append((turn, ret)),  # type: ignore[misc]
+                    lambda ret, turn=turn: calls.append((turn, ret)),  # type: ignore[misc]  # a lambda's default
                 )
     blk.set_aio_context(main)
     poll_while(main, lambda: len(calls) < 400)

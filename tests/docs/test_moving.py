@@ -47,8 +47,8 @@ def test_the_orders_in_the_picture_are_those_of_a_move() -> None:
     came: list[str] = []
     for name, bs in nodes.items():
         bs.add_aio_context_notifier(
-            lambda ctx, name=name: came.append(name),  # type: ignore[misc]
-            lambda name=name: left.append(name),  # type: ignore[misc]
+            lambda ctx, name=name: came.append(name),  # type: ignore[misc]  # a lambda's default
+            lambda name=name: left.append(name),  # type: ignore[misc]  # a lambda's default
         )
     with IOThread("elsewhere") as elsewhere:
         throttle.set_aio_context(elsewhere.ctx)

@@ -261,7 +261,7 @@ def test_each_piece_of_work_in_the_thread_pool_is_completed_once() -> None:
         ctx = AioContext("main", world)
         rets: list[int] = []
         for number in (1, 2):
-            ctx.thread_pool.submit_aio(lambda number=number: number, rets.append)  # type: ignore[misc]
+            ctx.thread_pool.submit_aio(lambda number=number: number, rets.append)  # type: ignore[misc]  # a lambda's default
         assert not rets, "a callback came before its submit returned"
         while len(rets) < 2:
             ctx.poll(True)

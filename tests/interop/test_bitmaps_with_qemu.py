@@ -226,7 +226,7 @@ convert --bitmaps disk.raw x -O qcow2 | convert --bitmaps one x -O raw | convert
 convert --bitmaps broken x -O qcow2 | convert --skip-broken-bitmaps one x | convert --bitmaps one other x
 convert --bitmaps one x -O qcow2 -o compat=0.10 | convert -n --bitmaps one long -O qcow2
 snapshot -a s one | snapshot -l one | convert -n --bitmaps one one -O qcow2 | resize broken 8M | resize --shrink broken 1M
-"""  # noqa: E501
+"""  # noqa: E501  # several commands a line
 NODE = re.compile(rb"#block\d+")
 
 

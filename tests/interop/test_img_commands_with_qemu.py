@@ -25,7 +25,7 @@ bench | bench -c foo x | bench -d 9999999999 x | bench -s 0x x | bench -S 9999G 
 bench -i foo x | bench --pattern=256 x | bench --flush-interval=3 x | bench -w --flush-interval=3 x
 dd | dd foo | dd foo=1 | dd if=disk.raw | dd bs=0 if=a of=b | dd bs=1Z if=a of=b | dd if=nope of=b
 dd -O foo if=disk.raw of=b | dd if=disk.raw of=nope/b
-"""  # noqa: E501
+"""  # noqa: E501  # several commands a line
 
 
 @pytest.mark.parametrize("line", lines_of(OTHER_MISTAKES))

@@ -90,7 +90,7 @@ convert -B disk.raw -O qcow2 disk.raw x | convert -B disk.raw -F raw disk.raw x
 convert -O qcow2 -c -o preallocation=metadata disk.raw x | convert -B '' -O qcow2 disk.raw x
 convert -O qcow2 -F raw disk.raw x | convert -O qcow2 -o cluster_size=3 disk.raw x
 convert disk.raw nope/x | convert -O qcow2 -B a -F raw disk.raw disk.raw x | convert -o help | convert -o help a b
-"""  # noqa: E501
+"""  # noqa: E501  # several commands a line
 
 
 @pytest.mark.parametrize("line", lines_of(CONVERT_MISTAKES))

@@ -23,7 +23,7 @@ create | create -o | create -o ,a x 1 | create -o a, x 1 | create x 1 2 | create
 create -f foo x 1M | create -f raw x | create x -5 | create -f raw -o help | create -f raw -o help x
 create -f qcow2 -b nope -u x 1M | create -f qcow2 -b '' x 1M | create -f qcow2 -b nope -F raw -u x
 create -f qcow2 -o size=3M x 1M | create -f raw -b '' x 1M | create -f raw -o foo=1 x 1M | create -b | info -- full.raw -f | info --image-opts driver=nope
-"""  # noqa: E501
+"""  # noqa: E501  # several commands a line
 
 ODD = b"n\xc3\xbc \xff,x\n.qcow2"
 

@@ -74,7 +74,7 @@ LINES = """
 -r -f raw -c length disk | -n -f raw -c length disk | -m -n -f raw -c length disk
 -C -f raw -c length disk | -t none -d unmap -i threads -f raw -c length disk
 --image-opts -c open -c length driver=raw,file.filename=disk
-"""  # noqa: E501
+"""  # noqa: E501  # several commands a line
 
 USAGE = "-Q | --foo | --cmd | --help=3 | --n -c | a b | --force-share=on | -c"
 

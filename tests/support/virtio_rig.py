@@ -170,7 +170,7 @@ class Rig:
         self.ctx = ctx or the_world().main_context
         self.blk = blk(self.ctx) if isinstance(blk, type) else blk or ParkingBlk(self.ctx)
         try:
-            self.device = VirtioBlk(VirtioBlkConf(self.blk, **conf))  # type: ignore[arg-type]
+            self.device = VirtioBlk(VirtioBlkConf(self.blk, **conf))  # type: ignore[arg-type]  # properties of the device
         except BaseException:
             self._close_blk()
             raise

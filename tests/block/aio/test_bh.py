@@ -70,7 +70,7 @@ def test_cancelled_and_scheduled_again_runs_once(ctx: AioContext) -> None:
 
 def test_bottom_halves_run_in_the_order_of_scheduling(ctx: AioContext) -> None:
     order: list[int] = []
-    bhs = [ctx.bh_new(lambda n=n: order.append(n)) for n in range(5)]  # type: ignore[misc]
+    bhs = [ctx.bh_new(lambda n=n: order.append(n)) for n in range(5)]  # type: ignore[misc]  # a lambda's default
     for n in (3, 1, 4, 0, 2):
         bhs[n].schedule()
     ctx.poll(True)

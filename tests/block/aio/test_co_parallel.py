@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 import inspect
+from collections.abc import Awaitable
 
 import pytest
 
@@ -36,8 +37,8 @@ class Pieces:
         if error is not None:
             raise error
 
-    async def all(self, *works: object) -> None:
-        self.failures = await co_parallel(*works)  # type: ignore[arg-type]
+    async def all(self, *works: Awaitable[object]) -> None:
+        self.failures = await co_parallel(*works)
         self.log.append("all have ended")
 
     def start(self, *works: object) -> Coroutine:

@@ -146,7 +146,7 @@ def test_a_descriptor_closed_and_reused_in_a_pass_does_not_get_the_old_event(
 
     for mine, (read_end, write_end) in enumerate(pipes):
         os.write(write_end, b"x")
-        ctx.set_fd_handler(read_end, lambda mine=mine: close_the_other(mine), None)  # type: ignore[misc]
+        ctx.set_fd_handler(read_end, lambda mine=mine: close_the_other(mine), None)  # type: ignore[misc]  # a lambda's default
     ctx.poll(True)
     ctx.poll(False)
     assert called == ["ready"]

@@ -138,7 +138,7 @@ def calls(queue: KernelQueue) -> list[int]:
 
 
 def answer(queue: KernelQueue, *answers: int) -> None:
-    kernel = getattr(queue, "kernel")  # noqa: B009
+    kernel = getattr(queue, "kernel")  # noqa: B009  # both subclasses have one
     assert isinstance(kernel, StubbornAio | StubbornUring)
     kernel.answers += answers
 

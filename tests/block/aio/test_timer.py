@@ -59,7 +59,7 @@ def test_real_time_is_never_early_and_hardly_late() -> None:
 
 def test_timers_of_the_same_time_fire_in_the_order_of_arming(virtual_ctx: AioContext) -> None:
     order: list[int] = []
-    timers = [timer(virtual_ctx, lambda n=n: order.append(n)) for n in range(40)]  # type: ignore[misc]
+    timers = [timer(virtual_ctx, lambda n=n: order.append(n)) for n in range(40)]  # type: ignore[misc]  # a lambda's default
     for one in timers:
         one.mod(START_NS + MS)
     virtual_ctx.poll(True)
@@ -221,7 +221,7 @@ def test_any_sequence_of_changes_fires_as_a_simple_table_says(
     ctx = AioContext("tested", world)
     fired: list[tuple[int, int]] = []
     timers = [
-        timer(ctx, lambda n=n: fired.append((world.now[ClockType.VIRTUAL] - START_NS, n)))  # type: ignore[misc]
+        timer(ctx, lambda n=n: fired.append((world.now[ClockType.VIRTUAL] - START_NS, n)))  # type: ignore[misc]  # a lambda's default
         for n in range(31)
     ]
     table: dict[int, tuple[int, int]] = {}

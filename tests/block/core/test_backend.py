@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Callable
 
 import pytest
 
@@ -55,10 +56,12 @@ def test_a_callback_runs_outside_of_coroutines_and_may_submit_again(main: AioCon
     ],
     ids=["read", "write", "zeroes", "discard", "flush"],
 )
-def test_each_request_is_counted_under_its_type(submit: object, kind: int, nbytes: int) -> None:
+def test_each_request_is_counted_under_its_type(
+    submit: Callable[[BlockBackend, Outcome], None], kind: int, nbytes: int
+) -> None:
     with backend_on(ram_node(Disk(), driver=ZeroRam)) as blk:
         outcome = Outcome()
-        submit(blk, outcome)  # type: ignore[operator]
+        submit(blk, outcome)
         blk.drain()
         assert outcome.ret == 0
         expected = [0, 0, 0, 0]

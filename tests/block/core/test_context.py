@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import errno
 import random
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import pytest
 
@@ -69,11 +69,13 @@ def small_node() -> BlockDriverState:
     ids=["pread", "pwrite", "pwrite_zeroes", "pdiscard", "truncate", "flush", "block_status",
          "edge_pread", "edge_pwrite"],
 )  # fmt: skip
-def test_sync_op(request_of: object, iothread: IOThread, main: AioContext) -> None:
+def test_sync_op(
+    request_of: Callable[[BlockBackend], object], iothread: IOThread, main: AioContext
+) -> None:
     """The main thread waits for an operation of a tree that lives in an IOThread."""
     blk = backend_on(ram_node(Disk(65536)))
     blk.set_aio_context(iothread.ctx)
-    request_of(blk)  # type: ignore[operator]
+    request_of(blk)
     blk.set_aio_context(main)
     blk.unref()
 
@@ -131,8 +133,8 @@ def test_propagate_diamond(iothread: IOThread, main: AioContext) -> None:
     order: list[str] = []
     for bs in (left, right, bottom):
         bs.add_aio_context_notifier(
-            lambda ctx, bs=bs: order.append(f"attach {bs.node_name}"),  # type: ignore[misc]
-            lambda bs=bs: order.append(f"detach {bs.node_name}"),  # type: ignore[misc]
+            lambda ctx, bs=bs: order.append(f"attach {bs.node_name}"),  # type: ignore[misc]  # a lambda's default
+            lambda bs=bs: order.append(f"detach {bs.node_name}"),  # type: ignore[misc]  # a lambda's default
         )
     for ctx in (iothread.ctx, main):
         blk.set_aio_context(ctx)
@@ -175,13 +177,13 @@ def test_parents_detach_first_and_children_attach_first(iothread: IOThread) -> N
     trace = Trace()
     disk, clusters, filter_log = Disk(), Clusters(1 << 20), Log()
     base = ram_node(disk, "base")
-    disk.log = trace.of("base")  # type: ignore[assignment]
+    disk.log = trace.of("base")  # type: ignore[assignment]  # a log that tells the order, too
     overlay = make_node(Overlay(), clusters, "overlay")
-    clusters.log = trace.of("overlay")  # type: ignore[assignment]
+    clusters.log = trace.of("overlay")  # type: ignore[assignment]  # a log that tells the order, too
     edge.set_backing_hd(overlay, base)
     base.unref()
     top = put_below(make_node(Pass(), filter_log, "top"), overlay)
-    filter_log.log = trace.of("top")  # type: ignore[assignment]
+    filter_log.log = trace.of("top")  # type: ignore[assignment]  # a log that tells the order, too
     top.add_aio_context_notifier(
         lambda ctx: trace.log.append(("attach", "notifier")),
         lambda: trace.log.append(("detach", "notifier")),

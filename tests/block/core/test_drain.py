@@ -193,14 +193,14 @@ def test_iothread(kind: str, iothread: IOThread) -> None:
     for _ in range(20):
         outcome = Outcome()
         iothread.ctx.bh_schedule_oneshot(
-            lambda outcome=outcome: tree.blk.aio_preadv(  # type: ignore[misc]
+            lambda outcome=outcome: tree.blk.aio_preadv(  # type: ignore[misc]  # a lambda's default
                 0, [memoryview(bytearray(512))], outcome
             )
         )
         begin(tree.bs)
         end(tree.bs)
         with iothread.ctx:
-            poll_while(iothread.ctx, lambda outcome=outcome: outcome.pending)  # type: ignore[misc]
+            poll_while(iothread.ctx, lambda outcome=outcome: outcome.pending)  # type: ignore[misc]  # a lambda's default
         assert outcome.ret == 0
     tree.close()
 

@@ -70,7 +70,7 @@ def test_a_coroutine_waits_for_the_end_of_the_section(main: AioContext) -> None:
     bs = blk.bs
     assert bs is not None
     drain.drained_begin(bs)
-    co = Coroutine(blk.co_pwritev(0, 3, [memoryview(b"abc")]), ctx=main)  # type: ignore[arg-type]
+    co = Coroutine(blk.co_pwritev(0, 3, [memoryview(b"abc")]), ctx=main)  # type: ignore[arg-type]  # it is a coroutine
     co.enter()
     assert disk.asked("pwritev") == []
     drain.drained_end(bs)
@@ -172,7 +172,7 @@ def test_drain_all_polls_each_context_once_a_round(
         monkeypatch.setattr(
             AioContext,
             "poll",
-            lambda self, blocking: polls.append(self.name) or real(self, blocking),  # type: ignore[func-returns-value]
+            lambda self, blocking: polls.append(self.name) or real(self, blocking),  # type: ignore[func-returns-value]  # append, then the real one
         )
         drain.drain_all()
     assert 1 <= len(polls) <= 4
@@ -339,7 +339,7 @@ def test_drain_all_looks_at_each_node_a_few_times_only(
 
     def counted(bs: BlockDriverState, *args: object) -> bool:
         visits.append(bs)
-        return real(bs, *args)  # type: ignore[arg-type]
+        return real(bs, *args)  # type: ignore[arg-type]  # as it was called
 
     monkeypatch.setattr(drain, "drain_poll", counted)
     for n in (30, 120):

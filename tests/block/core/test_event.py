@@ -115,7 +115,7 @@ def test_a_corrupt_image_is_told_once(
         for _ in range(2):
             with pytest.raises(BlockError):
                 disk.pread(0, 512)
-        node = disk.bs.node_name  # type: ignore[union-attr]
+        node = disk.bs.node_name  # type: ignore[union-attr]  # it is there
     (happened,) = listener.heard
     assert happened.name == "BLOCK_IMAGE_CORRUPTED"
     assert happened.data["msg"]

@@ -11,6 +11,7 @@ from block.core import flags as f
 from block.core import graph
 from block.core.backend import BlockBackend
 from block.core.error import BlockError
+from block.core.serialise import TrackedRequest
 from block.core.wait import run_sync
 from tests.support.drivers import (
     Disk,
@@ -147,7 +148,7 @@ def test_a_node_refuses_what_lies_before_its_begin() -> None:
         for request in (blk.root.co_preadv, blk.root.co_pwritev):
             qiov = [memoryview(bytearray(1024))]
             with pytest.raises(BlockError, match="offset -512") as refused:
-                run_sync(blk.aio_context, lambda: request(-512, 1024, qiov))  # noqa: B023
+                run_sync(blk.aio_context, lambda: request(-512, 1024, qiov))  # noqa: B023  # run before the next turn
             assert refused.value.errno == errno.EIO
     assert disk.asked("preadv") == disk.asked("pwritev") == []
 
@@ -319,8 +320,8 @@ def test_who_wants_to_know_of_writes_is_told_before_them() -> None:
     bs = ram_node(disk)
     seen: list[tuple[int, int, int]] = []
 
-    async def notifier(request: object) -> None:
-        seen.append((request.offset, request.nbytes, len(disk.asked("pwritev"))))  # type: ignore[attr-defined]
+    async def notifier(request: TrackedRequest) -> None:
+        seen.append((request.offset, request.nbytes, len(disk.asked("pwritev"))))
 
     bs.before_write_notifiers.append(notifier)
     with backend_on(bs) as blk:
@@ -330,7 +331,7 @@ def test_who_wants_to_know_of_writes_is_told_before_them() -> None:
 
 def test_a_driver_that_can_do_nothing_says_so() -> None:
     class Nothing(Ram):
-        co_preadv = Ram.__mro__[1].co_preadv  # type: ignore[assignment]
+        co_preadv = Ram.__mro__[1].co_preadv  # type: ignore[assignment]  # the one that raises
 
     with (
         backend_on(ram_node(Disk(), driver=Nothing)) as blk,

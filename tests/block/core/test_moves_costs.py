@@ -115,7 +115,7 @@ def test_whether_a_parent_is_still_attached_is_asked_once_for_each_edge(
             return real.__get__(bs, owner)  # type: ignore[attr-defined, no-any-return]
 
         def __set__(self, bs: BlockDriverState, value: bool) -> None:
-            real.__set__(bs, value)  # type: ignore[attr-defined]
+            real.__set__(bs, value)  # type: ignore[attr-defined]  # a slot's descriptor
 
     monkeypatch.setattr(type(top), "detached", Counted())
     top.set_aio_context(iothread.ctx)

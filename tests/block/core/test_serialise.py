@@ -79,7 +79,7 @@ def test_growing_keeps_writes_out_of_the_new_part(main: AioContext) -> None:
     with backend_on(ram_node(disk)) as blk:
         blk.allow_write_beyond_eof = True
         disk.parked = True
-        growing = Coroutine(blk.co_truncate(4096), ctx=main)  # type: ignore[arg-type]
+        growing = Coroutine(blk.co_truncate(4096), ctx=main)  # type: ignore[arg-type]  # it is a coroutine
         growing.enter()
         blk.aio_pwritev(1024, [memoryview(b"w" * 512)], outcomes[0])
         assert disk.asked("pwritev") == []

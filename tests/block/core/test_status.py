@@ -90,7 +90,7 @@ def test_is_allocated_above_asks_down_to_the_base(chain: Chain) -> None:
 
 def test_a_filter_answers_with_what_is_below() -> None:
     top = pass_node(pass_node(ram_node(Disk(8 * K), "base")))
-    base = top.file.bs.file.bs  # type: ignore[union-attr]
+    base = top.file.bs.file.bs  # type: ignore[union-attr]  # it is there
     assert top.block_status(512, 8 * K) == (DATA | VALID | ALLOCATED | EOF, 7680, 512, base)
     top.unref()
 

@@ -101,7 +101,7 @@ def test_what_is_there_and_alike_needs_no_coroutine_and_a_difference_does(
         copies.raw.data[where] ^= 1
         outcome = Outcome()
         copies.blk.aio_preadv(0, [memoryview(bytearray(512))], outcome)
-        poll_while(main, lambda outcome=outcome: outcome.pending)  # type: ignore[misc]
+        poll_while(main, lambda outcome=outcome: outcome.pending)  # type: ignore[misc]  # a lambda's default
         assert outcome.ret == ret
         assert [len(disk.asked("preadv")) for disk in (copies.raw, copies.test)] == [again] * 2
     copies.blk.unref()
@@ -160,7 +160,7 @@ def test_both_become_longer_and_the_image_says_how_long_the_disk_is(copies: Copi
 
 
 def test_the_disk_is_as_long_as_the_image_now(copies: Copies) -> None:
-    image = copies.blk.bs.child("test").bs  # type: ignore[union-attr]
+    image = copies.blk.bs.child("test").bs  # type: ignore[union-attr]  # it is there
     for size in (SIZE * 2, SIZE // 2):
         copies.test.data[size:] = bytes(max(0, size - len(copies.test.data)))
         image.length_changed()
@@ -220,7 +220,7 @@ def test_both_children_move_along_and_back(
     copies: Copies, iothread: IOThread, main: AioContext
 ) -> None:
     """Patch 05: the image under test is a child that only the driver knows."""
-    nodes = [copies.blk.bs, *(child.bs for child in copies.blk.bs.children)]  # type: ignore[union-attr]
+    nodes = [copies.blk.bs, *(child.bs for child in copies.blk.bs.children)]  # type: ignore[union-attr]  # it is there
     for ctx in (iothread.ctx, main, iothread.ctx):
         before = nodes[0].aio_context.name
         for disk in (copies.raw, copies.test):
@@ -274,7 +274,7 @@ def test_the_name_says_both_files_and_is_the_name_of_the_node() -> None:
         assert [child.name for child in bs.children] == ["raw", "test"]
         assert bs.filename == "blkverify:a.raw:./c:d.raw"
         assert bs.file is not None
-        assert bs.file.bs.drv.format_name == "file"  # type: ignore[union-attr]
+        assert bs.file.bs.drv.format_name == "file"  # type: ignore[union-attr]  # it is there
 
 
 @pytest.mark.usefixtures("files")
@@ -285,7 +285,7 @@ def test_a_colon_in_the_raw_name_needs_the_long_form() -> None:
         "test": {"driver": "raw", "file": {"driver": "file", "filename": "a.raw"}},
     }
     with block.open(options=described) as disk:
-        name = disk.bs.filename  # type: ignore[union-attr]
+        name = disk.bs.filename  # type: ignore[union-attr]  # it is there
     assert name.endswith('"raw": {"driver": "file", "filename": "./c:d.raw"}}')
     with block.open(name) as disk:
         assert disk.length == 4096
@@ -295,7 +295,7 @@ def test_a_colon_in_the_raw_name_needs_the_long_form() -> None:
 def test_a_part_of_a_file_needs_the_long_form_too_whatever_it_was_opened_by() -> None:
     part = 'json:{"driver": "raw", "size": 512, "file.driver": "file", "file.filename": "b.raw"}'
     with block.open(f"blkverify:a.raw:{part}", options={"driver": "blkverify"}) as disk:
-        name = disk.bs.filename  # type: ignore[union-attr]
+        name = disk.bs.filename  # type: ignore[union-attr]  # it is there
     assert "x-" not in name
     with block.open(name) as disk:
         assert disk.length == 512
@@ -340,4 +340,4 @@ def test_a_backing_file_cannot_be_relative_to_two_folders() -> None:
         block.open("blkverify:a.raw:b.raw", options={"driver": "blkverify"}) as disk,
         pytest.raises(BlockError, match="Cannot generate a base directory for blkverify nodes"),
     ):
-        node_dirname(disk.bs)  # type: ignore[arg-type]
+        node_dirname(disk.bs)  # type: ignore[arg-type]  # an open disk has a node

@@ -144,7 +144,7 @@ def test_requests_run_in_the_order_in_which_they_came(main: AioContext) -> None:
             disk.aio_preadv(
                 0,
                 [memoryview(bytearray(512))],
-                lambda ret, number=number: order.append(number),  # type: ignore[misc]
+                lambda ret, number=number: order.append(number),  # type: ignore[misc]  # a lambda's default
             )
         while len(order) < 30:
             main.poll(True)

@@ -10,6 +10,7 @@ import pytest
 
 import block
 from block.core import flags as f
+from block.core.backend import BlockBackend
 from block.core.error import BlockError
 
 QCOW2 = b"QFI\xfb\0\0\0\3" + bytes(504)
@@ -22,7 +23,7 @@ def image(tmp_path: Path) -> str:
     return str(path)
 
 
-def part(image: str, **options: object) -> object:
+def part(image: str, **options: object) -> BlockBackend:
     return block.open(options={"driver": "raw", "file.driver": "file", "file.filename": image,
                                **options})  # fmt: skip
 
@@ -44,7 +45,7 @@ def test_it_takes_no_compressed_writes(image: str) -> None:
 
 
 def test_a_part_of_the_file_is_shifted_and_bounded(image: str) -> None:
-    with part(image, offset=4096, size=1024) as disk:  # type: ignore[attr-defined]
+    with part(image, offset=4096, size=1024) as disk:
         assert disk.length == 1024
         disk.pwrite(0, b"first")
         assert disk.pread(1020, 4) == b"\xfc\xfd\xfe\xff"
@@ -56,7 +57,7 @@ def test_a_part_of_the_file_is_shifted_and_bounded(image: str) -> None:
 
 
 def test_with_an_offset_alone_the_disk_reaches_to_the_end(image: str) -> None:
-    with part(image, offset=65024) as disk:  # type: ignore[attr-defined]
+    with part(image, offset=65024) as disk:
         assert disk.length == 512
 
 
@@ -90,7 +91,7 @@ def test_a_disk_can_be_resized_but_not_a_part_of_fixed_size(image: str) -> None:
         disk.truncate(1024)
         assert disk.length == 1024
     with (
-        part(image, size=512) as fixed,  # type: ignore[attr-defined]
+        part(image, size=512) as fixed,
         pytest.raises(BlockError, match="Cannot resize fixed-size raw disks"),
     ):
         fixed.truncate(1024)
@@ -131,8 +132,8 @@ def test_a_named_format_lets_the_guest_write_what_it_likes(
 
 def test_raw_takes_from_the_file_what_its_own_users_need(image: str) -> None:
     with block.open(image, format="raw", read_only=True) as disk:
-        below = disk.bs.file  # type: ignore[union-attr]
+        below = disk.bs.file  # type: ignore[union-attr]  # it is there
         assert below is not None
         assert not below.perm & f.BLK_PERM_WRITE
-    with part(image, size=512) as disk:  # type: ignore[attr-defined]
+    with part(image, size=512) as disk:
         assert disk.bs.file.perm & f.BLK_PERM_WRITE

@@ -26,7 +26,7 @@ def test_a_method_is_replaced_and_put_back() -> None:
 def test_a_property_stays_one() -> None:
     lock = RFifoLock()
     with replaced({"block.aio.lock:RFifoLock.contended": other}):
-        assert lock.contended == "another form"  # type: ignore[comparison-overlap]
+        assert lock.contended == "another form"  # type: ignore[comparison-overlap]  # another form, at run time
     assert lock.contended is False
 
 

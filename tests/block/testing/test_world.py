@@ -153,7 +153,7 @@ def test_clocks_jump_to_the_first_timer_when_all_wait(world: DeterministicWorld)
     for ctx, seconds in zip(contexts, (3600, 5), strict=True):
         timer = ctx.timer_new(
             ClockType.VIRTUAL,
-            lambda ctx=ctx: fired.append((ctx.name, world.now_ns() - start)),  # type: ignore[misc]
+            lambda ctx=ctx: fired.append((ctx.name, world.now_ns() - start)),  # type: ignore[misc]  # a lambda's default
         )
         timer.mod(start + seconds * SECOND)
 

@@ -82,7 +82,7 @@ def test_the_escape_key_ends_a_mux_and_restores_the_terminal() -> None:
 
 
 def run(spec: str, **popen: object) -> subprocess.CompletedProcess[bytes]:
-    return subprocess.run(  # type: ignore[call-overload,no-any-return]
+    return subprocess.run(  # type: ignore[call-overload,no-any-return]  # a test's keywords
         [*ECHO, spec, "return"], env=ENVIRONMENT, capture_output=True, timeout=30, **popen
     )
 

@@ -43,7 +43,7 @@ def disk(image: Path, more: str = "") -> list[str]:
 def run(*arguments: str, **popen: object) -> subprocess.CompletedProcess[str]:
     needs.kvm()
     boot.built_elf()
-    return subprocess.run(  # type: ignore[call-overload,no-any-return]
+    return subprocess.run(  # type: ignore[call-overload,no-any-return]  # a test's keywords
         [*PROGRAM, *arguments],
         **{
             "env": ENVIRONMENT, "cwd": ROOT, "stdin": subprocess.DEVNULL, "text": True,

@@ -238,7 +238,7 @@ def test_what_the_bottom_half_has_not_told_yet_is_told_in_the_stop() -> None:
                 service.notify(bench.device.queues[0])
                 service.batch.cancel()  # the IOThread does not come to it
 
-        service.unassign_doorbells = a_completion_at_the_last_moment  # type: ignore[method-assign]
+        service.unassign_doorbells = a_completion_at_the_last_moment  # type: ignore[method-assign]  # of this one service
         bench.transport.vm_state_changed(False)
         assert bench.irqs.edges >= 1
 
@@ -259,7 +259,7 @@ def test_starting_and_stopping_under_io_loses_nothing(end: str) -> None:
                 assert bench.backend.in_flight == 0
                 chains += bench.submit(3)  # rung for while nobody listens
                 bench.transport.vm_state_changed(True)
-                bench.run_until(lambda: bench.all_done(chains))  # noqa: B023
+                bench.run_until(lambda: bench.all_done(chains))  # noqa: B023  # run in its turn of the loop
                 continue
             if end == "reset":
                 bench.driver.set_reg(mmio.STATUS, 0)
@@ -308,7 +308,7 @@ def test_two_devices_share_an_iothread() -> None:
             bench.driver.start(num=32)
         chains = [(bench, bench.submit(8)) for bench in (first, second)]
         for bench, submitted in chains:
-            bench.run_until(lambda: bench.all_done(submitted))  # noqa: B023
+            bench.run_until(lambda: bench.all_done(submitted))  # noqa: B023  # run in its turn of the loop
         first.transport.reset()
         more = second.submit(8)
         second.run_until(lambda: second.all_done(more))

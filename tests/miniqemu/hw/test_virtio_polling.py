@@ -162,7 +162,7 @@ def test_with_an_iothread_that_looks_no_request_is_lost() -> None:
             ring.submit(chain, indirect=True)
             if ring.must_kick(old):
                 plane.driver.kick()
-            plane.run_until(lambda: plane.status_of(chain) == S_OK)  # noqa: B023
+            plane.run_until(lambda: plane.status_of(chain) == S_OK)  # noqa: B023  # run in its turn of the loop
             ring.reap()
         plane.close()
         backend.close()

@@ -72,7 +72,7 @@ def test_disks_take_the_slots_from_the_last_one_down_and_are_announced(
     one = guest(tiny_guest.PRINT_COMMAND_LINE + power_off(0))
     for _ in range(2):
         one.board.plug(Entropy())
-    one.board.load(one.board.kernel.path, append)  # type: ignore[union-attr]
+    one.board.load(one.board.kernel.path, append)  # type: ignore[union-attr]  # it has one
     assert one.run() == 0
     assert one.line.said.decode() == (
         f"{append} virtio_mmio.device=512@0xfeb00e00:12 virtio_mmio.device=512@0xfeb00c00:11"

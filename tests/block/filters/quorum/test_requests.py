@@ -266,7 +266,7 @@ class Holes(ZeroRam):
 
     format_name = protocol_name = "holes"
 
-    async def co_block_status(self, bs, want_zero, offset, nbytes):  # type: ignore[no-untyped-def]
+    async def co_block_status(self, bs, want_zero, offset, nbytes):  # type: ignore[no-untyped-def]  # as the driver's
         if "status" in bs.opaque.errors:
             raise bs.opaque.errors["status"]
         data = bs.opaque.data

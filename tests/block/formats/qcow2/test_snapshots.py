@@ -165,8 +165,8 @@ def test_extra_data_nobody_understands_stay(image: Path, opener: Opener) -> None
 
 
 def test_a_filter_and_raw_hand_the_question_on(image: Path) -> None:
-    options = {"driver": "raw", "file": {"driver": "qcow2", "file": {"driver": "file"}}}
-    options["file"]["file"]["filename"] = os.fspath(image)  # type: ignore[index]
+    file = {"driver": "file", "filename": os.fspath(image)}
+    options = {"driver": "raw", "file": {"driver": "qcow2", "file": file}}
     with block.open(options=options) as disk:
         disk.pwrite(0, b"a" * 512)
         make(disk, "through")

@@ -349,7 +349,7 @@ def test_many_writes_at_once_all_arrive(opener: Opener, image: Path, main: AioCo
         left.append(at)
         blk.aio_pwritev(
             at, [memoryview(bytes([n]) * 4096)], lambda ret, at=at: left.remove(at) or ret
-        )  # type: ignore[misc]
+        )  # type: ignore[misc]  # a lambda's default
     poll_while(main, lambda: bool(left))
     data = image.read_bytes()
     assert all(data[n * 37 % 200 * 4096] == n for n in range(200))

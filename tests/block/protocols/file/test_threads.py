@@ -131,7 +131,7 @@ def worker(main: AioContext) -> Iterator[NearWorker]:
 def test_the_near_worker_works_and_answers_at_home(worker: NearWorker, main: AioContext) -> None:
     for expected in (0, 7):
         rets: list[int] = []
-        worker.submit(lambda n=expected: n, rets.append)  # type: ignore[misc]
+        worker.submit(lambda n=expected: n, rets.append)  # type: ignore[misc]  # a lambda's default
         assert worker.busy
         assert rets == []
         poll_while(main, lambda: worker.busy)

@@ -202,7 +202,7 @@ def test_answers_that_do_not_fit_together_mean_data(
             raise OSError(answer, "no")
         return answer
 
-    monkeypatch.setattr(status.os, "lseek", lseek)  # type: ignore[attr-defined]
+    monkeypatch.setattr(status.os, "lseek", lseek)  # type: ignore[attr-defined]  # the module that it imports
     assert status_at(-1, 100, 1000) == outcome
 
 

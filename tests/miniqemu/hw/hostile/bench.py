@@ -110,7 +110,7 @@ class Bench(Rig):
         self.neighbour = Rig(spare, beside=self, num_queues=2)
         self.neighbour.driver.pages.next = NEIGHBOUR
         self.shadow = Shadow(memory)
-        self.driver.memory = self.neighbour.driver.memory = self.shadow  # type: ignore[assignment]
+        self.driver.memory = self.neighbour.driver.memory = self.shadow  # type: ignore[assignment]  # it has what they use
         self.neighbour.driver.start()
 
     @staticmethod
@@ -128,7 +128,7 @@ class Bench(Rig):
         self.neighbour.close()
         super().close()
         for blk in (self.backend, self.neighbour.blk):
-            blk.close()  # type: ignore[attr-defined]
+            blk.close()  # type: ignore[attr-defined]  # as they were made here
         if self.iothread is not None:
             self.iothread.close()
         threading.excepthook = self._hook
