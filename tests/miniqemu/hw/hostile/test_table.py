@@ -10,7 +10,8 @@ from miniqemu.hw import virtio_status as status
 from miniqemu.hw.virtio import F_EVENT_IDX, ISR_CONFIG
 from miniqemu.hw.virtio_blk_layout import S_OK, T_IN
 from tests.miniqemu.hw.hostile.bench import FILLING, WAYS, Bench, bench
-from tests.miniqemu.hw.hostile.table import CASES, RESET, STATUS_BYTES, Case
+from tests.miniqemu.hw.hostile.case import RESET, STATUS_BYTES, Case
+from tests.miniqemu.hw.hostile.table import CASES
 
 
 def assert_asks_for_a_reset(machine: Bench, case: Case) -> None:
