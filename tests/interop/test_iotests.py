@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -19,10 +20,14 @@ pwd
 """
 
 
-def differences(folder: Path, script: str) -> list[str]:
+def write(folder: Path, script: str) -> None:
     test = folder / "001"
     test.write_text(script)
     test.chmod(0o700)
+
+
+def differences(folder: Path, script: str) -> list[str]:
+    write(folder, script)
     return iotests.compare(folder, "001", "qcow2", "cluster_size=4096")
 
 
@@ -44,3 +49,20 @@ def test_a_script_that_does_not_run_says_why(tmp_path: Path) -> None:
     script = '#!/bin/sh\necho "no such disk" > "$OUTPUT_DIR/001.notrun"\n'
     assert differences(tmp_path, script) == []
     assert iotests.run(tmp_path, "001", "raw", "", "ours") == "not run: no such disk\n"
+
+
+def test_the_field_that_we_name_and_numbers_of_processes_are_left_out(tmp_path: Path) -> None:
+    said = 'echo "too large (header.l1_size = 5)"\necho "001: line 7:  4711 Killed"\n'
+    write(tmp_path, "#!/bin/sh\n" + said)
+    printed = iotests.run(tmp_path, "001", "raw", "", "ours")
+    assert printed == "too large\n001: line N: PID Killed\n"
+
+
+def test_a_script_that_does_not_end_is_ended_with_all_that_it_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(iotests, "LIMIT", 0.5)
+    write(tmp_path, "#!/bin/sh\nsleep 30 &\necho begun\nwait\n")
+    start = time.monotonic()
+    assert iotests.run(tmp_path, "001", "raw", "", "ours") == "begun\n\nout of time\n"
+    assert time.monotonic() - start < 20, "what it started holds its output open"

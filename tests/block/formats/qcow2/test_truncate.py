@@ -15,7 +15,10 @@ import pytest
 import block
 from block.core import flags as f
 from block.core.error import BlockError
+from block.formats.qcow2 import zero
+from block.formats.qcow2.cache import Table
 from block.formats.qcow2.layout import SIZE_AT
+from block.formats.qcow2.state import Qcow2State
 from tests.block.formats.qcow2.conftest import CLUSTER, SIZE, Opener, state_of
 from tests.support.drivers import Disk
 from tests.support.qcow2_cuts import CLEAN, LEAKS, check, new_image, plain
@@ -146,12 +149,23 @@ def test_refcounts_of_any_width_are_shrunk(tmp_path: Path, opener: Opener, bits:
     assert path.stat().st_size < SIZE // 8
 
 
-def test_an_empty_tail_of_a_huge_disk_costs_nothing(tmp_path: Path, opener: Opener) -> None:
+def test_an_empty_tail_of_a_huge_disk_costs_nothing(
+    tmp_path: Path, opener: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "huge.qcow2"
     block.create(os.fspath(path), "qcow2", 1 << 40)
     disk = opener(path)
     disk.pwrite(0, b"x")
+    asked: list[int] = []
+    real = zero.load_slice
+
+    async def load_slice(s: Qcow2State, offset: int) -> Table | None:
+        asked.append(offset)
+        return await real(s, offset)
+
+    monkeypatch.setattr(zero, "load_slice", load_slice)
     disk.truncate(1 << 20)
+    assert len(asked) == 16, "slices of the one L2 table that there is"
     disk.close()
     clean(path)
 
