@@ -11,6 +11,10 @@ Nothing else in the project calls an ioctl on KVM. Each file descriptor has its 
 ioctl its method, whose docstring names it and the errors that it is known to return.
 `python -m miniqemu.pykvm` is the ten-line demonstration.
 
+    kvm, vm, vcpu           the three classes
+    ioctls, structs, exits  numbers, structures, and the page that tells of an exit
+    cdata, error            ctypes at a fifth of its price; how an ioctl fails
+
 Source: <linux/kvm.h>, <asm/kvm.h>, Documentation/virt/kvm/api.rst of Linux.
 """
 

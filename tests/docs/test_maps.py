@@ -16,12 +16,16 @@ OF_DRIVERS = ("formats", "filters")  # the table of drivers is their map: core/r
 
 def modules(room: Path) -> set[str]:
     """What is in a room: modules, and rooms of their own."""
-    found = {path.stem for path in room.glob("*.py")}
-    return found - {"__init__"} | {path.parent.name for path in room.glob("*/__init__.py")}
+    found = {path.stem for path in room.glob("*.py")} - {"__init__", "__main__"}
+    return found | {path.parent.name for path in room.glob("*/__init__.py")}
 
 
 def rooms() -> list[Path]:
-    found = (path.parent for path in sorted((ROOT / "block").glob("*/**/__init__.py")))
+    found = (
+        path.parent
+        for house in ("block", "miniqemu")
+        for path in sorted((ROOT / house).glob("*/**/__init__.py"))
+    )
     return [room for room in found if room.name not in OF_DRIVERS and len(modules(room)) > SMALL]
 
 
