@@ -3,7 +3,8 @@
 
     with NewFiles() as files:
         files.make("disk.qcow2", {"size": 0})
-        ...                                         fills it
+        with open_to_fill("disk.qcow2") as blk:
+            blk.pwrite(0, ...)
 
 R1  Where an image cannot be finished, what was made of it is taken away: nobody should find half an
     image, and believe it. What stood there before is lost in any case, for a file is made empty.
@@ -13,13 +14,22 @@ Who may call it: `create` of the formats, in the main thread; it blocks.
 
 from __future__ import annotations
 
+from block.core import flags as f
+from block.core.open import open_backend
 from block.core.registry import find_protocol
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from block.core.backend import BlockBackend
     from block.core.driver import BlockDriver
+
+
+def open_to_fill(filename: str) -> BlockBackend:
+    """Opens a new file by the protocol that its name has: it can be written and made longer."""
+    driver = find_protocol(filename).format_name
+    return open_backend(filename, options={"driver": driver}, flags=f.BDRV_O_RDWR | f.BDRV_O_RESIZE)
 
 
 class NewFiles:

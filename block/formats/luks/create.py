@@ -12,10 +12,8 @@ import errno
 
 from block.core import flags as f
 from block.core.error import BlockError
-from block.core.new_files import NewFiles
-from block.core.open import open_backend
+from block.core.new_files import NewFiles, open_to_fill
 from block.core.options import Option, parse_enum, take_options
-from block.core.registry import find_protocol
 from block.crypto.options import LUKS_CREATE_OPTS, take_luks_plan
 
 TYPE_CHECKING = False
@@ -39,9 +37,7 @@ def create(filename: str, options: dict[str, object]) -> None:
     with NewFiles() as files:
         files.make(filename, {**options, "size": 0})
         options.clear()
-        driver = find_protocol(filename).format_name
-        flags = f.BDRV_O_RDWR | f.BDRV_O_RESIZE
-        with open_backend(filename, options={"driver": driver}, flags=flags) as blk:
+        with open_to_fill(filename) as blk:
             plan.create(lambda length: blk.truncate(size + length, False, prealloc), blk.pwrite)
             blk.flush()
 

@@ -15,7 +15,7 @@ from array import array
 
 from block.core import flags as f
 from block.core.error import BlockError, failed
-from block.core.new_files import NewFiles
+from block.core.new_files import NewFiles, open_to_fill
 from block.core.open import bdrv_open, open_backend
 from block.core.options import Option, invalid, parse_enum, take_options
 from block.core.registry import find_protocol, find_row
@@ -232,7 +232,7 @@ def _write_start(filename: str, plan: Plan) -> None:
     for part in (HEADER_V2, HEADER_V3, HEADER_MORE):
         data += part.build({name: fields.get(name, 0) for name in part.names})
     table = to_disk(array("Q", [2 * size]))
-    blk = _open_file(filename, f.BDRV_O_RDWR | f.BDRV_O_RESIZE)
+    blk = open_to_fill(filename)
     try:
         blk.allow_write_beyond_eof = True
         _write(blk, 0, data.ljust(size, b"\0"), "qcow2 header")
@@ -246,11 +246,6 @@ def _write(blk: BlockBackend, offset: int, data: bytes, what: str) -> None:
         blk.pwrite(offset, data)
     except OSError as error:
         raise failed(f"Could not write {what}", error) from error
-
-
-def _open_file(filename: str, flags: int) -> BlockBackend:
-    driver = find_protocol(filename).format_name
-    return open_backend(filename, options={"driver": driver}, flags=flags)
 
 
 def _complete(blk: BlockBackend, plan: Plan) -> None:
@@ -280,7 +275,7 @@ def _complete(blk: BlockBackend, plan: Plan) -> None:
 
 def _flush(filename: str) -> None:
     """So far nothing was flushed, to be fast; now all of it is."""
-    blk = _open_file(filename, f.BDRV_O_RDWR)
+    blk = open_to_fill(filename)
     try:
         blk.pwrite(0, blk.pread(0, 4))
         blk.flush()

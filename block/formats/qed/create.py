@@ -9,10 +9,9 @@ from __future__ import annotations
 
 from block.core import flags as f
 from block.core.iov import iov_to_bytes, zero_iov
-from block.core.new_files import NewFiles
-from block.core.open import open_backend
+from block.core.new_files import NewFiles, open_to_fill
 from block.core.options import Option, invalid, take_options
-from block.core.registry import find_protocol, find_row
+from block.core.registry import find_row
 from block.formats.qed import layout as lay
 from block.formats.qed.header import (
     backing_features,
@@ -94,9 +93,7 @@ def create(filename: str, options: dict[str, object]) -> None:
     with NewFiles() as files:
         files.make(filename, {**options, "size": 0})
         options.clear()
-        driver = find_protocol(filename).format_name
-        flags = f.BDRV_O_RDWR | f.BDRV_O_RESIZE
-        blk = open_backend(filename, options={"driver": driver}, flags=flags)
+        blk = open_to_fill(filename)
         try:
             _write(blk, plan)
             blk.flush()

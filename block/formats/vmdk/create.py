@@ -24,10 +24,9 @@ from array import array
 from block.core import flags as f
 from block.core.error import BlockError
 from block.core.filename import full_backing_filename
-from block.core.new_files import NewFiles
+from block.core.new_files import NewFiles, open_to_fill
 from block.core.open import open_backend
 from block.core.options import Option, invalid, take_options
-from block.core.registry import find_protocol
 from block.formats.vmdk import descriptor
 from block.formats.vmdk import layout as lay
 from block.formats.vmdk.descriptor import ExtentLine
@@ -183,8 +182,7 @@ def _make_extents(files: NewFiles, plan: Plan) -> list[ExtentLine]:
 
 def _make_file(files: NewFiles, name: str, size: int) -> BlockBackend:
     files.make(name, {"size": size})
-    options = {"driver": find_protocol(name).format_name}
-    blk = open_backend(name, options=options, flags=f.BDRV_O_RDWR | f.BDRV_O_RESIZE)
+    blk = open_to_fill(name)
     blk.allow_write_beyond_eof = True
     return blk
 
@@ -196,8 +194,7 @@ def _write_descriptor(plan: Plan, lines: list[ExtentLine], place: int) -> None:
         backing_file=plan.backing_file, adapter_type=plan.adapter_type,
         hwversion=plan.hwversion, toolsversion=plan.toolsversion,
     )  # fmt: skip
-    options = {"driver": find_protocol(plan.filename).format_name}
-    blk = open_backend(plan.filename, options=options, flags=f.BDRV_O_RDWR | f.BDRV_O_RESIZE)
+    blk = open_to_fill(plan.filename)
     try:
         blk.allow_write_beyond_eof = True
         blk.pwrite(place, text)
