@@ -10,25 +10,21 @@ one, for the other kinds of disk.
 from __future__ import annotations
 
 import random
-import shutil
 from pathlib import Path
 
 import pytest
 
 from tests.guest.conftest import SECTOR, SECTORS
 from tests.support import needs
-from tests.support.boot import GOOD, MINIQEMU_KVM, ROOT, Disk, arguments, built_elf, parse_tap
-from tests.support.nested_machine import boot_nested
+from tests.support.boot import GOOD, MINIQEMU_KVM, Disk, arguments, parse_tap
+from tests.support.nested_machine import boot_nested, fill
 
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
     """What the nested machine gets: the two packages, the guest, a disk."""
     folder = tmp_path / "tree"
-    skip = shutil.ignore_patterns("__pycache__")
-    for package in ("block", "miniqemu"):
-        shutil.copytree(ROOT / package, folder / package, ignore=skip)
-    shutil.copy(built_elf(), folder / "guest.elf")
+    fill(folder)
     (folder / "disk.img").write_bytes(random.Random(1).randbytes(SECTORS * SECTOR))
     return folder
 

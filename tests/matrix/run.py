@@ -13,7 +13,6 @@ import ctypes
 import random
 import re
 import shlex
-import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,8 +21,8 @@ from pathlib import Path
 from block.aio.liburing_rings import LIBRARY as LIBURING
 from tests.matrix.cells import VMMS, Cell
 from tests.support import needs
-from tests.support.boot import GOOD, ROOT, Disk, arguments, boot, built_elf, parse_tap
-from tests.support.nested_machine import boot_nested
+from tests.support.boot import GOOD, Disk, arguments, boot, parse_tap
+from tests.support.nested_machine import boot_nested, fill
 from tests.support.qemu_tools import qemu
 
 MIB = 1 << 20
@@ -133,10 +132,7 @@ def path_of(library: str) -> Path:
 def nested_tree(cells: Sequence[Cell], folder: Path) -> Path:
     """What the nested machine gets: packages, guest, a disk for each format, a script."""
     tree = folder / "tree"
-    skip = shutil.ignore_patterns("__pycache__")
-    for package in ("block", "miniqemu"):
-        shutil.copytree(ROOT / package, tree / package, ignore=skip)
-    shutil.copy(built_elf(), tree / "guest.elf")
+    fill(tree)
     for format in sorted({cell.format for cell in cells}):
         make_images(tree, format)
     script = []

@@ -23,7 +23,7 @@ from miniqemu.cli.img import main as img
 from tests.support import luks_images
 from tests.support.format_kinds import Kind, Options
 from tests.support.luks_images import qemu_with_secret
-from tests.support.qcow2_bitmaps import Areas, stored
+from tests.support.qcow2_bitmaps import areas_of, stored
 from tests.support.qcow2_work import Op, OurImage, Work, qemu_io
 from tests.support.qemu_tools import qemu_done
 
@@ -318,7 +318,8 @@ class Cell:
     def _has_noted(self) -> None:
         """The bitmap has what both have written, and nothing else."""
         if self.kind.bitmap:
-            assert stored(self.image)["seen"].areas == areas_of(self.noted, self.work.size)
+            expected = areas_of(sorted(self.noted), NOTED_BY, self.work.size)
+            assert stored(self.image)["seen"].areas == expected
 
     def _take_snapshot(self, ours: bool) -> bytes:
         """Takes a snapshot, if that belongs to the kind; returns what it holds."""
@@ -363,15 +364,3 @@ class Cell:
             self._qemu("qemu-img", "check", *self._named())
         self._tool(not ours, *again)
         assert back.read_bytes() == self.work.model
-
-
-def areas_of(parts: set[int], size: int) -> Areas:
-    """Parts of a bitmap's granularity as dirty ranges, as qcow2_bitmaps.stored has them."""
-    areas: Areas = []
-    for part in sorted(parts):
-        start = part * NOTED_BY
-        end = min(start + NOTED_BY, size)
-        if areas and sum(areas[-1]) == start:
-            start = areas.pop()[0]
-        areas.append((start, end - start))
-    return areas

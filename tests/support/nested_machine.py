@@ -3,14 +3,23 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.support.boot import ROOT
+from tests.support.boot import ROOT, built_elf
 
 TOOL = ROOT / "tests" / "tools" / "nested-kvm"
 TIMED_OUT = 124
+
+
+def fill(tree: Path) -> None:
+    """Makes the folder that such a machine gets: the two packages and the guest."""
+    skip = shutil.ignore_patterns("__pycache__")
+    for package in ("block", "miniqemu"):
+        shutil.copytree(ROOT / package, tree / package, ignore=skip)
+    shutil.copy(built_elf(), tree / "guest.elf")
 
 
 def boot_nested(

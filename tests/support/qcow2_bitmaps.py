@@ -7,6 +7,7 @@ stored(path)["b0"].areas      [(offset, bytes), ...] that are dirty
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -66,12 +67,17 @@ def _areas(data: bytes, table: int, entries: int, granularity: int) -> Areas:
     bits = b""
     for entry in struct.unpack_from(f">{entries}Q", data, table):
         bits += data[entry : entry + cluster] if entry > 1 else bytes([255 * entry]) * cluster
+    dirty = (n for n in range(-(-size // granularity)) if bits[n // 8] >> n % 8 & 1)
+    return areas_of(dirty, granularity, size)
+
+
+def areas_of(parts: Iterable[int], granularity: int, size: int) -> Areas:
+    """Ascending parts of a disk, of a bitmap's granularity each, as dirty ranges."""
     areas: Areas = []
-    for number in range(-(-size // granularity)):
-        if bits[number // 8] >> number % 8 & 1:
-            start = number * granularity
-            end = min(start + granularity, size)
-            if areas and sum(areas[-1]) == start:
-                start = areas.pop()[0]
-            areas.append((start, end - start))
+    for part in parts:
+        start = part * granularity
+        end = min(start + granularity, size)
+        if areas and sum(areas[-1]) == start:
+            start = areas.pop()[0]
+        areas.append((start, end - start))
     return areas
