@@ -10,7 +10,6 @@ import struct
 from pathlib import Path
 
 BASE = 0x10_0000
-COM1 = 0x3F8
 UD2 = bytes.fromhex("0f 0b")
 HLT = b"\xf4"
 CLI = b"\xfa"

@@ -8,7 +8,6 @@ import mmap
 import os
 import random
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -37,7 +36,6 @@ ENGINES = {
     "io_uring direct": ("io_uring", RDWR | f.BDRV_O_NOCACHE),
 }
 KERNEL_ENGINES = [name for name in ENGINES if name != "threads"]
-Open = Callable[[], BlockBackend]
 
 
 @pytest.fixture(params=KERNEL_ENGINES)
