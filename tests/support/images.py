@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Small images for tests, and a format with backing files, until a real one is there.
+"""A format with backing files that is written by hand, and drivers that are there for one test.
 
-    with toy_format(): ...      the format 'toy' can be opened, and probed
+    with toy_format(): ...              the format 'toy' can be opened, and probed
+    with registered_driver(Mine): ...   so can be a test's own driver, by its name
 
 A toy image is b"TOYF", then the name of its backing file up to a newline, then the data
 from byte 512 on; it holds nothing of its own but sectors that are not all zero.
