@@ -2,10 +2,10 @@
 """A thread that calls a function when it is time: the clock of the interrupt controllers' timers.
 
 Rules:
-R1. `set` may be called from any thread; the earliest time that was asked for counts.
-R2. `ring(now)` runs in the alarm's thread, holding none of its locks; it returns when it wants to
+R1  `set` may be called from any thread; the earliest time that was asked for counts.
+R2  `ring(now)` runs in the alarm's thread, holding none of its locks; it returns when it wants to
     be called next, or None.
-R3. The thread is started by the first `set`: a guest without timers has none.
+R3  The thread is started by the first `set`: a guest without timers has none.
 """
 
 from __future__ import annotations

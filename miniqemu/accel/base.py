@@ -9,10 +9,10 @@ vCPU runs it calls the `AddressSpace` it was given for accesses that hit no RAM,
 big lock around each of them. Everything else ends `run()` with a `Stop`.
 
 Rules:
-R1. `run`, `registers`, `load` and `reset` belong to the vCPU's thread, or to the thread
+R1  `run`, `registers`, `load` and `reset` belong to the vCPU's thread, or to the thread
     that has seen it parked. `kick` may be called from anywhere.
-R2. A kick is never lost: given while the vCPU is not in `run`, it ends the next `run` at once.
-R3. When `run` has returned, no port or MMIO access is half done: registers may be read and set.
+R2  A kick is never lost: given while the vCPU is not in `run`, it ends the next `run` at once.
+R3  When `run` has returned, no port or MMIO access is half done: registers may be read and set.
 """
 
 from __future__ import annotations

@@ -11,8 +11,8 @@ writing, and a third one into none. The error code is where they say 0 and 2; th
 where both say 14 and the third does not.
 
 Rules:
-R1. Measured once in a process, when the first exception happens: 20 ms that most guests never pay.
-R2. Where the offsets are not certain there are none: the error code is 0, a double fault stays one.
+R1  Measured once in a process, when the first exception happens: 20 ms that most guests never pay.
+R2  Where the offsets are not certain there are none: the error code is 0, a double fault stays one.
 """
 
 from __future__ import annotations

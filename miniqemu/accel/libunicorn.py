@@ -9,11 +9,11 @@ The `unicorn` package brings the library. Its own Python layer is left aside: im
 takes 40 ms where loading the library takes 7, and each of its calls twice the time.
 
 Rules:
-R1. One thread at a time uses an engine. The exception is `cell.flag`: any thread may set it.
-R2. `uc_emu_stop` is never called by us. Setting `cell.flag` ends the running or the next `start`
+R1  One thread at a time uses an engine. The exception is `cell.flag`: any thread may set it.
+R2  `uc_emu_stop` is never called by us. Setting `cell.flag` ends the running or the next `start`
     at the beginning of a block of instructions: exactly between two instructions. A flag that is
     set before the start, or inside a callback, is not lost.
-R3. Callbacks may not raise: ctypes would print the exception and drop it.
+R3  Callbacks may not raise: ctypes would print the exception and drop it.
 
 Discussion (R2). `uc_emu_stop` from another thread ends the guest behind the next load or store, and
 goes back to the beginning of that instruction: one that reads, changes and writes memory is then

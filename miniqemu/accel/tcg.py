@@ -11,11 +11,11 @@
 There is no i8259: pins reach a processor through the IOAPIC alone.
 
 Rules: those of accel/base.py, and
-R1. `lock` guards the interrupt controllers, who is asleep, and why a processor shall stop. It is a
+R1  `lock` guards the interrupt controllers, who is asleep, and why a processor shall stop. It is a
     leaf: whoever holds it takes no other lock. The big lock is taken before it, never after.
-R2. Whoever gives a processor something to do writes that first, under the lock, and then calls
+R2  Whoever gives a processor something to do writes that first, under the lock, and then calls
     `wake`; who goes to sleep looks for it under the lock.
-R3. An interrupt that cannot be taken now (IF = 0, or right behind STI) is tried again (`retry_in`,
+R3  An interrupt that cannot be taken now (IF = 0, or right behind STI) is tried again (`retry_in`,
     tcg_cpu.R5), because translated code does not say when IF changes. HLT ends the wait at once.
 """
 

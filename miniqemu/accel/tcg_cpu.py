@@ -7,14 +7,14 @@ we deliver them by hand (accel/x86_events.py), and the exceptions that it report
     a reason to leave?  INIT, STARTUP?  halted?  an interrupt?  ->  engine.start  ->  why back?
 
 Rules:
-R1. The engine is made when the first register is loaded, and anew for each reset: with it goes
+R1  The engine is made when the first register is loaded, and anew for each reset: with it goes
     the code that was translated before.
-R2. In a callback of the engine nothing may be raised: `_failed` keeps it for `run`.
-R3. `engine_cell.flag` is lowered first, then the reasons are looked at, then the engine starts.
+R2  In a callback of the engine nothing may be raised: `_failed` keeps it for `run`.
+R3  `engine_cell.flag` is lowered first, then the reasons are looked at, then the engine starts.
     Whoever has a reason writes it first, and then raises the flag: it cannot be missed.
-R4. An interrupt right behind STI would come between STI and HLT, and HLT would sleep through
+R4  An interrupt right behind STI would come between STI and HLT, and HLT would sleep through
     what the interrupt brought. After PATIENCE tries at one place it was no STI.
-R5. An interrupt that cannot be taken yet is tried again after RETRY, then after twice as long each
+R5  An interrupt that cannot be taken yet is tried again after RETRY, then after twice as long each
     time, up to RETRY_MAX. So it is late by no more than the guest has kept it waiting itself.
 
 What went wrong here once: it was tried every 200 us. Each try stops the guest and changes threads,

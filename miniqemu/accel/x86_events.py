@@ -8,9 +8,9 @@ while delivering (double fault, then the end). Not modelled: real mode's table, 
 change of the privilege level: a guest that goes to ring 3 comes back by `syscall` alone.
 
 Rules:
-R1. The engine is stopped, and between two instructions.
-R2. Gates, stacks and tables are the guest's: every address is translated, every gate checked.
-R3. Every word that comes back from here is what the SDM calls "pushed": RSP is set last.
+R1  The engine is stopped, and between two instructions.
+R2  Gates, stacks and tables are the guest's: every address is translated, every gate checked.
+R3  Every word that comes back from here is what the SDM calls "pushed": RSP is set last.
 
 Source: Intel SDM volume 3, 6.12 to 6.14.
 """

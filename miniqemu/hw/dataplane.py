@@ -10,15 +10,15 @@ files only. Patch 19 lets it call the block layer, and for that moves the tree i
 context.
 
 Rules:
-R1. `start` and `stop` are called in the main thread, under the big lock; everything between runs
+R1  `start` and `stop` are called in the main thread, under the big lock; everything between runs
     in the IOThread and takes the big lock nowhere.
-R2. Order of start: interrupt, doorbells, tree, what an error had stopped, handlers, one kick. A
+R2  Order of start: interrupt, doorbells, tree, what an error had stopped, handlers, one kick. A
     request can be taken only when the tree is there to take it.
-R3. Order of stop: handlers, tree, doorbells, the last notification, interrupt. The tree's move
+R3  Order of stop: handlers, tree, doorbells, the last notification, interrupt. The tree's move
     drains it, so every request completes, and the interrupt for it is not lost.
-R4. Where the kernel has no irqfd or no ioeventfd for us the start fails, and the device is served
+R4  Where the kernel has no irqfd or no ioeventfd for us the start fails, and the device is served
     inside its register writes until it starts again (as in QEMU; VirtioBlk.start).
-R5. A doorbell that rings between the end of the handlers and the next start is not lost either:
+R5  A doorbell that rings between the end of the handlers and the next start is not lost either:
     every start kicks.
 
 What once went wrong (0a21ea3289, 2014): the data plane freed a request that the common completion

@@ -5,12 +5,12 @@
     IrqLine.set_level, pulse  ->  pin  ->  redirection entry  ->  ApicBus.deliver
 
 Rules:
-R1. A pin is edge- or level-triggered by its entry. An edge is the change from low to high; one
+R1  A pin is edge- or level-triggered by its entry. An edge is the change from low to high; one
     that comes while the entry is masked is lost, as with KVM's model.
-R2. A level interrupt sets "remote IRR" and is sent again only after the processor's end of
+R2  A level interrupt sets "remote IRR" and is sent again only after the processor's end of
     interrupt, and then if the line is still high.
-R3. `pulse` may be called from any thread; all state is guarded by the bus's lock.
-R4. Registers are reached through a window: 32-bit accesses, others read 0 and write nothing.
+R3  `pulse` may be called from any thread; all state is guarded by the bus's lock.
+R4  Registers are reached through a window: 32-bit accesses, others read 0 and write nothing.
 
 Source: Intel 82093AA data sheet, 3.2.
 """

@@ -13,9 +13,9 @@ NMI, SMI, ExtINT and the pins LINT0/1, logical clusters, x2APIC, the TSC deadlin
 register's contents.
 
 Rules:
-R1. Everything that other threads read is written under `bus.lock`: IRR, ISR, the timer, `startup`.
-R2. Registers are 32 bits wide, 16 bytes apart. Any other access reads 0 and writes nothing.
-R3. `bus.wake` is called with the lock held, after the reason for it was written.
+R1  Everything that other threads read is written under `bus.lock`: IRR, ISR, the timer, `startup`.
+R2  Registers are 32 bits wide, 16 bytes apart. Any other access reads 0 and writes nothing.
+R3  `bus.wake` is called with the lock held, after the reason for it was written.
 
 Source: Intel SDM volume 3, chapter 11.
 """

@@ -7,10 +7,10 @@ still gets the last key. A slow terminal holds the transmitter: THRE stays clear
 character device takes bytes again.
 
 Rules:
-R1. All methods are called under the big lock: registers by a vCPU's thread, the character
+R1  All methods are called under the big lock: registers by a vCPU's thread, the character
     device's handlers by the main loop.
-R2. The interrupt line is high exactly while IIR names a cause (IIR bit 0 clear).
-R3. Nothing polls: an idle guest costs nothing.
+R2  The interrupt line is high exactly while IIR names a cause (IIR bit 0 clear).
+R3  Nothing polls: an idle guest costs nothing.
 
 Source: National Semiconductor PC16550D data sheet.
 """

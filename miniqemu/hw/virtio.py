@@ -6,13 +6,13 @@
         virtio_blk           what the device is for
 
 Rules:
-R1. Registers are touched under the big lock. What needs the tree moved or drained (start, stop,
+R1  Registers are touched under the big lock. What needs the tree moved or drained (start, stop,
     reset) happens in the main thread; the transport sees to it.
-R2. `isr` and `broken` are written by vCPU threads, the main thread and the IOThread. `_lock` guards
+R2  `isr` and `broken` are written by vCPU threads, the main thread and the IOThread. `_lock` guards
     them: `isr |= bits` is a read, an or, and a write. `broken` only goes up while the device
     runs, and down in a reset, when the IOThread has stopped.
-R3. Buffers are used while `started`, and at no other time (2.1.2: not before DRIVER_OK).
-R4. The configuration space is a copy, renewed under the big lock; so a driver never reads a
+R3  Buffers are used while `started`, and at no other time (2.1.2: not before DRIVER_OK).
+R4  The configuration space is a copy, renewed under the big lock; so a driver never reads a
     mixture, and `generation` says when to read again.
 """
 

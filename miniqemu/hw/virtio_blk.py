@@ -5,11 +5,11 @@
     this               what it tells the driver of itself, and when it is served
 
 Rules:
-R1. Registers, start and stop belong to the main thread (virtio.py); `drained_begin` and
+R1  Registers, start and stop belong to the main thread (virtio.py); `drained_begin` and
     `drained_end` to whoever drains.
-R2. `_quiesced` is written by whoever drains and read where requests are taken. While it is not 0
+R2  `_quiesced` is written by whoever drains and read where requests are taken. While it is not 0
     nothing is taken; what the driver adds meanwhile waits in the ring.
-R3. What an error stopped (werror=stop) keeps its chain and waits in `stopped`; it starts again
+R3  What an error stopped (werror=stop) keeps its chain and waits in `stopped`; it starts again
     when the machine goes on, and is forgotten in a reset.
 """
 

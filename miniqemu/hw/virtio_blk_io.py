@@ -8,20 +8,20 @@
 Data is not copied: the I/O vector that the block layer gets is slices of guest memory.
 
 Rules:
-R1. Requests are taken, started and completed in the thread of the service's context: the
+R1  Requests are taken, started and completed in the thread of the service's context: the
     IOThread, the main loop, or (ioeventfd=off) a vCPU that holds the main context.
-R2. While `_quiesced` is not 0 nothing is taken; what the driver adds meanwhile waits in the ring.
-R3. A request that cannot be answered (no header, no status byte) breaks the device. Every other
+R2  While `_quiesced` is not 0 nothing is taken; what the driver adds meanwhile waits in the ring.
+R3  A request that cannot be answered (no header, no status byte) breaks the device. Every other
     wrong request is answered: IOERR for a place that is not there, UNSUPP for an unknown kind.
-R4. One call of handle_queue takes at most as many chains as the queue has; a driver that adds for
+R4  One call of handle_queue takes at most as many chains as the queue has; a driver that adds for
     ever has its next turn after the others in the loop.
-R5. What an error stopped (werror=stop) keeps its chain and waits in `stopped`.
-R6. While reads are answered at once, a driver that polls gets the first answers before we take the
+R5  What an error stopped (werror=stop) keeps its chain and waits in `stopped`.
+R6  While reads are answered at once, a driver that polls gets the first answers before we take the
     rest: a turn of handle_queue ends at its first read, the next after four more, then after 16.
     Those that go on where the last one ended do not count: a stream stays together and is merged.
     A turn takes all if the driver waits for an interrupt, whose way to it is longer than the turn;
     or if something is in flight: answers take their time. (Why: docs/two-ways.md.)
-R7. What one turn starts reaches the kernel in one batch (aio=native, aio=io_uring): the backend is
+R7  What one turn starts reaches the kernel in one batch (aio=native, aio=io_uring): the backend is
     plugged meanwhile.
 """
 

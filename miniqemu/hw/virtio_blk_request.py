@@ -6,8 +6,8 @@ a head is in flight at most once, which `VirtQueue.pop` makes sure of. What a re
 from the guest; the guest may change its memory at any time, so each field is read once.
 
 Rules:
-R1. `iov` and `status` are windows on guest memory. They are let go of at completion.
-R2. A request belongs to the thread of the device's context. It is completed once, by `done`
+R1  `iov` and `status` are windows on guest memory. They are let go of at completion.
+R2  A request belongs to the thread of the device's context. It is completed once, by `done`
     or by `complete`.
 """
 

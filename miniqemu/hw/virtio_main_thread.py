@@ -6,11 +6,11 @@ main thread only (design, rule 3), while the write to the status register arrive
 So the vCPU hands the work over and waits; the store completes when the work is done.
 
 Rules:
-R1. The big lock is given away while a vCPU waits: the main thread needs it to do the work.
-R2. One piece of work at a time, in order. Draining polls, and a poll may find the next piece:
+R1  The big lock is given away while a vCPU waits: the main thread needs it to do the work.
+R2  One piece of work at a time, in order. Draining polls, and a poll may find the next piece:
     it is left in the queue for the loop that is already running.
-R3. `_jobs` and `_busy` are touched under the big lock only.
-R4. The main thread never blocks on a vCPU without polling its context, or both wait for ever.
+R3  `_jobs` and `_busy` are touched under the big lock only.
+R4  The main thread never blocks on a vCPU without polling its context, or both wait for ever.
 
 (QEMU does this work in the vCPU's thread, where the big lock makes it as good as the main one.)
 """

@@ -5,14 +5,14 @@ One device sits behind a window of 512 bytes: registers below 0x100, the device'
 space from there on. A slot without a device answers with the magic number and device id 0.
 
 Rules:
-R1. `read` and `write` are called under the big lock, by a vCPU's thread.
-R2. Registers are 32 bits wide and read or written as such; any other access to one reads 0 and
+R1  `read` and `write` are called under the big lock, by a vCPU's thread.
+R2  Registers are 32 bits wide and read or written as such; any other access to one reads 0 and
     writes nothing. The configuration space may be read at any width from 1 to 8 bytes.
-R3. What the standard forbids a driver to write at that moment is ignored: features after
+R3  What the standard forbids a driver to write at that moment is ignored: features after
     FEATURES_OK, a queue's numbers while it is ready, registers that are read-only.
-R4. The interrupt line has two drivers, never at the same time: as a wire under the big lock while
+R4  The interrupt line has two drivers, never at the same time: as a wire under the big lock while
     the device is served by the main loop, by `pulse` from any thread while an IOThread serves it.
-R5. While an IOThread serves the device an acknowledgement ends in the kernel, which notes it in a
+R5  While an IOThread serves the device an acknowledgement ends in the kernel, which notes it in a
     notifier, and the vCPU runs on. We ask for it before a bit is set and before one is read: so
     it clears what was set before it, and nothing else.
 

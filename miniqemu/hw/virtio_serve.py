@@ -8,12 +8,12 @@ A service rings in (doorbells -> `device.handle_queue`), and rings out (`notify`
 for a batch of completions, by a bottom half; QEMU's notify_guest_bh).
 
 Rules:
-R1. `start` and `stop` are called in the main thread, by turns. After `stop` nothing is in flight,
+R1  `start` and `stop` are called in the main thread, by turns. After `stop` nothing is in flight,
     no handler is registered, and the driver has been told of everything that was completed.
-R2. `notify` and `kick` of a running service: `notify` in the context's thread, `kick` anywhere.
-R3. `running` changes while the context is held, so a bottom half that was scheduled before a stop
+R2  `notify` and `kick` of a running service: `notify` in the context's thread, `kick` anywhere.
+R3  `running` changes while the context is held, so a bottom half that was scheduled before a stop
     and runs after it sees that there is nothing to do.
-R4. A doorbell's handler is external: a drained section turns it off, and what the driver adds
+R4  A doorbell's handler is external: a drained section turns it off, and what the driver adds
     meanwhile waits in the ring. While it is off nobody looks into the ring either.
 """
 

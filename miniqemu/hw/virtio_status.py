@@ -8,11 +8,11 @@ driver can ask for. QEMU believes any value; we follow the standard's order, as 
 does, so that no write can put the device where its set-up was skipped.
 
 Rules:
-R1. A step is taken only from the step before it; ACKNOWLEDGE and DRIVER may come in one write.
+R1  A step is taken only from the step before it; ACKNOWLEDGE and DRIVER may come in one write.
     Anything else is ignored, and the register still shows the old value: that is how a driver
     learns that it was refused.
-R2. Only a reset (a write of 0) leads back. No write clears a single bit.
-R3. NEEDS_RESET is the device's to set. A driver that writes it back is not asking for anything.
+R2  Only a reset (a write of 0) leads back. No write clears a single bit.
+R3  NEEDS_RESET is the device's to set. A driver that writes it back is not asking for anything.
 
 `python -m miniqemu.hw.virtio_status` prints the table of the docs (docs/two-ways.md).
 """

@@ -9,17 +9,17 @@ the device writes the used ring. Both poll each other's index while the other ru
     used ring          u16 flags, u16 idx, {u32 id, u32 len} ring[num], u16 avail_event
 
 Rules:
-R1. Nothing in guest memory is believed: each index, length and address is checked before use,
+R1  Nothing in guest memory is believed: each index, length and address is checked before use,
     and read once. What is wrong ends in `device.error()`, which asks for a reset. No exception
     leaves `pop`.
-R2. The areas are resolved once, by `enable`, and are views of guest memory from then on.
-R3. What the driver polls is written by one 16- or 32-bit store through a cast memoryview.
+R2  The areas are resolved once, by `enable`, and are views of guest memory from then on.
+R3  What the driver polls is written by one 16- or 32-bit store through a cast memoryview.
     `struct.pack_into` zeroes a field before it writes it, and a driver on another processor
     sees that: of 2,000 requests 1,955 were lost so.
-R4. A store that the driver must see before our next load (the event index before the re-read
+R4  A store that the driver must see before our next load (the event index before the re-read
     of the available index; the used index before the check of its flags) needs a full fence.
     A lock's acquire and release is one; `_fence` has no other purpose.
-R5. `enable` and `disable` belong to the main thread while the device is stopped; everything
+R5  `enable` and `disable` belong to the main thread while the device is stopped; everything
     else belongs to the thread of the context that serves the device.
 
 Discussion: of a chain's descriptors most lie in one table, in order, so they are read one

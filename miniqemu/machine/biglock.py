@@ -2,11 +2,11 @@
 """The big lock: one lock for everything that belongs to no loop (QEMU's BQL, "iothread mutex").
 
 Rules:
-R1. A vCPU thread holds it while it touches a device's registers, never while the guest runs.
-R2. The main loop holds it always, but gives it away while it waits for events.
-R3. A data-plane request takes it nowhere: `counts` says for each thread how often it did.
-R4. It is not recursive; a second acquire by its holder is a bug and is asserted.
-R5. It is fair: `release` hands it to whoever has waited longest.
+R1  A vCPU thread holds it while it touches a device's registers, never while the guest runs.
+R2  The main loop holds it always, but gives it away while it waits for events.
+R3  A data-plane request takes it nowhere: `counts` says for each thread how often it did.
+R4  It is not recursive; a second acquire by its holder is a bug and is asserted.
+R5  It is fair: `release` hands it to whoever has waited longest.
 
 Who may call it: any thread. `_owner` and `_queue` change under `_mutex`, `counts` under the big
 lock itself. `held()` reads `_owner` without a lock: another thread may find a stale name there,

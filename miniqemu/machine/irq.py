@@ -9,9 +9,9 @@ A line is driven in one of two ways, and a device keeps to one of them at a time
                             accelerator with an IOAPIC of its own gives a shorter way.
 
 Rules:
-R1. `set_level` is called under the big lock.
-R2. `pulse` takes no lock; it needs `irqfd()` to have been called by who started the data plane.
-R3. `irqfd()` and `release_irqfd()` are called under the big lock, in pairs.
+R1  `set_level` is called under the big lock.
+R2  `pulse` takes no lock; it needs `irqfd()` to have been called by who started the data plane.
+R3  `irqfd()` and `release_irqfd()` are called under the big lock, in pairs.
 """
 
 from __future__ import annotations

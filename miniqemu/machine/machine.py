@@ -7,14 +7,14 @@
     machine.close()                       threads joined, descriptors closed, memory unmapped
 
 Rules:
-R1. Made, run and closed by one thread, the main thread (that of the main context).
-R2. `request_shutdown`, `stop`, `cont` and `reset` may be called from any thread. In another thread,
+R1  Made, run and closed by one thread, the main thread (that of the main context).
+R2  `request_shutdown`, `stop`, `cont` and `reset` may be called from any thread. In another thread,
     or in a callback of the main loop, they ask and return, and the main loop does it after the
     callback: a change waits for vCPUs and drains requests, and the callback may be part of one
     that they wait for. A vCPU's thread that asks executes no further instruction of the guest.
-R3. While vCPUs come to rest the main loop goes on (MainLoop.wait_for). What is asked meanwhile is
+R3  While vCPUs come to rest the main loop goes on (MainLoop.wait_for). What is asked meanwhile is
     done afterwards: two changes of state never overlap.
-R4. The order of a stop: vCPUs parked, state set, devices told, block layer drained. The order of
+R4  The order of a stop: vCPUs parked, state set, devices told, block layer drained. The order of
     a reset: vCPUs parked, devices in the order in which they came, interrupt controllers, vCPUs,
     and the board last, which loads the kernel again.
 

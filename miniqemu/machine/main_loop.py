@@ -7,8 +7,8 @@ device would wait for it. So the sleep is done from the outside, as a foreign lo
     prepare -> release the big lock -> sleep -> take the big lock -> dispatch
 
 Rules:
-R1. The main thread only, which holds the big lock before and after.
-R2. May be nested: whoever must wait for vCPUs in the main thread iterates meanwhile, because a
+R1  The main thread only, which holds the big lock before and after.
+R2  May be nested: whoever must wait for vCPUs in the main thread iterates meanwhile, because a
     vCPU may wait for a callback of the main context or for the big lock.
 """
 

@@ -6,10 +6,10 @@ I/O ports. RAM never comes through here while the guest runs: the accelerator ma
 devices take views of it. What comes here is an access that hit no RAM.
 
 Rules:
-R1. `GuestMemory` may be used from any thread; it is fixed once the machine runs.
-R2. Regions are added before the first vCPU runs, or under the big lock; they never overlap.
-R3. Dispatch is under the big lock. An access that no region takes reads as all ones.
-R4. Guest addresses and lengths are lies until checked: a view lies in one RAM region or is
+R1  `GuestMemory` may be used from any thread; it is fixed once the machine runs.
+R2  Regions are added before the first vCPU runs, or under the big lock; they never overlap.
+R3  Dispatch is under the big lock. An access that no region takes reads as all ones.
+R4  Guest addresses and lengths are lies until checked: a view lies in one RAM region or is
     refused. Whoever keeps a view keeps the RAM alive; `close` says so when it finds one.
 """
 

@@ -4,11 +4,11 @@
     PARK --run()--> RUN --park()--> PARK --end()--> END
 
 Rules:
-R1. `run`, `park` and `end` say what is wanted, from any thread, and return at once. The thread
+R1  `run`, `park` and `end` say what is wanted, from any thread, and return at once. The thread
     gets there by itself: wait with `MainLoop.wait_for(lambda: thread.parked)`.
-R2. Only while it is parked may another thread touch a vCPU's registers.
-R3. The thread parks by itself when a vCPU stopped for another reason than a kick, and reports it.
-R4. An accelerator whose vCPUs take turns has one thread for all of them, else one for each.
+R2  Only while it is parked may another thread touch a vCPU's registers.
+R3  The thread parks by itself when a vCPU stopped for another reason than a kick, and reports it.
+R4  An accelerator whose vCPUs take turns has one thread for all of them, else one for each.
 
 State of several threads: `_wanted` and `parked`, under `_lock`; `ended` is written by the thread.
 

@@ -2,11 +2,11 @@
 """A virtual processor: run it, look at it, change it.
 
 Rules:
-R1. One thread runs it: KVM binds a vCPU to the thread of its first KVM_RUN and is slow after
+R1  One thread runs it: KVM binds a vCPU to the thread of its first KVM_RUN and is slow after
     a change. `kick` is for any other thread.
-R2. After `run` has returned None (interrupted) nothing in `kvm_run` may be read: exit_reason
+R2  After `run` has returned None (interrupted) nothing in `kvm_run` may be read: exit_reason
     and the rest are those of the exit before.
-R3. An exit for a port or MMIO read is finished by the next KVM_RUN, which takes the value from
+R3  An exit for a port or MMIO read is finished by the next KVM_RUN, which takes the value from
     `kvm_run`: set registers only after `finish_io`.
 
 The kick: `immediate_exit` is set, and a signal is sent to the thread. KVM_RUN looks at the

@@ -4,11 +4,11 @@
 The input is the file; one target for each format. It is kept in memory, opened, looked at from all
 sides, written to, checked, repaired, and opened again. What must hold:
 
-R1. Nothing but BlockError comes out, whatever the image says.
-R2. The file never becomes longer than what was asked for: LIMIT bytes (EFBIG beyond).
-R3. An image that a repair leaves without errors has none when it is checked again; qcow2 has no
+R1  Nothing but BlockError comes out, whatever the image says.
+R2  The file never becomes longer than what was asked for: LIMIT bytes (EFBIG beyond).
+R3  An image that a repair leaves without errors has none when it is checked again; qcow2 has no
     leaks either (a qed image never frees a cluster).
-R4. When it is closed, no node is left.
+R4  When it is closed, no node is left.
 
 libFuzzer watches over time and memory (run.py).
 """

@@ -8,13 +8,13 @@ The input is a program for a bad guest. An instruction has 12 bytes:
 The device is the real one: transport, rings, virtio-blk, BlockBackend, over a disk in memory.
 After each program must hold:
 
-R1. No exception left the device, and its loop has come to rest.
-R2. Nothing was stored into descriptors, the available ring, or buffers that the device may only
+R1  No exception left the device, and its loop has come to rest.
+R2  Nothing was stored into descriptors, the available ring, or buffers that the device may only
     read: it gets read-only views of them here.
-R3. A reset brings back everything: status 0, nothing in flight, no handler left in the loop.
-R4. After the reset a good request is answered.
-R5. The device in the next slot has heard of nothing.
-R6. A chain that was taken is given back once before it is taken again.
+R3  A reset brings back everything: status 0, nothing in flight, no handler left in the loop.
+R4  After the reset a good request is answered.
+R5  The device in the next slot has heard of nothing.
+R6  A chain that was taken is given back once before it is taken again.
 """
 
 from __future__ import annotations
