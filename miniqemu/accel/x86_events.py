@@ -139,18 +139,19 @@ def _push64(engine: Engine, ram: GuestMemory, stack: int, code: int | None) -> b
     if top is None:
         return False
     words = frame if code is None else [code, *frame]
-    top = (top & ~15) - 8 * len(words)
-    if not write_linear(engine, ram, top, b"".join(w.to_bytes(8, "little") for w in words)):
-        return False
-    engine.write(REGISTERS["rsp"], top)
-    return True
+    return _write_frame(engine, ram, (top & ~15) - 8 * len(words), words, 8)
 
 
 def _push32(engine: Engine, ram: GuestMemory, stack: int, code: int | None) -> bool:
     frame = [engine.read(REGISTERS[name]) & 0xFFFF_FFFF for name in ("rip", "cs", "rflags")]
     words = frame if code is None else [code, *frame]
     top = (engine.read(REGISTERS["rsp"]) - 4 * len(words)) & 0xFFFF_FFFF
-    if not write_linear(engine, ram, top, b"".join(w.to_bytes(4, "little") for w in words)):
+    return _write_frame(engine, ram, top, words, 4)
+
+
+def _write_frame(engine: Engine, ram: GuestMemory, top: int, words: list[int], size: int) -> bool:
+    """Writes what an event pushes, in words of `size` bytes, and moves the stack to it."""
+    if not write_linear(engine, ram, top, b"".join(w.to_bytes(size, "little") for w in words)):
         return False
     engine.write(REGISTERS["rsp"], top)
     return True

@@ -23,7 +23,7 @@ from block.core.error import failed
 from block.core.options import invalid
 from block.core.wait import run_sync
 from block.formats.qcow2 import crypto, datafile, downgrade, header_update
-from block.formats.qcow2.create import VERSIONS
+from block.formats.qcow2.create import VERSIONS, check_refcount_bits
 from block.formats.qcow2.dirty import co_mark_clean
 from block.formats.qcow2.layout import (
     AUTOCLEAR_DATA_FILE_RAW,
@@ -62,8 +62,7 @@ class Wanted:
 
     def _check(self, s: Qcow2State, options: dict[str, Any]) -> None:
         bits = self.refcount_bits
-        if not 1 <= bits <= 64 or bits & (bits - 1):
-            raise invalid("Refcount width must be a power of two and may not exceed 64 bits")
+        check_refcount_bits(bits)
         if self.version < 3 and bits != 16 and bits != s.refcount_bits:
             raise invalid(
                 "Refcount widths other than 16 bits require compatibility level 1.1 or above "

@@ -161,9 +161,14 @@ def _cluster_bits(size: int, extended_l2: bool) -> int:
     return bits
 
 
-def _refcount_order(bits: int, version: int) -> int:
+def check_refcount_bits(bits: int) -> None:
+    """Raises where no refcount can have so many bits (in qcow2_opt_get_refcount_bits_del)."""
     if not 1 <= bits <= 64 or bits & (bits - 1):
         raise invalid("Refcount width must be a power of two and may not exceed 64 bits")
+
+
+def _refcount_order(bits: int, version: int) -> int:
+    check_refcount_bits(bits)
     if version < 3 and bits != 16:
         raise invalid(
             "Different refcount widths than 16 bits require compatibility level 1.1 or above "
