@@ -26,6 +26,7 @@ from tests.support.qcow2_cuts import SIZE as TAPE_SIZE
 from tests.support.qcow2_cuts import new_image
 from tests.support.qcow2_disk import Tape, open_on
 from tests.support.qcow2_work import Work
+from tests.support.qemu_tools import is_clean
 
 
 @pytest.fixture
@@ -229,9 +230,7 @@ def test_a_storm_of_requests_leaves_what_one_of_them_wrote(tmp_path: Path, seed:
         allowed = storm(disk, seed, 4)
         found = disk.pread(0, 1 << 18)
     assert all(byte in values for byte, values in zip(found, allowed, strict=True))
-    from tests.interop.test_qcow2_with_qemu import is_clean
-
-    is_clean(Path(path))
+    is_clean(Path(path), "qcow2")
 
 
 # -- moving
