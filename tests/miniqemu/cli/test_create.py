@@ -82,7 +82,7 @@ def test_help_tells_how_the_command_is_used_and_makes_nothing(
 ) -> None:
     assert miniqemu.main(["prog", "create", *line.split()]) == 0
     said = capfd.readouterr()
-    assert said.out.startswith("usage: prog create [-q] [-u] [--object objectdef] [-f fmt]\n")
+    assert said.out.startswith("usage: prog create [-q] [-u] [-f fmt] [-b backing_file")
     assert all(f"  '{flag}'" in said.out for flag in ("-f", "-F", "-b", "-o", "-q", "-u"))
     assert "  '--object'" in said.out
     assert max(map(len, said.out.splitlines())) <= 100
