@@ -152,9 +152,11 @@ def _add_backing(request: Request, driver: BlockDriver, values: dict[str, object
 
 def _backing_size(request: Request, backing: str, fmt: object) -> int:
     """Opens the backing file, as the new image would, and returns its length (R1). Nothing is read
-    from it, so nobody need know its password."""
+    from it, so nobody need know its password, and a guest may write to it: so an overlay is made
+    for a machine that runs."""
     name = full_backing_filename(request.filename, backing)
     options: dict[str, object] = {} if fmt is None else {"driver": fmt}
+    options["force-share"] = True
     try:
         disk = open_backend(name, options=options, flags=f.BDRV_O_NO_IO)
     except BlockError as error:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import block
 from miniqemu.cli import miniqemu
 from tests.support.qemu_tools import qemu
 
@@ -63,6 +64,16 @@ def test_without_a_backing_format_the_guess_is_told(
     assert capfd.readouterr().err == (
         "prog: x: Backing file specified without backing format\nDetected format of raw.\n"
     )
+
+
+def test_an_overlay_is_made_while_somebody_writes_below_it(
+    folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    block.create("base.qcow2", "qcow2", "1M")
+    with block.open("base.qcow2", format="qcow2") as disk:
+        disk.pwrite(0, b"a guest's")
+        line = "create -q -f qcow2 -b base.qcow2 -F qcow2 overlay.qcow2"
+        assert (miniqemu.main(["prog", *line.split()]), *capfd.readouterr()) == (0, "", "")
 
 
 def test_a_line_that_is_none_is_refused(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
