@@ -33,6 +33,13 @@ def end_by_ctrl_c() -> None:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
+def ignore_usr1() -> None:
+    """Lets no tool die of being asked how far it is: commands that tell it take the signal for
+    themselves (miniqemu/cli/img/progress.py), QEMU's others have it blocked."""
+    if signal.getsignal(signal.SIGUSR1) == signal.SIG_DFL:
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+
+
 class CtrlC:
     """Lets Ctrl-C call `clean_up` before it ends the process, until `close`.
 

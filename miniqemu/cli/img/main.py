@@ -19,7 +19,7 @@ from block.core.error import BlockError, errno_of
 from miniqemu.chardev.stdio import fill_standard_descriptors
 from miniqemu.cli.getopt import MissingArgument, UnknownOption, Words
 from miniqemu.cli.output import leave, program_name, write
-from miniqemu.cli.signals import end_by_ctrl_c
+from miniqemu.cli.signals import end_by_ctrl_c, ignore_usr1
 
 from .errors import Failure, Stop, because, misused, usage_error
 
@@ -42,6 +42,7 @@ def console() -> NoReturn:
     """
     gc.set_threshold(50_000, 20, 20)
     end_by_ctrl_c()
+    ignore_usr1()
     leave(main(sys.argv))
 
 

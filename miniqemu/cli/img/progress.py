@@ -3,7 +3,8 @@
 
 R1  With -p the line `    (12.34/100%)` is printed whenever `min_skip` percent are done. On a
     terminal, where the package `rich` is there, it is a bar instead.
-R2  Without -p the line is printed once after each SIGUSR1, on standard error.
+R2  Without -p the line is printed once after each SIGUSR1, on standard error; with it the signal
+    means nothing.
 R3  A bar hides the cursor. It is shown again when the work ends, also by Ctrl-C.
 """
 
@@ -34,6 +35,7 @@ class Progress:
         self.asked = False
         self.bar = _bar(title) if enabled and os.isatty(1) else None
         self.ctrl_c: CtrlC | None = None
+        self.usr1 = signal.getsignal(signal.SIGUSR1)
 
     def __enter__(self) -> Progress:
         if not self.enabled:
@@ -68,7 +70,7 @@ class Progress:
 
     def __exit__(self, *exc: object) -> None:
         if not self.enabled:
-            signal.signal(signal.SIGUSR1, signal.SIG_DFL)
+            signal.signal(signal.SIGUSR1, self.usr1)
         elif self.bar is not None:
             self.bar.stop()
             if self.ctrl_c is not None:

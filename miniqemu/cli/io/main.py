@@ -23,7 +23,7 @@ from miniqemu.chardev.stdio import fill_standard_descriptors
 from miniqemu.cli.getopt import MissingArgument, UnknownOption, Words
 from miniqemu.cli.image_opts import parse_image_opts
 from miniqemu.cli.output import leave, program_name
-from miniqemu.cli.signals import end_by_ctrl_c
+from miniqemu.cli.signals import end_by_ctrl_c, ignore_usr1
 
 from .opening import MODE_OPTIONS, Mode, open_file
 from .session import Failed, Session
@@ -58,6 +58,7 @@ def console() -> NoReturn:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="surrogateescape")  # names of files are any bytes
     end_by_ctrl_c()
+    ignore_usr1()
     leave(main(sys.argv))
 
 

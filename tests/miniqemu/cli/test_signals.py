@@ -18,6 +18,12 @@ from block.aio.context import AioContext
 from miniqemu.cli.signals import Signals, Terminated, end_by_ctrl_c
 
 ROOT = Path(__file__).parents[3]
+ASKED = """
+import os, signal, sys
+from miniqemu.cli.{0} import main as tool
+tool.main = lambda argv: os.kill(os.getpid(), signal.SIGUSR1) or 3
+tool.console()
+"""
 INTERRUPTED = """
 import os, signal
 from miniqemu.cli.signals import CtrlC, end_by_ctrl_c
@@ -111,3 +117,10 @@ def test_who_starts_it_with_ctrl_c_switched_off_has_it_switched_off() -> None:
         assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
     finally:
         signal.signal(signal.SIGINT, old)
+
+
+@pytest.mark.parametrize("tool", ["img", "io"])
+def test_a_tool_that_cannot_tell_how_far_it_is_goes_on(tool: str) -> None:
+    command = [sys.executable, "-c", ASKED.format(tool)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (3, "", "")
