@@ -92,6 +92,9 @@ class QedDriver(BlockDriver):
 
     # -- the image as a whole
 
+    def has_zero_init(self, bs: BlockDriverState) -> bool:
+        return True  # nothing is allocated (bdrv_has_zero_init_1)
+
     def co_check(self, bs: BlockDriverState, result: BdrvCheckResult, fix: int) -> Awaitable[None]:
         return check.co_check(bs.opaque, result, bool(fix))
 

@@ -137,6 +137,21 @@ def test_clusters_come_in_the_order_of_the_disk_wherever_data_begin(
     assert placed == sorted(placed, key=lambda entry: entry.offset or 0)
 
 
+@pytest.mark.parametrize("fmt", ["raw", "qcow2", "qed", "vmdk"])
+def test_a_copy_of_nothing_adds_nothing_to_a_new_image(tmp_path: Path, fmt: str) -> None:
+    size = (1 << 40) + 512
+    with (tmp_path / "source").open("wb") as file:
+        file.truncate(size)
+    path = tmp_path / "target"
+    find_format(fmt).create(str(path), {"size": size})
+    before = path.stat().st_size, path.stat().st_blocks
+    source = open_backend(str(tmp_path / "source"), options={"driver": "raw"})
+    target = open_backend(str(path), options={"driver": fmt}, flags=f.BDRV_O_RDWR)
+    with source, target:
+        Convert([source], target, target_is_new=True).run()
+    assert (path.stat().st_size, path.stat().st_blocks) == before
+
+
 class Buffers:
     """How many buffers were full, whenever one had been filled."""
 
