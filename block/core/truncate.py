@@ -30,7 +30,8 @@ def _check(child: BdrvChild, offset: int, prealloc: str) -> None:
     if offset < 0:
         raise BlockError(errno.EINVAL, "Image size cannot be negative", bs.node_name)
     if offset > f.MAX_LENGTH:
-        raise BlockError(errno.EIO, f"Image size {offset} is too large", bs.node_name)
+        message = f"offset({offset}) exceeds maximum({f.MAX_LENGTH})"
+        raise BlockError(errno.EIO, message, bs.node_name)
     if prealloc not in f.PREALLOC_MODES:
         raise BlockError(errno.EINVAL, f"Invalid preallocation mode '{prealloc}'", bs.node_name)
     if bs.read_only:
