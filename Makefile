@@ -8,6 +8,10 @@ PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 DISK   ?= demo.img
 TARGET ?= virtio_blk
 
+# Tests run in as many processes as there are processors: one that is done takes over half of what
+# another has left.
+PYTEST := $(BIN)/pytest --quiet --numprocesses=auto --dist=worksteal
+
 # Without compiled files every start would compile the sources again, and take twice the time.
 unexport PYTHONDONTWRITEBYTECODE
 ARGS   ?=
@@ -34,16 +38,16 @@ guest: $(if $(HAVE_CC),,$(VENV)/.guest)  ## build the guest's kernel, guest/gues
 	@$(MAKE) --silent --no-print-directory -C guest PYTHON=$(abspath $(BIN)/python)
 
 test: $(VENV)/.test guest  ## all tests that need neither root nor servers, in five minutes
-	$(BIN)/pytest -q -m "not full"
+	$(PYTEST) -m "not full"
 
 test-all: $(VENV)/.test-all guest test-portable  ## every test, those with QEMU beside ours too
-	$(BIN)/pytest -q
+	$(PYTEST)
 
 test-matrix: $(VENV)/.test-all guest  ## the self-test on five machines, with every disk; ARGS='raw miniqemu-tcg'
 	$(BIN)/python -m tests.matrix $(ARGS)
 
 test-portable: $(VENV)/.test  ## the block layer's tests without what only Linux has
-	$(BIN)/pytest -q --portable -m "not full" tests/block
+	$(PYTEST) --portable -m "not full" tests/block
 
 conformance: $(VENV)/.test  ## move every driver among four loops, 1,000 times in each tree; ARGS=qcow2
 	$(BIN)/python -m tests.conformance $(ARGS)
