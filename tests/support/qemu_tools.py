@@ -13,9 +13,13 @@ from tests.support import needs
 def qemu(
     program: str, *words: str | bytes | Path, cwd: Path | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Runs a tool of QEMU's to its end, in a folder if there is need."""
+    """Runs a tool of QEMU's to its end, in a folder if there is need.
+
+    It is called by its bare name, with which its complaints about options begin.
+    """
+    needs.program(program)
     return subprocess.run(
-        [needs.program(program), *map(os.fspath, words)], cwd=cwd, stdin=subprocess.DEVNULL,
+        [program, *map(os.fspath, words)], cwd=cwd, stdin=subprocess.DEVNULL,
         capture_output=True, text=True, errors="surrogateescape", timeout=60, check=False,
     )  # fmt: skip
 
