@@ -12,6 +12,7 @@ import pytest
 from block.aio.context import AioContext
 from block.aio.notifier import EventNotifier
 from block.aio.poller import READ, EpollPoller, Poller, PollPoller
+from tests.support import needs
 
 
 @pytest.fixture
@@ -168,7 +169,9 @@ def test_a_descriptor_that_was_closed_without_a_word_does_not_keep_the_loop_busy
     ctx.set_fd_handler(read_end, None, None)
 
 
-@pytest.mark.parametrize("kind", [EpollPoller, PollPoller])
+@pytest.mark.parametrize(
+    "kind", [pytest.param(EpollPoller, marks=needs.linux("epoll")), PollPoller]
+)
 def test_a_wait_may_be_for_longer_than_the_kernel_can_count(
     kind: Callable[[], Poller], pair: Pair
 ) -> None:
