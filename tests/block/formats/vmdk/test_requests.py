@@ -127,6 +127,22 @@ def test_a_flush_reaches_all_extents(tmp_path: Path) -> None:
         assert [child.bs.flushed_gen == child.bs.write_gen > 0 for child in children] == [True] * 3
 
 
+def test_new_grains_on_both_sides_of_a_border_copy_their_own_places_of_the_backing_file(
+    tmp_path: Path,
+) -> None:
+    base, top, border = tmp_path / "base.vmdk", tmp_path / "top.vmdk", 2 << 30
+    block.create(os.fspath(base), "vmdk", border + SIZE)
+    with opened(base) as disk:
+        disk.pwrite(0, b"o" * GRAIN)
+        disk.pwrite(border - GRAIN, b"l" * GRAIN + b"r" * GRAIN)
+    options = {"backing_file": "base.vmdk", "subformat": "twoGbMaxExtentSparse"}
+    block.create(os.fspath(top), "vmdk", border + SIZE, **options)
+    with opened(top) as disk:
+        disk.pwrite(border - 512, b"w" * 1024)
+        expected = b"l" * (GRAIN - 512) + b"w" * 1024 + b"r" * (GRAIN - 512)
+        assert disk.pread(border - GRAIN, 2 * GRAIN) == expected
+
+
 # -- what is told of an image
 
 
