@@ -217,7 +217,8 @@ class Convert:
             kind = DATA if status & f.BDRV_BLOCK_OFFSET_VALID else PACKED
         else:
             kind = BACKING
-        return Extent(kind, offset, offset + nbytes, file, place)
+        # A cluster that counts as zero may have its place, and its bytes, all the same.
+        return Extent(kind, offset, offset + nbytes, file if kind == DATA else None, place)
 
     # -- the workers
 

@@ -108,6 +108,15 @@ def test_the_end_of_a_file_within_a_sector_is_read(tmp_path: Path, reads: Reads)
     assert reads.seen == [(BUFFER_SIZE, 1024)]
 
 
+def test_what_a_cluster_held_before_it_was_zeroed_is_not_lent(tmp_path: Path) -> None:
+    """It keeps its place; and as less than a cluster of the target it counts as data (R6)."""
+    filled_qcow2(tmp_path / "a", b"x" * (65536 + 4096), cluster_size=4096)
+    with open_backend(str(tmp_path / "a"), flags=f.BDRV_O_RDWR) as blk:
+        blk.pwrite_zeroes(65536, 4096)
+    found = converted(source(tmp_path / "a"), tmp_path / "b", "qcow2", compressed=True)
+    assert found == b"x" * 65536 + bytes(4096)
+
+
 def test_a_cluster_to_compress_that_lies_in_several_places_is_read(
     tmp_path: Path, reads: Reads
 ) -> None:
