@@ -20,8 +20,8 @@ pwd
 """
 
 
-def write(folder: Path, script: str) -> None:
-    test = folder / "001"
+def write(folder: Path, script: str, name: str = "001") -> None:
+    test = folder / name
     test.write_text(script)
     test.chmod(0o700)
 
@@ -66,3 +66,15 @@ def test_a_script_that_does_not_end_is_ended_with_all_that_it_started(
     start = time.monotonic()
     assert iotests.run(tmp_path, "001", "raw", "", "ours") == "begun\n\nout of time\n"
     assert time.monotonic() - start < 20, "what it started holds its output open"
+
+
+def test_each_script_has_its_line_and_those_that_differ_are_counted(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path, "#!/bin/sh\necho hello\n")
+    write(tmp_path, '#!/bin/sh\n"$QEMU_IMG_PROG" --version\n', "002")
+    assert iotests.main(str(tmp_path), "qcow2:compat=0.10", "001", "002") == 1
+    first, second, *lines = capfd.readouterr().out.splitlines()
+    assert first == "qcow2:compat=0.10 001 same"
+    assert second == f"qcow2:compat=0.10 002 {len(lines)} lines differ"
+    assert any(line.startswith("+") and "miniqemu" in line for line in lines)
