@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import errno
 import inspect
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterator
 
 import pytest
 
@@ -113,6 +113,17 @@ def test_the_second_never_begins_where_the_first_fails(pieces: Pieces) -> None:
         co.enter()
     assert inspect.getcoroutinestate(second) == inspect.CORO_CLOSED
     assert pieces.log == []
+
+
+def test_a_second_that_is_no_coroutine_needs_no_taking_back(pieces: Pieces) -> None:
+    class Later:
+        def __await__(self) -> Iterator[None]:
+            return iter(())
+
+    error = OSError(errno.EIO, "broken")
+    co = Coroutine(co_then(pieces.at_once(error), Later()), ctx=pieces.ctx)
+    with pytest.raises(OSError, match="broken"):
+        co.enter()
 
 
 def test_the_second_is_taken_back_where_nobody_wakes_the_first(pieces: Pieces) -> None:

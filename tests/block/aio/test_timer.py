@@ -113,6 +113,7 @@ def test_a_nested_poll_fires_the_others_that_are_due(virtual_ctx: AioContext) ->
 
     def nested() -> None:
         order.append("first begins")
+        timer(virtual_ctx, lambda: order.append("third")).mod(START_NS)
         assert virtual_ctx.poll(True)
         order.append("first ends")
 
@@ -120,7 +121,7 @@ def test_a_nested_poll_fires_the_others_that_are_due(virtual_ctx: AioContext) ->
     timer(virtual_ctx, lambda: order.append("second")).mod(START_NS)
     timer(virtual_ctx, lambda: order.append("much later")).mod(START_NS + MS)
     virtual_ctx.poll(True)
-    assert order == ["first begins", "second", "first ends"]
+    assert order == ["first begins", "second", "third", "first ends"]
 
 
 def test_an_exception_leaves_the_others_for_the_next_pass(virtual_ctx: AioContext) -> None:
