@@ -19,6 +19,8 @@
 R1  An answer holds for at least one byte, except at the end: there it is (EOF, 0).
 R2  A backing file that is shorter than its overlay reads as zeroes beyond its end, and
     those count as allocated in it.
+R3  The last sector of a node may reach beyond the end of its file (raw with an odd offset). What
+    is there reads as zeroes.
 Who may call it: coroutines in the node's context; the tree must not change meanwhile.
 """
 
@@ -169,8 +171,10 @@ async def _ask_driver(bs: BlockDriverState, want_zero: bool, offset: int, nbytes
     if ret & f.BDRV_BLOCK_RAW:
         assert ret & f.BDRV_BLOCK_OFFSET_VALID, "RAW needs a place"
         assert file is not None, "RAW needs a file"
-        ret, pnum, where, file = await co_block_status(file, want_zero, where, pnum)
-        return ret & ~f.BDRV_BLOCK_EOF, pnum, where, file
+        ret, size, where, file = await co_block_status(file, want_zero, where, pnum)
+        if not size:  # behind its end, though not behind ours (R3)
+            return f.BDRV_BLOCK_ZERO | f.BDRV_BLOCK_ALLOCATED, pnum, 0, None
+        return ret & ~f.BDRV_BLOCK_EOF, size, where, file
     ret = _complete(bs, want_zero, offset, ret)
     recurse = want_zero and ret & f.BDRV_BLOCK_RECURSE and not ret & f.BDRV_BLOCK_ZERO
     if recurse and ret & _PLACED == _PLACED and file is not None and file is not bs:

@@ -12,6 +12,7 @@ import block
 from block.core import flags as f
 from block.core.backend import BlockBackend
 from block.core.error import BlockError
+from block.ops.map import MapEntry, walk_map
 
 QCOW2 = b"QFI\xfb\0\0\0\3" + bytes(504)
 
@@ -59,6 +60,20 @@ def test_a_part_of_the_file_is_shifted_and_bounded(image: str) -> None:
 def test_with_an_offset_alone_the_disk_reaches_to_the_end(image: str) -> None:
     with part(image, offset=65024) as disk:
         assert disk.length == 512
+
+
+def test_behind_an_odd_offset_the_last_sector_is_data_and_then_zeroes(image: str) -> None:
+    """It reaches beyond the end of the file; each byte has its status, and the last one an end."""
+    found: list[MapEntry] = []
+    with part(image, offset=65025) as disk:
+        assert disk.length == 512
+        assert disk.bs is not None
+        walk_map(disk.bs, 0, disk.length, lambda entry, _: found.append(entry))
+        assert disk.pread(0, 512)[511:] == bytes(1)
+    assert [(e.start, e.length, e.data, e.zero) for e in found] == [
+        (0, 511, True, False),
+        (511, 1, False, True),
+    ]
 
 
 @pytest.mark.parametrize(
