@@ -27,11 +27,11 @@ def boot_nested(
 ) -> subprocess.CompletedProcess[str]:
     """Boots it with a folder, runs a command there, and tells what came of it.
 
-    Rarely, once in some hundred runs, a machine did not come to its end: the guest had said all it
-    had to say, and both emulated processors stayed busy. Whose mistake that is has not been found;
-    it was never seen on another KVM. Now the tool does not wait for the machine to switch itself
-    off, so if it happens again, it was before the command's end. A machine that has used up its
-    time is made once more, and what hangs more often than that is still found.
+    Rarely, once in some hundred runs, a machine did not come to its end: both emulated processors
+    met an INT3 in Linux's scheduler again and again that was no longer there. QEMU's emulator had
+    kept its translation. The tool now sees to it that Linux does not patch that place (HOLD_A_VM).
+    A machine that has used up its time is made once more all the same, since there are other such
+    places; what hangs more often than that is still found.
     """
     line = [str(TOOL), "--timeout", str(seconds), *options, str(tree), *command]
     done = subprocess.run(line, capture_output=True, text=True, check=False)
