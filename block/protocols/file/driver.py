@@ -48,7 +48,7 @@ RUNTIME_OPTS = (
 )
 CREATE_OPTS: tuple[Option, ...] = (
     Option("size", "size", "Virtual disk size", 0),
-    Option("nocow", "bool", "Turn off copy-on-write (valid only on btrfs)", False),
+    Option("nocow", "bool", "Turn off copy-on-write (valid only on btrfs)"),
     Option("preallocation", "string", "Preallocation mode (allowed values: off, falloc, full)"),
     Option("extent_size_hint", "size", "Extent size hint for the image file, 0 to disable"),
 )
