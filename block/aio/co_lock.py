@@ -40,15 +40,15 @@ class CoMutex:
         """Whether a coroutine holds it."""
         return self.holder is not None
 
-    async def lock(self) -> None:
-        """Takes it, waiting for its turn (qemu_co_mutex_lock)."""
+    def lock(self) -> Awaitable[None]:
+        """Takes it, waiting for its turn (qemu_co_mutex_lock); to be awaited at once."""
         me = _self()
         if self.holder is None:
             self.holder = me
-            return
+            return NOTHING_TO_WAIT_FOR
         assert self.holder is not me, "CoMutex is not recursive"
         self._waiters.append(me)
-        await co_yield()
+        return co_yield()
 
     def unlock(self) -> None:
         """Hands it to the next in line (qemu_co_mutex_unlock)."""
@@ -62,10 +62,7 @@ class CoMutex:
             self.holder = None
 
     def __aenter__(self) -> Awaitable[None]:
-        if self.holder is not None:
-            return self.lock()
-        self.holder = _self()
-        return NOTHING_TO_WAIT_FOR
+        return self.lock()
 
     def __aexit__(self, kind: type[BaseException] | None, *exc: object) -> Awaitable[None]:
         if kind is not GeneratorExit:  # R4
